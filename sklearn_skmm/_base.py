@@ -1,0 +1,397 @@
+"""The contract that every selector keeps.
+
+A selector's own file holds its parameters, their constraints and one method, `_select`.
+Everything a user of scikit-learn expects around that is here.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.utils import _safe_indexing, check_array, check_random_state, column_or_1d
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.extmath import row_norms
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
+
+from sklearn_skmm._moments import Spectrum, explained_fraction, spectrum
+
+# scikit-learn keeps its constraint classes private; the package imports them from here only.
+__all__ = [
+    "BaseSelector",
+    "HasMethods",
+    "Interval",
+    "Reference",
+    "Selection",
+    "StrOptions",
+    "all_or_nothing",
+]
+
+MAX_SEED = np.iinfo(np.int32).max
+
+
+@dataclass
+class Selection:
+    """What a selector's `_select` returns.
+
+    Parameters
+    ----------
+    indices : ndarray of shape (n,), dtype int
+        Distinct positions in X.
+    sample_weight : ndarray of shape (n,) or None
+        How many samples of X each selected one stands for; None means N / n each.
+    per_sample : dict
+        Fitted attributes with one entry per sample of X.
+    attributes : dict
+        Any other fitted attributes.
+    """
+
+    indices: np.ndarray
+    sample_weight: np.ndarray | None = None
+    per_sample: dict[str, np.ndarray] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+class Reference:
+    """What the selection is matched against: the data seen in `fit`, kept as its moments.
+
+    Each piece is computed at its first use, which is during `fit`; then the data is let go.
+    """
+
+    def __init__(self, X):
+        self._X = X
+        self.n_samples = X.shape[0]
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """Eigenpairs of the second moment XᵀX / N that are above rounding."""
+        return spectrum(self._X)
+
+    def release(self) -> None:
+        """Forget the data, keep what was computed from it."""
+        self._X = None
+
+
+@contextmanager
+def all_or_nothing(estimator) -> Iterator[None]:
+    """Put the estimator back as it was if the body raises."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+def resolve_n_to_select(n_to_select, n_samples: int) -> int:
+    """Turn a count or a share of the samples into a count.
+
+    A share is rounded to the nearest count and never below one.
+    """
+    if isinstance(n_to_select, Integral):
+        if int(n_to_select) > n_samples:
+            raise ValueError(
+                f"n_to_select={n_to_select} must be at most the number of samples, "
+                f"but X has n_samples={n_samples}."
+            )
+        return int(n_to_select)
+    return max(1, round(float(n_to_select) * n_samples))
+
+
+def allocate(n: int, sizes: np.ndarray) -> np.ndarray:
+    """Split n over strata in proportion to their sizes, by largest remainders.
+
+    Each stratum gets at least one while n allows it; then no stratum is left out for
+    being small, which is what a user asks for with `stratify`.
+    """
+    floor = np.ones_like(sizes) if n >= len(sizes) else np.zeros_like(sizes)
+    share = n * sizes / sizes.sum()
+    counts = np.minimum(np.maximum(np.floor(share).astype(int), floor), sizes)
+    while counts.sum() != n:
+        step = 1 if counts.sum() < n else -1
+        room = counts < sizes if step > 0 else counts > floor
+        counts[np.argmax(np.where(room, step * (share - counts), -np.inf))] += step
+    return counts
+
+
+class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
+    """Base class of the selectors.
+
+    Subclasses store `n_to_select`, `stratify` and `random_state`, extend
+    `_parameter_constraints` and write `_select`.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "n_to_select": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Real, 0, 1, closed="right"),
+        ],
+        "stratify": ["boolean"],
+        "random_state": ["random_state"],
+    }
+
+    # Declared for the type checker; each subclass's __init__ stores them.
+    n_to_select: Any
+    stratify: Any
+    random_state: Any
+
+    @abstractmethod
+    def _select(
+        self,
+        X,
+        n: int,
+        reference: Reference,
+        rng: np.random.RandomState,
+        step: Callable[[], bool],
+    ) -> Selection:
+        """Select n rows of X.
+
+        Parameters
+        ----------
+        X : {ndarray, CSR} of shape (n_samples, n_features), dtype float64
+            The pool.
+        n : int
+            How many rows to select, 1 <= n <= n_samples.
+        reference : Reference
+            What to match. Its data is X in `fit`, the fitted data in `transform`.
+        rng : RandomState
+            The only source of randomness.
+        step : callable
+            To be called once per iteration; returns True if a callback asks to stop.
+        """
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Learn the reference from X and select a coreset of X.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The pool, one row per sample: sketched gradients, or any features.
+        y : array-like of shape (n_samples,), default=None
+            Labels of the strata; used with `stratify=True` only.
+
+        Returns
+        -------
+        self : object
+            The fitted selector. A `fit` that fails leaves it as it was.
+        """
+        context = self._init_callback_context(max_subtasks=None)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+
+        def step() -> bool:
+            task = context.subcontext(task_name="iteration")
+            task.call_on_fit_task_begin(estimator=self)
+            return task.call_on_fit_task_end(estimator=self)
+
+        with all_or_nothing(self):
+            for name in [name for name in vars(self) if name.endswith("_")]:
+                delattr(self, name)
+            X = self._validate(X, reset=True)
+            n_samples = X.shape[0]
+            self._seed = int(check_random_state(self.random_state).randint(MAX_SEED))
+            if self.stratify:
+                strata, members = self._strata(y, n_samples)
+                self.strata_ = strata
+            else:
+                members = [np.arange(n_samples)]
+            self._references = [Reference(X if not self.stratify else X[m]) for m in members]
+            selection = self._select_strata(X, members, step)
+            # The ridge of `score`: tr(Σ) / N, with tr(Σ) the mean squared norm.
+            self._alpha = float(row_norms(X, squared=True).mean()) / n_samples
+            for reference in self._references:
+                reference.release()
+            self.n_samples_seen_ = n_samples
+            self.sample_indices_ = selection.indices
+            self.sample_weight_ = selection.sample_weight
+            self._coreset = X[selection.indices]
+            for name, value in {**selection.per_sample, **selection.attributes}.items():
+                setattr(self, name, value)
+        context.call_on_fit_task_end(estimator=self, X=X, y=y)
+        return self
+
+    def transform(self, X, y=None):
+        """Select from X, matched to the data seen in `fit`.
+
+        On the data of `fit` this is the fitted selection again. On other samples it selects
+        those that match the fitted population, as `KMeans.predict` labels new points.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The pool to select from.
+        y : array-like of shape (n_samples,), default=None
+            Labels of the strata; needed with `stratify=True` only.
+
+        Returns
+        -------
+        indices : ndarray of shape (n_to_select,), dtype int
+            Positions of the selected rows of X.
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        if self.stratify:
+            strata, members = self._strata(y, X.shape[0])
+            unseen = np.setdiff1d(strata, self.strata_)
+            if unseen.size:
+                raise ValueError(f"y contains strata that were not seen in fit: {unseen.tolist()}.")
+            members = dict(zip(strata.tolist(), members, strict=True))
+            none = np.empty(0, dtype=int)
+            members = [members.get(stratum, none) for stratum in self.strata_.tolist()]
+        else:
+            members = [np.arange(X.shape[0])]
+        return self._select_strata(X, members, lambda: False).indices
+
+    def fit_transform(self, X, y=None):
+        """Fit to X and return the positions of the selected rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The pool.
+        y : array-like of shape (n_samples,), default=None
+            Labels of the strata; used with `stratify=True` only.
+
+        Returns
+        -------
+        indices : ndarray of shape (n_to_select,), dtype int
+            `sample_indices_`.
+        """
+        return self.fit(X, y).sample_indices_
+
+    def fit_resample(self, X, y=None):
+        """Fit to X and return the selected rows, as imbalanced-learn's samplers do.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, dataframe} of shape (n_samples, n_features)
+            The pool.
+        y : array-like of shape (n_samples,), default=None
+            Targets, and labels of the strata with `stratify=True`.
+
+        Returns
+        -------
+        X_resampled : same kind as X, of shape (n_to_select, n_features)
+            The selected rows; a dataframe keeps its row labels.
+        y_resampled : same kind as y, of shape (n_to_select,), or None
+            Their targets.
+        """
+        indices = self.fit(X, y).sample_indices_
+        return _safe_indexing(X, indices), None if y is None else _safe_indexing(y, indices)
+
+    def get_support(self, indices=False):
+        """Tell which samples of `fit` are selected.
+
+        Parameters
+        ----------
+        indices : bool, default=False
+            Return positions, in ascending order, instead of a mask.
+
+        Returns
+        -------
+        support : ndarray of shape (n_samples,), dtype bool, or (n_to_select,), dtype int
+            The mask, or the positions.
+        """
+        check_is_fitted(self)
+        if indices:
+            return np.sort(self.sample_indices_)
+        mask = np.zeros(self.n_samples_seen_, dtype=bool)
+        mask[self.sample_indices_] = True
+        return mask
+
+    def score(self, X, y=None):
+        r"""Say how well the fitted coreset explains the second moment of X.
+
+        The ridge-explained fraction
+        :math:`\mathrm{tr}(\Sigma\,\Sigma_S(\Sigma_S + \alpha I)^{-1}) / \mathrm{tr}(\Sigma)`,
+        with :math:`\Sigma` the second moment of X, :math:`\Sigma_S` that of the coreset and
+        :math:`\alpha = \mathrm{tr}(\Sigma_{fit}) / N` the threshold in the paper's intrinsic
+        dimension. It needs no labels. It is comparable between selectors on the same features
+        only; in a search over the sketch dimension m use `CoresetEstimator` with labels.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Samples to explain.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        score : float
+            Between 0 and 1; 1 is best.
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        return explained_fraction(X, self._coreset, self._alpha)
+
+    def _validate(self, X, *, reset):
+        return validate_data(self, X, reset=reset, accept_sparse="csr", dtype=np.float64, order="C")
+
+    def _strata(self, y, n_samples):
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} with stratify=True requires y to be passed, "
+                "but the target y is None."
+            )
+        y = column_or_1d(check_array(y, ensure_2d=False, dtype=None), warn=True)
+        if _num_samples(y) != n_samples:
+            raise ValueError(
+                f"Found input variables with inconsistent numbers of samples: "
+                f"[{n_samples}, {_num_samples(y)}]"
+            )
+        strata, codes = np.unique(y, return_inverse=True)
+        return strata, [np.flatnonzero(codes == k) for k in range(len(strata))]
+
+    def _select_strata(self, X, members, step) -> Selection:
+        """Select within each stratum and put the parts together."""
+        rng = np.random.RandomState(self._seed)
+        n = resolve_n_to_select(self.n_to_select, X.shape[0])
+        if not self.stratify:
+            return self._checked(self._select(X, n, self._references[0], rng, step), X.shape[0])
+        counts = allocate(n, np.array([len(m) for m in members]))
+        chosen = [k for k in range(len(members)) if counts[k]]
+        parts = [
+            self._checked(
+                self._select(X[members[k]], counts[k], self._references[k], rng, step),
+                len(members[k]),
+            )
+            for k in chosen
+        ]
+        indices = np.concatenate(
+            [members[k][p.indices] for k, p in zip(chosen, parts, strict=True)]
+        )
+        weight = np.concatenate([p.sample_weight for p in parts])
+        order = np.argsort(indices, kind="stable")
+        merged = Selection(indices[order], weight[order])
+        for name, example in parts[0].per_sample.items():
+            merged.per_sample[name] = np.zeros(X.shape[0], dtype=example.dtype)
+            for k, p in zip(chosen, parts, strict=True):
+                # A stratum's weights sum to one; its part of the whole is its share of n.
+                merged.per_sample[name][members[k]] = p.per_sample[name] * (counts[k] / n)
+        for name in parts[0].attributes:
+            merged.attributes[name] = [p.attributes[name] for p in parts]
+        return merged
+
+    @staticmethod
+    def _checked(selection: Selection, n_samples: int) -> Selection:
+        if selection.sample_weight is None:
+            n = len(selection.indices)
+            selection.sample_weight = np.full(n, n_samples / n)
+        return selection
+
+    def __sklearn_tags__(self):
+        """Tell scikit-learn what this estimator takes and gives."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        # `transform` returns positions, so no floating dtype can be preserved.
+        tags.transformer_tags.preserves_dtype = []
+        return tags

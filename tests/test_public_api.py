@@ -1,0 +1,61 @@
+"""What the package exports, and what importing it costs."""
+
+import inspect
+import subprocess
+import sys
+
+import numpydoc.docscrape
+import pytest
+
+import sklearn_skmm
+
+OPTIONAL = ("torch", "pandas", "matplotlib")
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_import_loads_no_optional_dependency():
+    # scikit-learn 1.9 itself imports pandas where it is installed; nothing may come on top.
+    code = (
+        "import sys, sklearn.base; before = set(sys.modules); import sklearn_skmm\n"
+        f"print([m for m in {OPTIONAL} if m in set(sys.modules) - before])"
+    )
+    assert run(code) == "[]"
+
+
+def test_everything_but_models_works_without_optional_dependencies():
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {OPTIONAL}: raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "import numpy as np, sklearn_skmm as s\n"
+        "from sklearn.pipeline import make_pipeline\n"
+        "pipe = make_pipeline(s.GradientSketcher(4), s.SkMMSelector(3))\n"
+        "print(pipe.fit_transform(np.random.rand(20, 5)).shape)\n"
+        "try: s.GradientSketcher(4, model=object()).fit([[1.0]])\n"
+        "except ImportError as error: print(error)"
+    )
+    assert run(code).splitlines() == [
+        "(3,)",
+        "GradientSketcher with a model needs torch: pip install 'sklearn-skmm[torch]'.",
+    ]
+
+
+def test_names_are_sorted_and_public():
+    assert sklearn_skmm.__all__ == sorted(sklearn_skmm.__all__)
+    assert all(hasattr(sklearn_skmm, name) for name in sklearn_skmm.__all__)
+
+
+@pytest.mark.parametrize("name", sklearn_skmm.__all__)
+def test_docstrings_say_everything(name):
+    member = getattr(sklearn_skmm, name)
+    doc = numpydoc.docscrape.ClassDoc(member)
+    documented = [parameter.name for parameter in doc["Parameters"]]
+    assert documented == list(inspect.signature(member).parameters)
+    assert doc["Attributes"]
+    assert ">>>" in "".join(doc["Examples"])

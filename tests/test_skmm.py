@@ -1,0 +1,105 @@
+"""SkMMSelector: its attributes, and requests at the edge."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_skmm import SkMMSelector, UniformSelector
+from sklearn_skmm._moments import directional_energies, objective
+
+
+@pytest.fixture
+def X():
+    rng = np.random.RandomState(0)
+    return (
+        rng.normal(size=(300, 10)) * np.exp(rng.normal(size=10))
+        + (rng.randint(3, size=300) * 4)[:, None]
+    )
+
+
+@pytest.mark.parametrize("c_S", [0.5, 0.999, 1.5])
+@pytest.mark.parametrize("rounding", ["choice", "systematic"])
+@pytest.mark.parametrize("init", ["vertex", "uniform"])
+def test_attributes(X, c_S, rounding, init):
+    selector = SkMMSelector(40, c_S=c_S, rounding=rounding, init=init, random_state=0).fit(X)
+    s = selector.weights_
+    assert s.shape == (300,)
+    assert s.min() >= 0
+    assert s.max() <= 1 / 40 + 1e-15
+    assert s.sum() == pytest.approx(1, abs=1e-12)
+    assert np.all(s[selector.sample_indices_] > 0)
+    A = directional_energies(X, selector.components_.T)
+    value = objective(A, s, selector.eigenvalues_, c_S)
+    scale = np.square(selector.eigenvalues_ / c_S).sum()
+    assert selector.objective_ == pytest.approx(value, abs=1e-12 * scale)
+    assert 0 <= selector.dual_gap_ <= 1e-5 * scale
+    assert selector.n_iter_ >= 1
+    np.testing.assert_allclose(
+        (selector.components_.T * selector.eigenvalues_) @ selector.components_, X.T @ X / 300
+    )
+
+
+def test_the_coreset_matches_moments_better_than_a_uniform_draw(X):
+    """In the mean over seeds, per direction and relative to the population."""
+    V = SkMMSelector(40).fit(X).components_.T
+    A = directional_energies(X, V)
+    target = A.mean(axis=0)
+
+    def shortfall(cls, **params):
+        errors = []
+        for seed in range(30):
+            rows = cls(40, random_state=seed, **params).fit_transform(X)
+            errors.append(np.square(np.maximum(0, 1 - A[rows].mean(axis=0) / target)).sum())
+        return np.mean(errors)
+
+    assert shortfall(SkMMSelector) < 0.8 * shortfall(UniformSelector)
+
+
+def test_c_S_below_n_over_N_is_refused(X):
+    with pytest.raises(ValueError, match=r"'c_S' .* at least n / N = 200 / 300 .* c_S=0.5"):
+        SkMMSelector(200, c_S=0.5).fit(X)
+    with pytest.raises(ValueError, match=r"'c_S' parameter"):
+        SkMMSelector(10, c_S=0.0).fit(X)
+
+
+def test_extreme_sizes(X):
+    np.testing.assert_array_equal(SkMMSelector(300).fit_transform(X), np.arange(300))
+    assert SkMMSelector(1, random_state=0).fit_transform(X).shape == (1,)
+    assert SkMMSelector(299, c_S=0.999, random_state=0).fit_transform(X).shape == (299,)
+    assert SkMMSelector(1).fit_transform(X[:1]).tolist() == [0]
+
+
+def test_fewer_samples_than_features():
+    X = np.random.RandomState(0).normal(size=(12, 500))
+    selector = SkMMSelector(5, random_state=0).fit(X)
+    assert selector.eigenvalues_.shape == (12,)
+    other = SkMMSelector(5, random_state=0).fit(sparse.csr_array(X))
+    np.testing.assert_array_equal(other.sample_indices_, selector.sample_indices_)
+
+
+def test_rank_deficient_and_duplicate_rows():
+    rng = np.random.RandomState(0)
+    low = rng.normal(size=(80, 2)) @ rng.normal(size=(2, 9))
+    assert SkMMSelector(10, random_state=0).fit(low).eigenvalues_.shape == (2,)
+    twins = np.repeat(rng.normal(size=(5, 3)), 20, axis=0)
+    assert len(set(SkMMSelector(30, random_state=0).fit_transform(twins).tolist())) == 30
+    for rows in (np.zeros((20, 3)), np.full((20, 3), 7.0)):
+        selector = SkMMSelector(4, random_state=0).fit(rows)
+        assert len(set(selector.sample_indices_.tolist())) == 4
+        assert np.isfinite([selector.objective_, selector.dual_gap_]).all()
+
+
+def test_running_out_of_iterations_is_said(X):
+    with pytest.warns(ConvergenceWarning, match="after 2 iterations at a dual gap"):
+        selector = SkMMSelector(40, max_iter=2, tol=1e-12, random_state=0).fit(X)
+    assert selector.n_iter_ == 2
+
+
+def test_strata_put_the_weights_together(X):
+    y = np.arange(300) % 3
+    selector = SkMMSelector(30, stratify=True, random_state=0).fit(X, y)
+    assert selector.weights_.sum() == pytest.approx(1)
+    assert selector.weights_.max() <= 1 / 30 + 1e-12
+    assert len(selector.dual_gap_) == len(selector.strata_) == 3
+    assert np.bincount(y[selector.sample_indices_]).tolist() == [10, 10, 10]
