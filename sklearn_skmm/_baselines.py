@@ -27,7 +27,7 @@ class UniformSelector(BaseSelector):
         Classes of y, with `stratify=True` only.
     n_features_in_ : int
         Number of features in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where X has string column names.
 
     See Also

@@ -61,7 +61,7 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         Classes in the coreset, for classifiers.
     n_features_in_ : int
         Number of features in `fit`, where the estimator tells.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where the estimator tells.
 
     Raises

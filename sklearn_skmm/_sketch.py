@@ -70,7 +70,7 @@ class GradientSketcher(
         r, the number of entries of one gradient.
     n_features_in_ : int
         Number of features in `fit`, with ``model=None`` or two-dimensional X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where X has string column names.
 
     Raises

@@ -83,7 +83,7 @@ class SkMMSelector(BaseSelector):
         Iterations of the solver, at least 1.
     eigenvalues_ : ndarray of shape (k,)
         :math:`\lambda_j` above rounding, largest first; k is the numerical rank of X.
-    components_ : ndarray of shape (k, n_features_in_)
+    components_ : ndarray of shape (k, n_features)
         The directions :math:`v_j`.
     n_samples_seen_ : int
         Number of samples in `fit`.
@@ -92,7 +92,7 @@ class SkMMSelector(BaseSelector):
         with an entry for each class.
     n_features_in_ : int
         Number of features in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where X has string column names.
 
     Warns
