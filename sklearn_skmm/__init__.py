@@ -1,10 +1,33 @@
 """Coreset selection by Sketchy Moment Matching, for scikit-learn."""
 
-from sklearn_skmm._baselines import UniformSelector
 from sklearn_skmm._coreset import CoresetEstimator
+from sklearn_skmm._facility_location import FacilityLocationSelector
+from sklearn_skmm._grad_norm import GradNormSelector
+from sklearn_skmm._herding import HerdingSelector
+from sklearn_skmm._k_center import KCenterSelector
+from sklearn_skmm._k_means import KMeansSelector
+from sklearn_skmm._pivoting import AdaptiveSelector
+from sklearn_skmm._ridge_leverage import RidgeLeverageSelector
 from sklearn_skmm._sketch import GradientSketcher
 from sklearn_skmm._skmm import SkMMSelector
+from sklearn_skmm._truncated_leverage import TruncatedLeverageSelector
+from sklearn_skmm._uncertainty import UncertaintySelector
+from sklearn_skmm._uniform import UniformSelector
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["CoresetEstimator", "GradientSketcher", "SkMMSelector", "UniformSelector"]
+__all__ = [
+    "AdaptiveSelector",
+    "CoresetEstimator",
+    "FacilityLocationSelector",
+    "GradNormSelector",
+    "GradientSketcher",
+    "HerdingSelector",
+    "KCenterSelector",
+    "KMeansSelector",
+    "RidgeLeverageSelector",
+    "SkMMSelector",
+    "TruncatedLeverageSelector",
+    "UncertaintySelector",
+    "UniformSelector",
+]

@@ -7,8 +7,6 @@ Everything a user of scikit-learn expects around that is here.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -20,7 +18,8 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.extmath import row_norms
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
-from sklearn_skmm._moments import Spectrum, explained_fraction, spectrum
+from sklearn_skmm._moments import explained_fraction
+from sklearn_skmm._selection import Reference, Selection, allocate, resolve_n_to_select
 
 # scikit-learn keeps its constraint classes private; the package imports them from here only.
 __all__ = [
@@ -36,48 +35,6 @@ __all__ = [
 MAX_SEED = np.iinfo(np.int32).max
 
 
-@dataclass
-class Selection:
-    """What a selector's `_select` returns.
-
-    Parameters
-    ----------
-    indices : ndarray of shape (n,), dtype int
-        Distinct positions in X.
-    sample_weight : ndarray of shape (n,) or None
-        How many samples of X each selected one stands for; None means N / n each.
-    per_sample : dict
-        Fitted attributes with one entry per sample of X.
-    attributes : dict
-        Any other fitted attributes.
-    """
-
-    indices: np.ndarray
-    sample_weight: np.ndarray | None = None
-    per_sample: dict[str, np.ndarray] = field(default_factory=dict)
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-
-class Reference:
-    """What the selection is matched against: the data seen in `fit`, kept as its moments.
-
-    Each piece is computed at its first use, which is during `fit`; then the data is let go.
-    """
-
-    def __init__(self, X):
-        self._X = X
-        self.n_samples = X.shape[0]
-
-    @cached_property
-    def spectrum(self) -> Spectrum:
-        """Eigenpairs of the second moment XᵀX / N that are above rounding."""
-        return spectrum(self._X)
-
-    def release(self) -> None:
-        """Forget the data, keep what was computed from it."""
-        self._X = None
-
-
 @contextmanager
 def all_or_nothing(estimator) -> Iterator[None]:
     """Put the estimator back as it was if the body raises."""
@@ -90,42 +47,11 @@ def all_or_nothing(estimator) -> Iterator[None]:
         raise
 
 
-def resolve_n_to_select(n_to_select, n_samples: int) -> int:
-    """Turn a count or a share of the samples into a count.
-
-    A share is rounded to the nearest count and never below one.
-    """
-    if isinstance(n_to_select, Integral):
-        if int(n_to_select) > n_samples:
-            raise ValueError(
-                f"n_to_select={n_to_select} must be at most the number of samples, "
-                f"but X has n_samples={n_samples}."
-            )
-        return int(n_to_select)
-    return max(1, round(float(n_to_select) * n_samples))
-
-
-def allocate(n: int, sizes: np.ndarray) -> np.ndarray:
-    """Split n over strata in proportion to their sizes, by largest remainders.
-
-    Each stratum gets at least one while n allows it; then no stratum is left out for
-    being small, which is what a user asks for with `stratify`.
-    """
-    floor = np.ones_like(sizes) if n >= len(sizes) else np.zeros_like(sizes)
-    share = n * sizes / sizes.sum()
-    counts = np.minimum(np.maximum(np.floor(share).astype(int), floor), sizes)
-    while counts.sum() != n:
-        step = 1 if counts.sum() < n else -1
-        room = counts < sizes if step > 0 else counts > floor
-        counts[np.argmax(np.where(room, step * (share - counts), -np.inf))] += step
-    return counts
-
-
 class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     """Base class of the selectors.
 
-    Subclasses store `n_to_select`, `stratify` and `random_state`, extend
-    `_parameter_constraints` and write `_select`.
+    Subclasses store `n_to_select`, `stratify` and, where they draw, `random_state`, extend
+    `_parameter_constraints` and write `_select`. `_needs_y` says that the method itself uses y.
     """
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
@@ -134,13 +60,11 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             Interval(Real, 0, 1, closed="right"),
         ],
         "stratify": ["boolean"],
-        "random_state": ["random_state"],
     }
 
     # Declared for the type checker; each subclass's __init__ stores them.
     n_to_select: Any
     stratify: Any
-    random_state: Any
 
     @abstractmethod
     def _select(
@@ -197,17 +121,25 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
                 delattr(self, name)
             X = self._validate(X, reset=True)
             n_samples = X.shape[0]
-            self._seed = int(check_random_state(self.random_state).randint(MAX_SEED))
+            # Deterministic selectors have no random_state, and never use the seed.
+            rng = check_random_state(getattr(self, "random_state", 0))
+            self._seed = int(rng.randint(MAX_SEED))
             if self.stratify:
                 strata, members = self._strata(y, n_samples)
                 self.strata_ = strata
             else:
                 members = [np.arange(n_samples)]
-            self._references = [Reference(X if not self.stratify else X[m]) for m in members]
+            y = self._validate_y(y, n_samples)
+            whole = Reference(X, y)
+            self._references = [whole]
+            if self.stratify:
+                self._references = [
+                    Reference(X[m], None if y is None else y[m], whole) for m in members
+                ]
             selection = self._select_strata(X, members, step)
             # The ridge of `score`: tr(Σ) / N, with tr(Σ) the mean squared norm.
             self._alpha = float(row_norms(X, squared=True).mean()) / n_samples
-            for reference in self._references:
+            for reference in (whole, *self._references):
                 reference.release()
             self.n_samples_seen_ = n_samples
             self.sample_indices_ = selection.indices
@@ -336,11 +268,17 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     def _validate(self, X, *, reset):
         return validate_data(self, X, reset=reset, accept_sparse="csr", dtype=np.float64, order="C")
 
-    def _strata(self, y, n_samples):
+    def _needs_y(self) -> bool:
+        return False
+
+    def _validate_y(self, y, n_samples):
+        """Return y as an array where the method uses it, else None."""
+        return self._labels(y, n_samples) if self._needs_y() else None
+
+    def _labels(self, y, n_samples, reason=""):
         if y is None:
             raise ValueError(
-                f"{type(self).__name__} with stratify=True requires y to be passed, "
-                "but the target y is None."
+                f"{type(self).__name__}{reason} requires y to be passed, but the target y is None."
             )
         y = column_or_1d(check_array(y, ensure_2d=False, dtype=None), warn=True)
         if _num_samples(y) != n_samples:
@@ -348,6 +286,10 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
                 f"Found input variables with inconsistent numbers of samples: "
                 f"[{n_samples}, {_num_samples(y)}]"
             )
+        return y
+
+    def _strata(self, y, n_samples):
+        y = self._labels(y, n_samples, " with stratify=True")
         strata, codes = np.unique(y, return_inverse=True)
         return strata, [np.flatnonzero(codes == k) for k in range(len(strata))]
 
@@ -375,8 +317,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         for name, example in parts[0].per_sample.items():
             merged.per_sample[name] = np.zeros(X.shape[0], dtype=example.dtype)
             for k, p in zip(chosen, parts, strict=True):
-                # A stratum's weights sum to one; its part of the whole is its share of n.
-                merged.per_sample[name][members[k]] = p.per_sample[name] * (counts[k] / n)
+                merged.per_sample[name][members[k]] = p.per_sample[name]
         for name in parts[0].attributes:
             merged.attributes[name] = [p.attributes[name] for p in parts]
         return merged
@@ -394,4 +335,5 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         tags.input_tags.sparse = True
         # `transform` returns positions, so no floating dtype can be preserved.
         tags.transformer_tags.preserves_dtype = []
+        tags.target_tags.required = self._needs_y()
         return tags

@@ -6,6 +6,47 @@ With π = n·s and s in the capped simplex, 0 ≤ π ≤ 1 and π sums to n: inc
 import numpy as np
 
 
+def inclusion_probabilities(scores: np.ndarray, n: int) -> np.ndarray:
+    """Return probabilities proportional to the scores, capped at 1, that sum to n.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (N,)
+        Nonnegative importance of each item.
+    n : int
+        Sample size, at most N.
+
+    Returns
+    -------
+    pi : ndarray of shape (N,)
+        min(1, c · score) with the c that makes the sum n. If fewer than n scores are positive,
+        those items are certain and the others share the rest evenly.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> inclusion_probabilities(np.array([8.0, 1.0, 1.0]), 2)
+    array([1. , 0.5, 0.5])
+    """
+    n_items = len(scores)
+    positive = scores > 0
+    count = int(np.count_nonzero(positive))
+    if count <= n:
+        rest = (n - count) / (n_items - count) if n_items > count else 0.0
+        return np.where(positive, 1.0, rest)
+    # With the k largest at 1, c = (n - k) / (sum of the others); take the least k for which
+    # the next one stays below 1.
+    order = np.argsort(-scores, kind="stable")
+    sorted_scores = scores[order] / scores[order[0]]
+    tails = np.cumsum(sorted_scores[::-1])[::-1]
+    k = np.arange(n)
+    n_certain = int(np.argmax((n - k) * sorted_scores[:n] <= tails[:n]))
+    c = (n - n_certain) / tails[n_certain]
+    pi = np.empty(n_items)
+    pi[order] = np.minimum(1.0, c * sorted_scores)
+    return pi
+
+
 def choice(s: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarray:
     """Draw n without replacement, one after the other with probabilities s.
 

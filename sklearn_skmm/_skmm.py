@@ -88,8 +88,8 @@ class SkMMSelector(BaseSelector):
     n_samples_seen_ : int
         Number of samples in `fit`.
     strata_ : ndarray
-        Classes of y, with `stratify=True` only; then the solver's other attributes are lists
-        with an entry for each class.
+        Classes of y, with `stratify=True` only. Then the weights sum to one within each class,
+        and the solver's other attributes are lists with an entry for each class.
     n_features_in_ : int
         Number of features in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -134,6 +134,7 @@ class SkMMSelector(BaseSelector):
         "rounding": [StrOptions(set(ROUNDINGS))],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
     }
 
     def __init__(

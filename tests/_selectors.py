@@ -2,6 +2,8 @@
 
 import inspect
 
+from sklearn.linear_model import LogisticRegression
+
 import sklearn_skmm
 from sklearn_skmm._base import BaseSelector
 
@@ -16,5 +18,10 @@ def selector_classes():
 
 
 def make(cls, n_to_select=0.5, random_state=0, **params):
-    """Build a selector that is ready to fit."""
-    return cls(n_to_select, random_state=random_state, **params)
+    """Build a selector that is ready to fit, with what its signature asks for."""
+    signature = inspect.signature(cls).parameters
+    if "random_state" in signature:
+        params["random_state"] = random_state
+    if "estimator" in signature:
+        params.setdefault("estimator", LogisticRegression())
+    return cls(n_to_select, **params)

@@ -1,4 +1,6 @@
-"""The paper's simple baselines."""
+"""The baseline of every comparison."""
+
+from typing import ClassVar
 
 from sklearn_skmm._base import BaseSelector, Selection
 
@@ -41,6 +43,11 @@ class UniformSelector(BaseSelector):
     >>> UniformSelector(3, random_state=0).fit_transform(np.eye(10))
     array([4, 5, 6])
     """
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        **BaseSelector._parameter_constraints,
+        "random_state": ["random_state"],
+    }
 
     def __init__(self, n_to_select, *, stratify=False, random_state=None):
         self.n_to_select = n_to_select

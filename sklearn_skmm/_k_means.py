@@ -1,0 +1,121 @@
+"""The samples nearest to the centres of k-means."""
+
+import warnings
+from numbers import Integral
+from typing import ClassVar
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics.pairwise import euclidean_distances
+
+from sklearn_skmm._base import MAX_SEED, BaseSelector, Interval, Selection
+
+
+class KMeansSelector(BaseSelector):
+    """Cluster into n cells and select the sample nearest to each centre.
+
+    That sample is the medoid of its cell for squared distances. `transform` takes the samples of
+    another pool nearest to the centres of `fit`; it clusters that pool if n differs there.
+
+    Parameters
+    ----------
+    n_to_select : int or float
+        How many samples to select; a float in (0, 1] is a share of the samples.
+    n_init : int, default=1
+        Runs of k-means, of which the best is kept.
+    max_iter : int, default=300
+        Bound on the iterations of each run.
+    stratify : bool, default=False
+        Select within each class of y, in proportion to its size.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the clustering.
+
+    Attributes
+    ----------
+    sample_indices_ : ndarray of shape (n_to_select,), dtype int
+        Positions of the selected samples, ascending.
+    sample_weight_ : ndarray of shape (n_to_select,)
+        Number of samples in each selected sample's cell.
+    inertia_ : float
+        Sum of squared distances to the nearest centre.
+    n_iter_ : int
+        Iterations of the kept run.
+    n_samples_seen_ : int
+        Number of samples in `fit`.
+    strata_ : ndarray
+        Classes of y, with `stratify=True` only.
+    n_features_in_ : int
+        Number of features in `fit`.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where X has string column names.
+
+    See Also
+    --------
+    sklearn.cluster.KMeans : The clustering.
+    FacilityLocationSelector : Exemplars without centres.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_skmm import KMeansSelector
+    >>> X = np.array([[0.0], [1.0], [2.0], [10.0], [12.0], [11.0]])
+    >>> KMeansSelector(2, random_state=0).fit_transform(X)
+    array([1, 5])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        **BaseSelector._parameter_constraints,
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(self, n_to_select, *, n_init=1, max_iter=300, stratify=False, random_state=None):
+        self.n_to_select = n_to_select
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.stratify = stratify
+        self.random_state = random_state
+
+    def _select(self, X, n, reference, rng, step):
+        fresh = False
+
+        def cluster(X, y=None):
+            nonlocal fresh
+            fresh = True
+            kmeans = KMeans(
+                n, n_init=self.n_init, max_iter=self.max_iter, random_state=rng.randint(MAX_SEED)
+            )
+            with warnings.catch_warnings():
+                # Fewer distinct rows than cells: the empty cells are filled below.
+                warnings.filterwarnings("ignore", "Number of distinct", ConvergenceWarning)
+                return kmeans.fit(X)
+
+        kmeans = reference.learn("kmeans", cluster)
+        if kmeans.n_clusters != n:
+            kmeans = cluster(X)
+        centres = kmeans.cluster_centers_
+        labels = kmeans.labels_ if fresh else kmeans.predict(X)
+        nearest, counts = [], []
+        for k in range(n):
+            members = np.flatnonzero(labels == k)
+            if members.size:
+                to_centre = euclidean_distances(X[members], centres[[k]]).ravel()
+                # Two members are equally far from their mean: the first, whatever rounding says.
+                tied = to_centre <= to_centre.min() * (1.0 + 1e-7)
+                nearest.append(members[np.argmax(tied)])
+                counts.append(members.size)
+        free = np.ones(X.shape[0], dtype=bool)
+        free[nearest] = False
+        for k in np.setdiff1d(np.arange(n), labels):  # an empty cell takes the nearest that is left
+            to_centre = euclidean_distances(X, centres[[k]]).ravel()
+            nearest.append(int(np.argmin(np.where(free, to_centre, np.inf))))
+            counts.append(1)
+            free[nearest[-1]] = False
+        order = np.argsort(nearest)
+        return Selection(
+            np.array(nearest)[order],
+            sample_weight=np.array(counts, dtype=float)[order],
+            attributes={"inertia_": float(kmeans.inertia_), "n_iter_": int(kmeans.n_iter_)},
+        )

@@ -1,0 +1,115 @@
+"""Selection by a classifier's uncertainty."""
+
+from typing import ClassVar
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_skmm._base import BaseSelector, HasMethods, Selection, StrOptions
+
+
+def entropy(proba):
+    """Return the entropy of each row, in nats."""
+    return -np.sum(proba * np.log(np.where(proba > 0, proba, 1.0)), axis=1)
+
+
+def margin(proba):
+    """Return minus the difference of the two largest probabilities of each row."""
+    if proba.shape[1] < 2:
+        return np.zeros(len(proba))
+    top = np.partition(proba, -2, axis=1)[:, -2:]
+    return top[:, 0] - top[:, 1]
+
+
+def least_confidence(proba):
+    """Return one minus the largest probability of each row."""
+    return 1.0 - proba.max(axis=1)
+
+
+CRITERIA = {"entropy": entropy, "margin": margin, "least_confidence": least_confidence}
+
+
+class UncertaintySelector(BaseSelector):
+    """Select the n samples that a classifier is least certain of.
+
+    Uncertainty sampling [1]_. It looks at one sample at a time, so that it may pick n versions of
+    the same one.
+
+    Parameters
+    ----------
+    n_to_select : int or float
+        How many samples to select; a float in (0, 1] is a share of the samples.
+    estimator : classifier
+        With `predict_proba`. A fitted one is used as it is; of another, a clone is fitted on the
+        data of `fit`, which takes y.
+    criterion : {"entropy", "margin", "least_confidence"}, default="entropy"
+        The measure of uncertainty.
+    stratify : bool, default=False
+        Select within each class of y, in proportion to its size.
+
+    Attributes
+    ----------
+    sample_indices_ : ndarray of shape (n_to_select,), dtype int
+        Positions of the selected samples, most uncertain first, ties by position.
+    sample_weight_ : ndarray of shape (n_to_select,)
+        N / n for each.
+    uncertainties_ : ndarray of shape (N,)
+        The measure for each sample of `fit`.
+    n_samples_seen_ : int
+        Number of samples in `fit`.
+    strata_ : ndarray
+        Classes of y, with `stratify=True` only.
+    n_features_in_ : int
+        Number of features in `fit`.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where X has string column names.
+
+    Raises
+    ------
+    ValueError
+        In `fit`, if the estimator is not fitted and there is no y.
+
+    References
+    ----------
+    .. [1] B. Settles. "Active learning literature survey". University of Wisconsin–Madison, 2009.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_skmm import UncertaintySelector
+    >>> X, y = np.array([[-3.0], [-0.1], [2.0], [3.0]]), [0, 0, 1, 1]
+    >>> UncertaintySelector(1, LogisticRegression()).fit_transform(X, y)
+    array([1])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        **BaseSelector._parameter_constraints,
+        "estimator": [HasMethods(["fit", "predict_proba"])],
+        "criterion": [StrOptions(set(CRITERIA))],
+    }
+
+    def __init__(self, n_to_select, estimator, *, criterion="entropy", stratify=False):
+        self.n_to_select = n_to_select
+        self.estimator = estimator
+        self.criterion = criterion
+        self.stratify = stratify
+
+    def _needs_y(self):
+        try:
+            check_is_fitted(self.estimator)
+        except (NotFittedError, TypeError):
+            return True
+        return False
+
+    def _select(self, X, n, reference, rng, step):
+        classifier = reference.whole.learn(
+            "classifier",
+            lambda X, y: clone(self.estimator).fit(X, y) if self._needs_y() else self.estimator,
+        )
+        scores = CRITERIA[self.criterion](classifier.predict_proba(X))
+        return Selection(
+            np.argsort(-scores, kind="stable")[:n], per_sample={"uncertainties_": scores}
+        )
