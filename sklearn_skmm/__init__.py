@@ -1,6 +1,8 @@
 """Coreset selection by Sketchy Moment Matching, for scikit-learn."""
 
+from sklearn_skmm._compare import compare_selectors
 from sklearn_skmm._coreset import CoresetEstimator
+from sklearn_skmm._display import CoresetDisplay, SelectionCurveDisplay
 from sklearn_skmm._facility_location import FacilityLocationSelector
 from sklearn_skmm._grad_norm import GradNormSelector
 from sklearn_skmm._herding import HerdingSelector
@@ -18,6 +20,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AdaptiveSelector",
+    "CoresetDisplay",
     "CoresetEstimator",
     "FacilityLocationSelector",
     "GradNormSelector",
@@ -26,8 +29,10 @@ __all__ = [
     "KCenterSelector",
     "KMeansSelector",
     "RidgeLeverageSelector",
+    "SelectionCurveDisplay",
     "SkMMSelector",
     "TruncatedLeverageSelector",
     "UncertaintySelector",
     "UniformSelector",
+    "compare_selectors",
 ]

@@ -9,6 +9,8 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
 BLOCK = 512
+# A pass over all pairs in single precision costs about as much as this share of exact columns.
+REFRESH_SHARE = 1 / 16
 # Exact columns of the cost matrix that are kept for the next rounds, in bytes.
 COLUMN_CACHE_BYTES = 128 * 2**20
 
@@ -34,22 +36,41 @@ def median_distance(X, rng: np.random.RandomState, size: int = 1000) -> float:
 
 
 class _Costs:
-    """Blocks of the cost matrix c_ij, from rows of X."""
+    """Blocks of the cost matrix c_ij, from rows of X, in double precision or fast.
+
+    Fast is single precision where the error of that can be bounded, else double.
+    """
 
     def __init__(self, X, metric: str, bandwidth: float):
         # Centred against cancellation in the squared distances; sparse rows stay sparse.
         self.X = X if sparse.issparse(X) else X - X.mean(axis=0)
         self.norms = row_norms(self.X, squared=True)
         self.metric, self.bandwidth = metric, bandwidth
-        self.single = (self.X.astype(np.float32), self.norms.astype(np.float32))
+        largest = float(self.norms.max(initial=0.0))
+        # Error of a squared distance: rounding of a product of X.shape[1] terms.
+        eps = float(np.finfo(np.float32).eps)
+        self.error = (np.sqrt(X.shape[1]) + 4.0) * eps * largest
+        if metric == "gaussian":
+            self.error = self.error / (2.0 * bandwidth**2) + eps
+        # The root is not Lipschitz at zero, and squares must stay clear of overflow and zero.
+        self.single = metric != "euclidean" and 1e-15 < largest < 1e15
+        if not self.single:
+            self.error = 0.0
+        self.dtype = np.float32 if self.single else np.float64
+        self.fast_data = (self.X.astype(self.dtype), self.norms.astype(self.dtype))
 
-    def __call__(self, rows, columns, single=False) -> np.ndarray:
-        X, norms = self.single if single else (self.X, self.norms)
+    def __call__(self, rows, columns, fast=False) -> np.ndarray:
+        X, norms = self.fast_data if fast else (self.X, self.norms)
         squared = safe_sparse_dot(X[rows], X[columns].T, dense_output=True)
         squared *= -2.0
         squared += norms[rows][:, None]
         squared += norms[columns]
         np.maximum(squared, 0.0, out=squared)
+        if (
+            squared.dtype == np.float64
+        ):  # equal rows are at distance zero, not at the root of a rounding error
+            size = norms[rows][:, None] + norms[columns]
+            squared[squared <= 8.0 * np.finfo(np.float64).eps * size] = 0.0
         if self.metric == "euclidean":
             np.sqrt(squared, out=squared)
         elif self.metric == "gaussian":
@@ -58,60 +79,48 @@ class _Costs:
             np.subtract(1.0, squared, out=squared)
         return squared
 
-    def single_error(self) -> float | None:
-        """Bound on the error of an entry in single precision, or None where it is useless."""
-        error = 64.0 * float(np.finfo(np.float32).eps) * float(self.norms.max(initial=0.0))
-        if self.metric == "gaussian":
-            return error / (2.0 * self.bandwidth**2) + 1e-6
-        return error if self.metric == "sqeuclidean" else None
+    def pairs_of_blocks(self, fast):
+        """Yield (I, J, block) over the upper triangle; c_ij = c_ji serves the lower one."""
+        n_samples = self.X.shape[0]
+        blocks = [slice(start, start + BLOCK) for start in range(0, n_samples, BLOCK)]
+        for k, I in enumerate(blocks):
+            for J in blocks[k:]:
+                yield I, J, self(I, J, fast)
 
-
-def _all_gains(costs: _Costs, current, weight):
-    """Return an upper bound on each candidate's gain, close to it, in one pass over all pairs."""
-    n_samples = len(weight)
-    error = costs.single_error()
-    single = error is not None
-    dtype = np.float32 if single else np.float64
-    current, mass = current.astype(dtype), weight.astype(dtype)
-    gains = np.zeros(n_samples)
-    blocks = [slice(start, start + BLOCK) for start in range(0, n_samples, BLOCK)]
-    for k, I in enumerate(blocks):
-        for J in blocks[k:]:
-            block = costs(I, J, single)
-            gains[J] += mass[I] @ np.maximum(current[I, None] - block, 0.0)
-            if I is not J:  # c_ij = c_ji: the block serves both ways
-                gains[I] += np.maximum(current[J] - block, 0.0) @ mass[J]
-    if error is not None:
-        gains = gains * (1.0 + 1e-4) + weight.sum() * error
-    return gains
-
-
-def _total_costs(costs: _Costs, weight):
-    """Return Σ_i w_i c_ij for each j."""
-    total = np.zeros(len(weight))
-    blocks = [slice(start, start + BLOCK) for start in range(0, len(weight), BLOCK)]
-    for k, I in enumerate(blocks):
-        for J in blocks[k:]:
-            block = costs(I, J)
+    def totals(self, weight) -> np.ndarray:
+        """Return Σ_i w_i c_ij for each j."""
+        total = np.zeros(len(weight))
+        for I, J, block in self.pairs_of_blocks(fast=False):
             total[J] += weight[I] @ block
             if I is not J:
                 total[I] += block @ weight[J]
-    return total
+        return total
+
+    def gains(self, current, weight) -> np.ndarray:
+        """Return Σ_i w_i max(0, current_i − c_ij) for each j, fast."""
+        current, mass = current.astype(self.dtype), weight.astype(self.dtype)
+        gains = np.zeros(len(weight))
+        for I, J, block in self.pairs_of_blocks(fast=True):
+            gains[J] += mass[I] @ np.maximum(current[I, None] - block, 0.0)
+            if I is not J:
+                gains[I] += np.maximum(current[J] - block, 0.0) @ mass[J]
+        return gains
 
 
 class _Columns:
-    """Columns of the cost matrix, computed together and kept while the budget lasts."""
+    """Fast columns of the cost matrix, computed together and kept while the budget lasts."""
 
-    def __init__(self, costs: _Costs, n_samples: int):
+    def __init__(self, costs: _Costs):
         self.costs = costs
         self.kept: dict[int, np.ndarray] = {}
-        self.capacity = max(1, COLUMN_CACHE_BYTES // (8 * n_samples))
+        size = costs.X.shape[0] * np.dtype(costs.dtype).itemsize
+        self.capacity = max(1, COLUMN_CACHE_BYTES // size)
 
     def get(self, wanted: np.ndarray) -> list[np.ndarray]:
         missing = [j for j in wanted.tolist() if j not in self.kept]
         fresh = {}
         if missing:
-            block = np.ascontiguousarray(self.costs(slice(None), missing).T)
+            block = np.ascontiguousarray(self.costs(slice(None), missing, fast=True).T)
             fresh = dict(zip(missing, block, strict=True))
         columns = [fresh[j] if j in fresh else self.kept[j] for j in wanted.tolist()]
         for j, column in fresh.items():
@@ -119,6 +128,45 @@ class _Columns:
                 self.kept.pop(next(iter(self.kept)))
             self.kept[j] = column.copy()  # not a view that keeps the whole block
         return columns
+
+
+def _next_exemplar(costs, columns, current, weight, bounds, tie) -> tuple[int, np.ndarray]:
+    """Return the candidate with the largest gain and its column; tighten the bounds in place."""
+    fast_current = current.astype(costs.dtype)
+    slack = 2.0 * costs.error * float(weight.sum())
+    low = np.full(len(weight), -np.inf)  # lower bounds of what was looked at in this round
+    batch, looked_at = 8, 0
+    while True:
+        best = low.max()
+        stale = np.where(low > -np.inf, -np.inf, bounds)
+        top = np.argpartition(-stale, min(batch, len(stale)) - 1)[:batch]
+        top = top[(stale[top] > -np.inf) & (stale[top] >= best - tie)]
+        if not top.size or bounds.max() <= tie:
+            break
+        if looked_at > REFRESH_SHARE * len(weight):
+            # The old bounds are loose, as after the first picks: one pass renews them all.
+            renewed = costs.gains(current, weight) * (1.0 + 1e-4) + slack
+            np.minimum(bounds, renewed, out=bounds)
+            looked_at = 0
+            continue
+        for j, column in zip(top.tolist(), columns.get(top), strict=True):
+            saving = fast_current - column
+            # Only entries that save, or might, carry an error into the sum.
+            error = 2.0 * costs.error * float(weight @ (saving > -2.0 * costs.error))
+            gain = float(weight @ np.maximum(saving, 0.0))
+            bounds[j], low[j] = gain + error, gain - error
+        looked_at += len(top)
+        batch = min(2 * batch, 256)
+    # Exact gains of those that single precision cannot tell apart. With every gain at rounding,
+    # all that is left is represented already, and the first is as good as any.
+    if bounds.max() <= tie:
+        final = np.flatnonzero(bounds > -np.inf)[:1]
+    else:
+        final = np.flatnonzero((low > -np.inf) & (bounds >= low.max() - tie))
+    exact = costs(slice(None), final).T
+    gains = np.maximum(current - exact, 0.0) @ weight
+    winner = int(np.argmax(gains >= gains.max() - tie))
+    return int(final[winner]), exact[winner]
 
 
 def greedy_exemplars(
@@ -133,9 +181,10 @@ def greedy_exemplars(
     r"""Lower :math:`\sum_i w_i \min_{j \in S} c_{ij}` greedily by n exemplars.
 
     Lazy greedy: a gain only shrinks as S grows, so an old gain is a bound, and only candidates
-    whose bound is above the best exact gain are looked at again. The first bounds come from one
-    pass in single precision, widened by its error; every decision is made on gains in double
-    precision, so the picks are those of plain greedy. Ties go to the smaller position.
+    whose bound is above the best gain are looked at again. Bounds come from single precision,
+    widened by its error, and are renewed in one pass over all pairs when they have become loose.
+    What single precision cannot tell apart is decided in double precision, so the picks are those
+    of plain greedy. Ties go to the smaller position.
 
     Parameters
     ----------
@@ -160,44 +209,28 @@ def greedy_exemplars(
     n_samples = X.shape[0]
     weight = np.ones(n_samples) if weight is None else np.asarray(weight, dtype=float)
     costs = _Costs(X, metric, bandwidth)
-    columns = _Columns(costs, n_samples)
+    columns = _Columns(costs)
     label = np.zeros(n_samples, dtype=int)
     indices: list[int] = []
     if metric == "gaussian":
         current = np.ones(n_samples)
     else:
-        total = _total_costs(costs, weight)
+        total = costs.totals(weight)
         indices.append(int(np.argmax(total <= total.min() + 1e-12 * total.max())))
-        current = columns.get(np.array(indices))[0].copy()
+        current = costs(slice(None), indices).ravel()
         step()
-    bounds = _all_gains(costs, current, weight)
+    bounds = costs.gains(current, weight) * (1.0 + 1e-4) + 2.0 * costs.error * weight.sum()
     bounds[indices] = -np.inf
     tie = 1e-12 * float(weight @ current)
     while len(indices) < n:
-        best, exact = -np.inf, np.zeros(n_samples, dtype=bool)
-        batch = 16
-        while True:
-            stale = np.where(exact, -np.inf, bounds)
-            top = np.argpartition(-stale, min(batch, n_samples) - 1)[:batch]
-            top = top[stale[top] >= max(best - tie, -1e300)]
-            if not top.size or bounds.max() <= tie:
-                break
-            for j, column in zip(top.tolist(), columns.get(top), strict=True):
-                bounds[j] = weight @ np.maximum(current - column, 0.0)
-            exact[top] = True
-            best = max(best, float(bounds[top].max()))
-            batch = min(2 * batch, 256)
-        # With every gain at rounding, all that is left is represented already.
-        chosen = int(np.argmax(bounds >= max(best, bounds.max()) - tie))
-        column = columns.get(np.array([chosen]))[0]
+        chosen, column = _next_exemplar(costs, columns, current, weight, bounds, tie)
         closer = column < current
         label[closer] = len(indices)
         np.minimum(current, column, out=current)
         indices.append(chosen)
         bounds[chosen] = -np.inf
         step()
-    counts = np.bincount(label, weights=weight, minlength=n)
     own = np.array(indices)
-    # An exemplar stands at least for itself, even where an equal row was picked before it.
-    counts = np.maximum(counts, weight[own])
+    label[own] = np.arange(n)  # even where an equal row was picked before it
+    counts = np.bincount(label, weights=weight, minlength=n)
     return Exemplars(own, counts, float(weight @ current / weight.sum()))

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.utils.extmath import row_norms
 
 from sklearn_skmm._base import MAX_SEED, BaseSelector, Interval, Selection
 
@@ -52,7 +53,6 @@ class KMeansSelector(BaseSelector):
 
     See Also
     --------
-    sklearn.cluster.KMeans : The clustering.
     FacilityLocationSelector : Exemplars without centres.
 
     Examples
@@ -84,9 +84,9 @@ class KMeansSelector(BaseSelector):
         def cluster(X, y=None):
             nonlocal fresh
             fresh = True
-            kmeans = KMeans(
-                n, n_init=self.n_init, max_iter=self.max_iter, random_state=rng.randint(MAX_SEED)
-            )
+            # tol=0: run until the cells stand still, so that centres are means and picks medoids.
+            seed = rng.randint(MAX_SEED)
+            kmeans = KMeans(n, n_init=self.n_init, max_iter=self.max_iter, tol=0, random_state=seed)
             with warnings.catch_warnings():
                 # Fewer distinct rows than cells: the empty cells are filled below.
                 warnings.filterwarnings("ignore", "Number of distinct", ConvergenceWarning)
@@ -97,25 +97,23 @@ class KMeansSelector(BaseSelector):
             kmeans = cluster(X)
         centres = kmeans.cluster_centers_
         labels = kmeans.labels_ if fresh else kmeans.predict(X)
-        nearest, counts = [], []
-        for k in range(n):
+        nearest, counts = np.full(n, -1), np.bincount(labels, minlength=n)
+        for k in np.flatnonzero(counts):
             members = np.flatnonzero(labels == k)
-            if members.size:
-                to_centre = euclidean_distances(X[members], centres[[k]]).ravel()
-                # Two members are equally far from their mean: the first, whatever rounding says.
-                tied = to_centre <= to_centre.min() * (1.0 + 1e-7)
-                nearest.append(members[np.argmax(tied)])
-                counts.append(members.size)
-        free = np.ones(X.shape[0], dtype=bool)
-        free[nearest] = False
-        for k in np.setdiff1d(np.arange(n), labels):  # an empty cell takes the nearest that is left
-            to_centre = euclidean_distances(X, centres[[k]]).ravel()
-            nearest.append(int(np.argmin(np.where(free, to_centre, np.inf))))
-            counts.append(1)
-            free[nearest[-1]] = False
+            # The difference itself, dense for one cell at a time: no cancellation off the origin.
+            distances = row_norms(np.asarray(X[members] - centres[k]))
+            # Two members are equally far from their mean: the first, whatever rounding says.
+            tied = distances <= distances.min() * (1.0 + 1e-7)
+            nearest[k] = members[np.argmax(tied)]
+        for k in np.flatnonzero(counts == 0):  # an empty cell takes the nearest that is left
+            distances = euclidean_distances(X, centres[[k]]).ravel()
+            distances[nearest[nearest >= 0]] = np.inf
+            nearest[k] = np.argmin(distances)
+            counts[labels[nearest[k]]] -= 1
+            counts[k] = 1
         order = np.argsort(nearest)
         return Selection(
-            np.array(nearest)[order],
-            sample_weight=np.array(counts, dtype=float)[order],
+            nearest[order],
+            sample_weight=counts[order].astype(float),
             attributes={"inertia_": float(kmeans.inertia_), "n_iter_": int(kmeans.n_iter_)},
         )

@@ -239,13 +239,15 @@ def solve(
     s: np.ndarray,
     *,
     max_iter: int = 2000,
-    tol: float = 1e-5,
+    tol: float = 1e-7,
+    rtol: float = 0.0,
     step: Callable[[], bool] = lambda: False,
 ) -> Solution:
     r"""Minimise f over the capped simplex by accelerated projected gradient.
 
-    FISTA (Beck & Teboulle 2009) with the adaptive restart of O'Donoghue & Candès (2015), stopped
-    by the Frank–Wolfe gap (Jaggi 2013), or by f itself where that is smaller: min f >= 0.
+    FISTA (Beck & Teboulle 2009) with backtracking and the adaptive restart of O'Donoghue & Candès
+    (2015), stopped by the Frank–Wolfe gap (Jaggi 2013), or by f itself where that is smaller,
+    since min f >= 0.
 
     Parameters
     ----------
@@ -261,8 +263,10 @@ def solve(
         Feasible start.
     max_iter : int, default=2000
         Bound on the iterations.
-    tol : float, default=1e-5
+    tol : float, default=1e-7
         Stop when the gap is at most ``tol * sum((eigenvalues / c_S) ** 2)``.
+    rtol : float, default=0.0
+        Stop when the gap is at most ``rtol`` times the objective.
     step : callable, default=never stops
         Called once per iteration; True stops.
 
@@ -297,12 +301,22 @@ def solve(
     if lipschitz <= np.finfo(float).eps * max(1.0, float(target @ target)):
         max_iter = 0  # every feasible s has the same moments
     # The moments of the extrapolated point y follow from linearity, without a pass over A.
-    y, y_moments, momentum = s, moments, 1.0
+    y, y_moments, momentum, curvature = s, moments, 1.0, lipschitz
     n_iter = 0
-    while gap > threshold and n_iter < max_iter:
+    while gap > max(threshold, rtol * best_value) and n_iter < max_iter:
         gradient = -2.0 * (A @ np.maximum(0.0, target - y_moments))
-        new = project_capped_simplex(y - gradient / lipschitz, 1.0 / n)
-        new_moments = new @ A
+        y_value = value_at(y_moments)
+        # Directions whose moment is reached are flat, so the curvature is often far below the
+        # bound: try a smaller one, and double it until the quadratic model lies above f.
+        curvature *= 0.8
+        while True:
+            new = project_capped_simplex(y - gradient / curvature, 1.0 / n)
+            new_moments = new @ A
+            move = new - y
+            model = y_value + float(gradient @ move) + 0.5 * curvature * float(move @ move)
+            if value_at(new_moments) <= model or curvature >= lipschitz:
+                break
+            curvature = min(2.0 * curvature, lipschitz)
         if (y - new) @ (new - s) > 0.0:
             momentum = 1.0  # the momentum points uphill: forget it
         next_momentum = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))

@@ -23,8 +23,8 @@ class RidgeLeverageSelector(BaseSelector):
         How many samples to select; a float in (0, 1] is a share of the samples.
     alpha : float or None, default=None
         The ridge, in units of the eigenvalues of :math:`\Sigma = X^\top X / N`. None takes
-        :math:`tr(\Sigma - \langle\Sigma\rangle_n) / n`, the energy outside of the best rank-n
-        approximation shared by n [2]_; it is zero where n reaches the rank.
+        :math:`tr(\Sigma - \langle\Sigma\rangle_k) / k` for k = n / log n, the energy outside of the
+        best rank-k approximation shared by k [2]_: sampling k log k rows keeps k directions.
     stratify : bool, default=False
         Select within each class of y, in proportion to its size.
     random_state : int, RandomState instance or None, default=None
@@ -83,7 +83,8 @@ class RidgeLeverageSelector(BaseSelector):
 
     def _select(self, X, n, reference, rng, step):
         values, vectors = reference.spectrum
-        alpha = values[n:].sum() / n if self.alpha is None else self.alpha
+        k = max(1, int(n / np.log(n + 1)))
+        alpha = values[k:].sum() / k if self.alpha is None else self.alpha
         energies = directional_energies(X, vectors)
         scores = np.sum(energies / (X.shape[0] * (values + alpha)), axis=1)
         pi = inclusion_probabilities(scores, n)

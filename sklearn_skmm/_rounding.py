@@ -35,15 +35,16 @@ def inclusion_probabilities(scores: np.ndarray, n: int) -> np.ndarray:
         rest = (n - count) / (n_items - count) if n_items > count else 0.0
         return np.where(positive, 1.0, rest)
     # With the k largest at 1, c = (n - k) / (sum of the others); take the least k for which
-    # the next one stays below 1.
+    # the next one stays at most 1.
     order = np.argsort(-scores, kind="stable")
     sorted_scores = scores[order] / scores[order[0]]
     tails = np.cumsum(sorted_scores[::-1])[::-1]
     k = np.arange(n)
     n_certain = int(np.argmax((n - k) * sorted_scores[:n] <= tails[:n]))
-    c = (n - n_certain) / tails[n_certain]
-    pi = np.empty(n_items)
-    pi[order] = np.minimum(1.0, c * sorted_scores)
+    pi = np.ones(n_items)
+    rest = order[n_certain:]
+    share = scores[rest] / scores[rest[0]]  # scaled again: scores may be many decades apart
+    pi[rest] = np.minimum(1.0, (n - n_certain) * share / share.sum())
     return pi
 
 

@@ -22,7 +22,8 @@ class TruncatedLeverageSelector(BaseSelector):
     n_to_select : int or float
         How many samples to select; a float in (0, 1] is a share of the samples.
     n_components : int or None, default=None
-        The rank k; None is the lesser of n and the numerical rank of X.
+        The rank k, at most the numerical rank of X. None is n / log n: sampling k log k rows by
+        their leverage keeps k directions.
     stratify : bool, default=False
         Select within each class of y, in proportion to its size.
     random_state : int, RandomState instance or None, default=None
@@ -61,7 +62,7 @@ class TruncatedLeverageSelector(BaseSelector):
     >>> import numpy as np
     >>> from sklearn_skmm import TruncatedLeverageSelector
     >>> X = np.array([[9.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    >>> TruncatedLeverageSelector(2, random_state=0).fit(X).leverage_scores_
+    >>> TruncatedLeverageSelector(2, n_components=2, random_state=0).fit(X).leverage_scores_
     array([1. , 0.5, 0.5])
     """
 
@@ -79,7 +80,8 @@ class TruncatedLeverageSelector(BaseSelector):
 
     def _select(self, X, n, reference, rng, step):
         values, vectors = reference.spectrum
-        k = min(n if self.n_components is None else self.n_components, len(values))
+        k = self.n_components or max(1, int(n / np.log(n + 1)))
+        k = min(k, len(values))
         energies = directional_energies(X, vectors[:, :k])
         scores = np.sum(energies / (X.shape[0] * values[:k]), axis=1)
         pi = inclusion_probabilities(scores, n)

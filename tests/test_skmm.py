@@ -22,7 +22,9 @@ def X():
 @pytest.mark.parametrize("rounding", ["choice", "systematic"])
 @pytest.mark.parametrize("init", ["vertex", "uniform"])
 def test_attributes(X, c_S, rounding, init):
-    selector = SkMMSelector(40, c_S=c_S, rounding=rounding, init=init, random_state=0).fit(X)
+    selector = SkMMSelector(
+        40, c_S=c_S, rounding=rounding, init=init, max_iter=20_000, random_state=0
+    ).fit(X)
     s = selector.weights_
     assert s.shape == (300,)
     assert s.min() >= 0
@@ -33,7 +35,7 @@ def test_attributes(X, c_S, rounding, init):
     value = objective(A, s, selector.eigenvalues_, c_S)
     scale = np.square(selector.eigenvalues_ / c_S).sum()
     assert selector.objective_ == pytest.approx(value, abs=1e-12 * scale)
-    assert 0 <= selector.dual_gap_ <= 1e-5 * scale
+    assert 0 <= selector.dual_gap_ <= max(1e-7 * scale, 1e-3 * selector.objective_)
     assert selector.n_iter_ >= 1
     np.testing.assert_allclose(
         (selector.components_.T * selector.eigenvalues_) @ selector.components_, X.T @ X / 300

@@ -1,0 +1,246 @@
+r"""How good is a coreset? The quantities of the paper's theory, for any index set.
+
+G is (N, r), one (sketched) gradient per row, :math:`\Sigma = G^\top G / N`, and
+:math:`\Sigma_S = G_S^\top G_S / n` for a coreset S of n rows. Each function is finite, or
+infinite by its definition, for a rank-deficient S.
+"""
+
+import numpy as np
+from scipy import linalg
+from sklearn.utils import check_array
+
+from sklearn_skmm._moments import spectrum
+
+__all__ = [
+    "bias_term",
+    "effective_c_S",
+    "excess_risk_bound",
+    "intrinsic_dimension",
+    "v_optimality",
+    "variance_term",
+]
+
+
+def _check(G, indices):
+    G = check_array(G, dtype=np.float64, input_name="G")
+    indices = np.asarray(indices)
+    if indices.dtype == bool and indices.shape == (G.shape[0],):
+        indices = np.flatnonzero(indices)
+    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer) or not indices.size:
+        raise ValueError(
+            f"indices must be a non-empty 1-d array of integers or a mask of {G.shape[0]} entries, "
+            f"got shape {indices.shape} and dtype {indices.dtype}."
+        )
+    if indices.min() < -G.shape[0] or indices.max() >= G.shape[0]:
+        raise ValueError(f"indices must be positions among the {G.shape[0]} rows of G.")
+    return G, G[indices]
+
+
+def intrinsic_dimension(G) -> int:
+    r"""Return :math:`\bar r = \min\{t : tr(\Sigma - \langle\Sigma\rangle_t) \le tr(\Sigma)/N\}`.
+
+    The number of directions that matter; the paper asks for a sketch dimension of at least
+    :math:`11 \bar r`.
+
+    Parameters
+    ----------
+    G : array-like of shape (n_samples, n_features)
+        Gradients.
+
+    Returns
+    -------
+    r : int
+        The intrinsic dimension, zero for gradients that are all zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> intrinsic_dimension(np.diag([10.0, 10.0, 0.1, 0.1]))
+    2
+    """
+    G = check_array(G, dtype=np.float64, input_name="G")
+    values = spectrum(G).eigenvalues
+    if not values.size:
+        return 0
+    tails = values.sum() - np.cumsum(np.concatenate([[0.0], values]))
+    return int(np.argmax(tails <= values.sum() / G.shape[0]))
+
+
+def effective_c_S(G, indices) -> float:
+    r"""Return the smallest c with :math:`\Sigma \preceq c \Sigma_S`.
+
+    The largest generalised eigenvalue of :math:`(\Sigma, \Sigma_S)`; infinite if S does not span
+    the range of :math:`\Sigma`.
+
+    Parameters
+    ----------
+    G : array-like of shape (n_samples, n_features)
+        Gradients.
+    indices : array-like of shape (n,)
+        Positions of the coreset, or a mask.
+
+    Returns
+    -------
+    c : float
+        At least n / N.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(effective_c_S(np.eye(2), [0, 1]), 6), effective_c_S(np.eye(2), [0])
+    (1.0, inf)
+    """
+    G, coreset = _check(G, indices)
+    values, vectors = spectrum(G)
+    if not values.size:
+        return 1.0
+    # In coordinates where Σ is the identity, c is one over the least eigenvalue of Σ_S.
+    white = coreset @ (vectors / np.sqrt(values))
+    least = float(linalg.eigvalsh(white.T @ white / len(coreset))[0])
+    return float("inf") if least <= len(values) * np.finfo(float).eps else 1.0 / least
+
+
+def _projector(basis, n_features):
+    """Return an orthonormal basis (n_features, k) of the subspace; None is everything."""
+    if basis is None:
+        return np.eye(n_features)
+    basis = check_array(basis, dtype=np.float64, input_name="basis")
+    if basis.shape[1] != n_features:
+        raise ValueError(
+            f"basis must have {n_features} columns, as G has, got {basis.shape[1]}: its rows span "
+            "the subspace."
+        )
+    return linalg.orth(basis.T)
+
+
+def variance_term(G, indices, *, sigma=1.0, basis=None) -> float:
+    r"""Return :math:`\frac{\sigma^2}{n} tr(\Sigma (P \Sigma_S P)^\dagger)`.
+
+    Parameters
+    ----------
+    G : array-like of shape (n_samples, n_features)
+        Gradients.
+    indices : array-like of shape (n,)
+        Positions of the coreset, or a mask.
+    sigma : float, default=1.0
+        Standard deviation of the labels' noise.
+    basis : array-like of shape (k, n_features), default=None
+        Rows that span the range of P; None is the whole space.
+
+    Returns
+    -------
+    variance : float
+        The variance term of the excess risk.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> variance_term(np.eye(2), [0, 1])
+    1.0
+    """
+    G, coreset = _check(G, indices)
+    P = _projector(basis, G.shape[1])
+    # Σ_S restricted to range(P): P's columns are orthonormal, so the pseudo-inverse is inside.
+    values, vectors = spectrum(coreset @ P)
+    energies = np.square(G @ P @ vectors).mean(axis=0)
+    return float(sigma**2 / len(coreset) * np.sum(energies / values))
+
+
+def bias_term(G, indices, *, theta_norm=1.0, basis=None) -> float:
+    r"""Return :math:`2\,tr(\Sigma P^\perp) \|\theta_*\|^2`.
+
+    Parameters
+    ----------
+    G : array-like of shape (n_samples, n_features)
+        Gradients.
+    indices : array-like of shape (n,)
+        Positions of the coreset, or a mask; with ``basis=None`` P projects onto its span.
+    theta_norm : float, default=1.0
+        Norm of the best parameters.
+    basis : array-like of shape (k, n_features), default=None
+        Rows that span the range of P; None is the span of the coreset.
+
+    Returns
+    -------
+    bias : float
+        The bias term of the excess risk.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bias_term(np.eye(2), [0])
+    1.0
+    """
+    G, coreset = _check(G, indices)
+    P = spectrum(coreset).eigenvectors if basis is None else _projector(basis, G.shape[1])
+    outside = G - (G @ P) @ P.T
+    return float(2.0 * theta_norm**2 * np.square(outside).sum() / len(G))
+
+
+def v_optimality(G, indices, *, alpha) -> float:
+    r"""Return :math:`tr(\Sigma (\Sigma_S + \alpha I)^{-1})`.
+
+    Parameters
+    ----------
+    G : array-like of shape (n_samples, n_features)
+        Gradients.
+    indices : array-like of shape (n,)
+        Positions of the coreset, or a mask.
+    alpha : float
+        Positive ridge, in units of the eigenvalues.
+
+    Returns
+    -------
+    v : float
+        The V-optimality criterion; less is better.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> v_optimality(np.eye(2), [0, 1], alpha=0.5)
+    1.0
+    """
+    G, coreset = _check(G, indices)
+    if not alpha > 0:
+        raise ValueError(f"alpha must be positive, got {alpha}.")
+    moment = coreset.T @ coreset / len(coreset) + alpha * np.eye(G.shape[1])
+    return float(np.trace(linalg.solve(moment, G.T @ G / len(G), assume_a="pos")))
+
+
+def excess_risk_bound(G, indices, *, sigma=1.0, theta_norm=1.0) -> float:
+    r"""Return the least of variance plus bias over the leading eigenspaces of :math:`\Sigma_S`.
+
+    For any subspace of the span of S the expected excess risk of the coreset's regression is at
+    most `variance_term` plus `bias_term`. The minimum is over the spans of the t leading
+    eigenvectors of :math:`\Sigma_S`, t = 0, …, rank.
+
+    Parameters
+    ----------
+    G : array-like of shape (n_samples, n_features)
+        Gradients.
+    indices : array-like of shape (n,)
+        Positions of the coreset, or a mask.
+    sigma : float, default=1.0
+        Standard deviation of the labels' noise.
+    theta_norm : float, default=1.0
+        Norm of the best parameters.
+
+    Returns
+    -------
+    bound : float
+        Bound on the expected excess risk.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(excess_risk_bound(np.eye(2), [0, 1], sigma=0.1), 6)
+    0.01
+    """
+    G, coreset = _check(G, indices)
+    values, vectors = spectrum(coreset)
+    energies = np.square(G @ vectors).mean(axis=0)
+    variance = sigma**2 / len(coreset) * np.concatenate([[0.0], np.cumsum(energies / values)])
+    total = np.square(G).sum() / len(G)
+    inside = np.concatenate([[0.0], np.cumsum(energies)])
+    bias = 2.0 * theta_norm**2 * np.maximum(total - inside, 0.0)
+    return float(np.min(variance + bias))
