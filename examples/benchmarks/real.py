@@ -1,15 +1,15 @@
 """Real classification tasks: every label-free selector and the peers, in one run.
 
-Selectors of this library work on one Gaussian sketch (m = 96); peers work on the features, as their
-users would, and rows marked "features" are this library there. A logistic regression is fitted on the
-coreset's features; accuracy and macro-F1 on the test set, mean over the seeds.
+Selectors of this library work on one Gaussian sketch (m = 96); peers work on the features, as
+their users would, and rows marked "features" are this library there. A logistic regression is
+fitted on the coreset's features; accuracy and macro-F1 on the test set, mean over the seeds.
 
     pip install -c constraints.txt -e '.[benchmark]'
     python examples/benchmarks/real.py --data DIR
 
-DIR holds ``r52_minilm.npz`` (keys X_train, y_train, X_test, y_test: sentence embeddings of Reuters R52,
-for instance ``SentenceTransformer("all-MiniLM-L6-v2").encode(texts)``) and ``fashion-mnist/`` (the four
-IDX files). Either may be missing; the digits come with scikit-learn.
+DIR holds ``r52_minilm.npz`` (keys X_train, y_train, X_test, y_test: sentence embeddings of Reuters
+R52, for instance ``SentenceTransformer("all-MiniLM-L6-v2").encode(texts)``) and ``fashion-mnist/``
+(the four IDX files). Either may be missing; the digits come with scikit-learn.
 """
 
 import argparse
@@ -132,6 +132,7 @@ def peers(n_classes):
     except ImportError:
         print("bmdal-reg is not installed: its rows are left out")
     else:
+        np.Inf = np.inf  # noqa: NPY201 (bmdal-reg 3.0.2 predates NumPy 2)
 
         def bmdal(method, transforms):
             def select(X, n, seed):
@@ -142,10 +143,10 @@ def peers(n_classes):
                 start = TensorFeatureData(torch.from_numpy(X[[first]].astype(np.float32)))
                 picks, _ = select_batch(
                     batch_size=n - 1,
-                    models=[],
+                    models=[torch.nn.Identity()],  # one feature map per model
                     data={"train": start, "pool": pool},
                     y_train=None,
-                    base_kernel="lin",
+                    base_kernel="linear",
                     kernel_transforms=transforms,
                     selection_method=method,
                 )

@@ -1,0 +1,98 @@
+"""Seconds of three selectors beside the peers that do the same work, on one pool, in one run.
+
+    pip install -c constraints.txt -e '.[benchmark]'
+    python examples/benchmarks/speed.py --data DIR
+
+DIR holds ``r52_minilm.npz`` as for ``real.py``. Ours is the median of three runs; slow peers run
+once.
+"""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from _record import record
+from skactiveml.pool import CoreSet, MaxHerding
+from sklearn.cluster import KMeans
+
+from sklearn_skmm import FacilityLocationSelector, KCenterSelector, KMeansSelector
+from sklearn_skmm._exemplars import median_distance
+
+
+def clock(function, repeats=1):
+    """Return the last result and the median seconds."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = function()
+        seconds.append(time.perf_counter() - start)
+    return result, float(np.median(seconds))
+
+
+def agreement(X, ours, theirs):
+    """Count equal picks, and picks that are equal rows."""
+    same = int(np.sum(ours == theirs))
+    rows = int(np.sum((X[ours] == X[theirs]).all(axis=1)))
+    return same, rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, help="directory with r52_minilm.npz")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    with np.load(Path(args.data) / "r52_minilm.npz", allow_pickle=False) as data:
+        X = data["X_train"].astype(float)
+    unlabelled = np.full(len(X), np.nan)
+    h = 0.5 * median_distance(X, np.random.RandomState(0))
+    herding = MaxHerding(normalize_samples=False, metric_dict={"gamma": 0.5 / h**2}, random_state=0)
+    rows = []
+    for n in (50, 200):
+        ours, seconds = clock(
+            lambda n=n: FacilityLocationSelector(n, bandwidth=h).fit_transform(X), 3
+        )
+        theirs, peer = clock(lambda n=n: herding.query(X, unlabelled, batch_size=n))
+        same, equal_rows = agreement(X, ours, theirs)
+        rows.append(
+            (
+                "FacilityLocationSelector",
+                "scikit-activeml MaxHerding",
+                n,
+                seconds,
+                peer,
+                same,
+                equal_rows,
+            )
+        )
+    n = 100
+    _, seconds = clock(lambda: KCenterSelector(n, random_state=0).fit_transform(X), 3)
+    _, peer = clock(lambda: CoreSet(random_state=0).query(X, unlabelled, batch_size=n), 3)
+    rows.append(("KCenterSelector", "scikit-activeml CoreSet", n, seconds, peer, None, None))
+    for n in (50, 200):
+        _, seconds = clock(lambda n=n: KMeansSelector(n, random_state=0).fit_transform(X), 5)
+        # The k-means inside it: same seed, same tolerance.
+        seed = np.random.RandomState(KMeansSelector(n, random_state=0).fit(X)._seed).randint(
+            2**31 - 1
+        )
+        _, peer = clock(
+            lambda n=n, seed=seed: KMeans(n, n_init=1, tol=0, random_state=seed).fit(X), 5
+        )
+        rows.append(("KMeansSelector", "scikit-learn KMeans alone", n, seconds, peer, None, None))
+    columns = ["selector", "peer", "n", "seconds", "peer_seconds", "same_picks", "equal_rows"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(5, "times_faster", (table["peer_seconds"] / table["seconds"]).round(2))
+    for column in ("seconds", "peer_seconds"):
+        table[column] = table[column].round(4)
+    for column in ("same_picks", "equal_rows"):
+        table[column] = table[column].astype("Int64")
+    print(table.to_string(index=False))
+    packages = ("numpy", "scipy", "scikit-learn", "scikit-activeml")
+    command = "python examples/benchmarks/speed.py --data DIR"
+    print("wrote", record(table, "speed", command=command, packages=packages).name)
+
+
+if __name__ == "__main__":
+    main()
