@@ -80,9 +80,8 @@ class _Costs:
         squared += norms[rows][:, None]
         squared += norms[columns]
         np.maximum(squared, 0.0, out=squared)
-        if (
-            squared.dtype == np.float64
-        ):  # equal rows are at distance zero, not at the root of a rounding error
+        if squared.dtype == np.float64:
+            # Equal rows are at distance zero, not at the root of a rounding error.
             size = norms[rows][:, None] + norms[columns]
             squared[squared <= 8.0 * np.finfo(np.float64).eps * size] = 0.0
         if self.metric == "euclidean":

@@ -42,9 +42,12 @@ def inclusion_probabilities(scores: np.ndarray, n: int) -> np.ndarray:
     k = np.arange(n)
     n_certain = int(np.argmax((n - k) * sorted_scores[:n] <= tails[:n]))
     pi = np.ones(n_items)
-    rest = order[n_certain:]
-    share = scores[rest] / scores[rest[0]]  # scaled again: scores may be many decades apart
-    pi[rest] = np.minimum(1.0, (n - n_certain) * share / share.sum())
+    if not n_certain:
+        pi[order] = np.minimum(1.0, n * sorted_scores / tails[0])
+        return pi
+    # Again for the others, scaled by their own largest: scores may be many decades apart.
+    others = order[n_certain:]
+    pi[others] = inclusion_probabilities(scores[others], n - n_certain)
     return pi
 
 

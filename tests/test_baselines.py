@@ -217,6 +217,7 @@ def test_inclusion_probabilities(data):
 @pytest.mark.parametrize("scores", [[1e6, 1e-308, 1e-308], [1e300, 1e-300, 1e-300]])
 def test_inclusion_probabilities_of_scores_far_apart(scores):
     close(inclusion_probabilities(np.array(scores), 2), [1.0, 0.5, 0.5])
+    close(inclusion_probabilities(np.array([1e300, 1e-100, 1e-300, 1e-300]), 3), [1, 1, 0.5, 0.5])
 
 
 def cost_matrix(X, metric, h):
