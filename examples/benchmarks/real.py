@@ -239,12 +239,6 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    rows = []
-    for name, *data in tasks(args.data):
-        rows.extend(run(name, *data, args.seeds))
-        print("done", name, flush=True)
-    table = summary(pd.DataFrame(rows))
-    print(table.to_string(index=False))
     packages = (
         "numpy",
         "scipy",
@@ -255,7 +249,13 @@ def main():
         "torch",
     )
     command = "python examples/benchmarks/real.py --data DIR"
-    print("wrote", record(table, "real", command=command, packages=packages).name)
+    rows = []
+    for name, *data in tasks(args.data):
+        rows.extend(run(name, *data, args.seeds))
+        # After each task, so that a run that is cut short leaves what it has.
+        table = summary(pd.DataFrame(rows))
+        print("wrote", record(table, "real", command=command, packages=packages).name, name)
+    print(table.to_string(index=False))
 
 
 if __name__ == "__main__":
