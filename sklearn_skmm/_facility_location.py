@@ -15,7 +15,7 @@ class FacilityLocationSelector(BaseSelector):
     1 − 1/e of the best possible saving [1]_. With the Gaussian kernel,
     :math:`c_{ij} = 1 - \exp(-\|x_i - x_j\|^2 / (2 h^2))`, this is MaxHerding [2]_; with
     distances it is greedy k-medoids, and CRAIG [3]_ on gradients. Evaluation is lazy [4]_ and by
-    blocks: cost up to O(N²m), memory O(N).
+    blocks: cost up to O(N²m), memory O(Nm) and at most 128 MiB of kept columns.
 
     Parameters
     ----------
