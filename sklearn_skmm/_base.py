@@ -129,7 +129,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
                 self.strata_ = strata
             else:
                 members = [np.arange(n_samples)]
-            y = self._validate_y(y, n_samples)
+            y = self._labels(y, n_samples) if self._needs_y() else None
             whole = Reference(X, y)
             self._references = [whole]
             if self.stratify:
@@ -270,10 +270,6 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     def _needs_y(self) -> bool:
         return False
-
-    def _validate_y(self, y, n_samples):
-        """Return y as an array where the method uses it, else None."""
-        return self._labels(y, n_samples) if self._needs_y() else None
 
     def _labels(self, y, n_samples, reason=""):
         if y is None:

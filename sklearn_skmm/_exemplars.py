@@ -57,7 +57,7 @@ class _Costs:
         if not self.single:
             self.error = 0.0
         self.dtype = np.float32 if self.single else np.float64
-        self.fast_data = (self.X.astype(self.dtype), self.norms.astype(self.dtype))
+        self.fast_data = tuple(a.astype(self.dtype, copy=False) for a in (self.X, self.norms))
         self.factors = None
         if metric == "gaussian" and self.single and not sparse.issparse(X):
             # The whole exponent as one product: -g |x - y|² = 2g x·y - g |x|² - g |y|².
@@ -109,8 +109,8 @@ class _Costs:
                 total[I] += block @ weight[J]
         return total
 
-    def gains(self, current, weight) -> np.ndarray:
-        """Return Σ_i w_i max(0, current_i − c_ij) for each j, fast."""
+    def gain_bounds(self, current, weight) -> np.ndarray:
+        """Bound Σ_i w_i max(0, current_i − c_ij) from above for each j, closely and fast."""
         current, mass = current.astype(self.dtype), weight.astype(self.dtype)
         gains = np.zeros(len(weight))
         for I, J, block in self.pairs_of_blocks(fast=True):
@@ -119,7 +119,7 @@ class _Costs:
             if I is not J:
                 saving = np.subtract(current[J], block, out=block)
                 gains[I] += np.maximum(saving, 0.0, out=saving) @ mass[J]
-        return gains
+        return gains * (1.0 + 1e-4) + 2.0 * self.error * weight.sum()
 
 
 class _Columns:
@@ -148,7 +148,6 @@ class _Columns:
 def _next_exemplar(costs, columns, current, weight, bounds, tie) -> tuple[int, np.ndarray]:
     """Return the candidate with the largest gain and its column; tighten the bounds in place."""
     fast_current = current.astype(costs.dtype)
-    slack = 2.0 * costs.error * float(weight.sum())
     low = np.full(len(weight), -np.inf)  # lower bounds of what was looked at in this round
     batch, looked_at = 8, 0
     while True:
@@ -160,8 +159,7 @@ def _next_exemplar(costs, columns, current, weight, bounds, tie) -> tuple[int, n
             break
         if looked_at > REFRESH_SHARE * len(weight):
             # The old bounds are loose, as after the first picks: one pass renews them all.
-            renewed = costs.gains(current, weight) * (1.0 + 1e-4) + slack
-            np.minimum(bounds, renewed, out=bounds)
+            np.minimum(bounds, costs.gain_bounds(current, weight), out=bounds)
             looked_at = 0
             continue
         for j, column in zip(top.tolist(), columns.get(top), strict=True):
@@ -234,7 +232,7 @@ def greedy_exemplars(
         indices.append(int(np.argmax(total <= total.min() + 1e-12 * total.max())))
         current = costs(slice(None), indices).ravel()
         step()
-    bounds = costs.gains(current, weight) * (1.0 + 1e-4) + 2.0 * costs.error * weight.sum()
+    bounds = costs.gain_bounds(current, weight)
     bounds[indices] = -np.inf
     tie = 1e-12 * float(weight @ current)
     while len(indices) < n:

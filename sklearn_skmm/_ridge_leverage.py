@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from sklearn_skmm._base import BaseSelector, Interval, Selection
+from sklearn_skmm._base import BaseSelector, Interval
+from sklearn_skmm._leverage import draw_by_scores, sampled_rank
 from sklearn_skmm._moments import directional_energies
-from sklearn_skmm._rounding import inclusion_probabilities, systematic
 
 
 class RidgeLeverageSelector(BaseSelector):
@@ -83,14 +83,8 @@ class RidgeLeverageSelector(BaseSelector):
 
     def _select(self, X, n, reference, rng, step):
         values, vectors = reference.spectrum
-        k = max(1, int(n / np.log(n + 1)))
+        k = sampled_rank(n)
         alpha = values[k:].sum() / k if self.alpha is None else self.alpha
         energies = directional_energies(X, vectors)
         scores = np.sum(energies / (X.shape[0] * (values + alpha)), axis=1)
-        pi = inclusion_probabilities(scores, n)
-        indices = systematic(pi / n, n, rng)
-        return Selection(
-            indices,
-            sample_weight=1.0 / pi[indices],
-            per_sample={"leverage_scores_": scores, "inclusion_probabilities_": pi},
-        )
+        return draw_by_scores(scores, n, rng)
