@@ -11,8 +11,8 @@ from sklearn.utils.extmath import row_norms, safe_sparse_dot
 BLOCK = 512
 # A pass over all pairs in single precision costs about as much as this share of exact columns.
 REFRESH_SHARE = 1 / 40
-# Exact columns of the cost matrix that are kept for the next rounds, in bytes.
-COLUMN_CACHE_BYTES = 128 * 2**20
+# What is kept of the costs in single precision for the next rounds: all if it fits, or columns.
+CACHE_BYTES = 128 * 2**20
 
 
 class Exemplars(NamedTuple):
@@ -57,16 +57,21 @@ class _Costs:
         if not self.single:
             self.error = 0.0
         self.dtype = np.float32 if self.single else np.float64
-        self.fast_data = tuple(a.astype(self.dtype, copy=False) for a in (self.X, self.norms))
-        self.factors = None
+        self.factors: tuple | None = None
+        self.fast_data: tuple = ()
         if metric == "gaussian" and self.single and not sparse.issparse(X):
             # The whole exponent as one product: -g |x - y|² = 2g x·y - g |x|² - g |y|².
             g = 0.5 / bandwidth**2
-            scaled, norm = np.sqrt(2.0 * g) * self.X, -g * self.norms[:, None]
-            one = np.ones_like(norm)
-            self.factors = tuple(
-                np.hstack([scaled, *last]).astype(np.float32) for last in ((norm, one), (one, norm))
-            )
+            left = np.ones((X.shape[0], X.shape[1] + 2), dtype=np.float32)
+            np.multiply(self.X, np.sqrt(2.0 * g), out=left[:, :-2], casting="same_kind")
+            right = left.copy()
+            left[:, -2] = right[:, -1] = -g * self.norms
+            self.factors = left, right
+        else:
+            self.fast_data = self.X.astype(self.dtype, copy=False), self.norms.astype(self.dtype)
+        n_pairs = X.shape[0] * (X.shape[0] + BLOCK) // 2
+        self.keeps_all = n_pairs * np.dtype(self.dtype).itemsize <= CACHE_BYTES
+        self.kept: dict[tuple[int, int], np.ndarray] = {}  # fast blocks of the upper triangle
 
     def __call__(self, rows, columns, fast=False) -> np.ndarray:
         if fast and self.factors is not None:
@@ -98,7 +103,22 @@ class _Costs:
         blocks = [slice(start, start + BLOCK) for start in range(0, n_samples, BLOCK)]
         for k, I in enumerate(blocks):
             for J in blocks[k:]:
-                yield I, J, self(I, J, fast)
+                yield I, J, self.kept_block(I, J) if fast and self.keeps_all else self(I, J, fast)
+
+    def kept_block(self, I, J) -> np.ndarray:
+        key = I.start, J.start
+        if key not in self.kept:
+            self.kept[key] = self(I, J, fast=True)
+        return self.kept[key]
+
+    def kept_column(self, j) -> np.ndarray:
+        """Return one column of the kept blocks, all of which must be there."""
+        own = j - j % BLOCK
+        parts = [
+            self.kept[start, own][:, j - own] if start <= own else self.kept[own, start][j - own]
+            for start in range(0, self.X.shape[0], BLOCK)
+        ]
+        return np.concatenate(parts)
 
     def totals(self, weight) -> np.ndarray:
         """Return Σ_i w_i c_ij for each j."""
@@ -117,7 +137,7 @@ class _Costs:
             saving = current[I, None] - block
             gains[J] += mass[I] @ np.maximum(saving, 0.0, out=saving)
             if I is not J:
-                saving = np.subtract(current[J], block, out=block)
+                np.subtract(current[J], block, out=saving)
                 gains[I] += np.maximum(saving, 0.0, out=saving) @ mass[J]
         return gains * (1.0 + 1e-4) + 2.0 * self.error * weight.sum()
 
@@ -129,9 +149,11 @@ class _Columns:
         self.costs = costs
         self.kept: dict[int, np.ndarray] = {}
         size = costs.X.shape[0] * np.dtype(costs.dtype).itemsize
-        self.capacity = max(1, COLUMN_CACHE_BYTES // size)
+        self.capacity = max(1, CACHE_BYTES // size)
 
     def get(self, wanted: np.ndarray) -> list[np.ndarray]:
+        if self.costs.keeps_all:
+            return [self.costs.kept_column(j) for j in wanted.tolist()]
         missing = [j for j in wanted.tolist() if j not in self.kept]
         fresh = {}
         if missing:
@@ -145,9 +167,37 @@ class _Columns:
         return columns
 
 
-def _next_exemplar(costs, columns, current, weight, bounds, tie) -> tuple[int, np.ndarray]:
-    """Return the candidate with the largest gain and its column; tighten the bounds in place."""
-    fast_current = current.astype(costs.dtype)
+class _Nearest:
+    """The cost of each sample's nearest exemplar, fast at once and exact when asked for."""
+
+    def __init__(self, costs: _Costs, exact: np.ndarray):
+        self.costs = costs
+        self.fast = exact.astype(costs.dtype)
+        self._exact = exact
+        self._pending: list[int] = []
+        self.indices: list[int] = []
+        self.label = np.zeros(len(exact), dtype=int)
+
+    def add(self, j: int, column: np.ndarray) -> None:
+        """Take j as an exemplar; column is its fast column."""
+        np.minimum(self.fast, column, out=self.fast)
+        self._pending.append(j)
+        self.indices.append(j)
+
+    def exact(self) -> np.ndarray:
+        """Return the exact costs; the columns that are due are computed together."""
+        for start in range(0, len(self._pending), BLOCK):
+            due = self._pending[start : start + BLOCK]
+            first = len(self.indices) - len(self._pending) + start
+            for k, column in enumerate(self.costs(slice(None), due).T, start=first):
+                self.label[column < self._exact] = k
+                np.minimum(self._exact, column, out=self._exact)
+        self._pending = []
+        return self._exact
+
+
+def _next_exemplar(costs, columns, nearest, weight, bounds, tie) -> tuple[int, np.ndarray]:
+    """Return the candidate with the largest gain and its fast column; tighten the bounds."""
     low = np.full(len(weight), -np.inf)  # lower bounds of what was looked at in this round
     batch, looked_at = 8, 0
     while True:
@@ -159,27 +209,28 @@ def _next_exemplar(costs, columns, current, weight, bounds, tie) -> tuple[int, n
             break
         if looked_at > REFRESH_SHARE * len(weight):
             # The old bounds are loose, as after the first picks: one pass renews them all.
-            np.minimum(bounds, costs.gain_bounds(current, weight), out=bounds)
+            np.minimum(bounds, costs.gain_bounds(nearest.fast, weight), out=bounds)
             looked_at = 0
             continue
         for j, column in zip(top.tolist(), columns.get(top), strict=True):
-            saving = fast_current - column
+            saving = nearest.fast - column
             # Only entries that save, or might, carry an error into the sum.
             error = 2.0 * costs.error * float(weight @ (saving > -2.0 * costs.error))
             gain = float(weight @ np.maximum(saving, 0.0))
             bounds[j], low[j] = gain + error, gain - error
         looked_at += len(top)
         batch = min(2 * batch, 256)
-    # Exact gains of those that single precision cannot tell apart. With every gain at rounding,
-    # all that is left is represented already, and the first is as good as any.
+    # With every gain at rounding, all that is left is represented already, and the first is as
+    # good as any. Else exact gains decide between those that single precision cannot tell apart.
     if bounds.max() <= tie:
         final = np.flatnonzero(bounds > -np.inf)[:1]
     else:
         final = np.flatnonzero((low > -np.inf) & (bounds >= low.max() - tie))
-    exact = costs(slice(None), final).T
-    gains = np.maximum(current - exact, 0.0) @ weight
-    winner = int(np.argmax(gains >= gains.max() - tie))
-    return int(final[winner]), exact[winner]
+    winner = 0
+    if len(final) > 1:
+        gains = np.maximum(nearest.exact() - costs(slice(None), final).T, 0.0) @ weight
+        winner = int(np.argmax(gains >= gains.max() - tie))
+    return int(final[winner]), columns.get(final[[winner]])[0]
 
 
 def greedy_exemplars(
@@ -223,27 +274,23 @@ def greedy_exemplars(
     weight = np.ones(n_samples) if weight is None else np.asarray(weight, dtype=float)
     costs = _Costs(X, metric, bandwidth)
     columns = _Columns(costs)
-    label = np.zeros(n_samples, dtype=int)
-    indices: list[int] = []
     if metric == "gaussian":
-        current = np.ones(n_samples)
+        nearest = _Nearest(costs, np.ones(n_samples))
     else:
         total = costs.totals(weight)
-        indices.append(int(np.argmax(total <= total.min() + 1e-12 * total.max())))
-        current = costs(slice(None), indices).ravel()
+        first = int(np.argmax(total <= total.min() + 1e-12 * total.max()))
+        nearest = _Nearest(costs, np.full(n_samples, np.inf))
+        nearest.add(first, costs(slice(None), [first], fast=True).ravel())
         step()
-    bounds = costs.gain_bounds(current, weight)
-    bounds[indices] = -np.inf
-    tie = 1e-12 * float(weight @ current)
-    while len(indices) < n:
-        chosen, column = _next_exemplar(costs, columns, current, weight, bounds, tie)
-        closer = column < current
-        label[closer] = len(indices)
-        np.minimum(current, column, out=current)
-        indices.append(chosen)
+    bounds = costs.gain_bounds(nearest.fast, weight)
+    bounds[nearest.indices] = -np.inf
+    tie = 1e-12 * float(weight @ nearest.exact())
+    while len(nearest.indices) < n:
+        chosen, column = _next_exemplar(costs, columns, nearest, weight, bounds, tie)
+        nearest.add(chosen, column)
         bounds[chosen] = -np.inf
         step()
-    own = np.array(indices)
+    own, current, label = np.array(nearest.indices), nearest.exact(), nearest.label
     label[own] = np.arange(n)  # even where an equal row was picked before it
     counts = np.bincount(label, weights=weight, minlength=n)
     return Exemplars(own, counts, float(weight @ current / weight.sum()))

@@ -258,7 +258,7 @@ def test_exemplars_are_plain_greedy(metric, kind, size, monkeypatch):
     if kind != "duplicates":
         close(result.counts, np.bincount(np.argmin(C[:, picks], axis=1), weight, n))
     equal(_exemplars.greedy_exemplars(sparse.csr_array(X), n, **keywords).indices, picks)
-    monkeypatch.setattr(_exemplars, "COLUMN_CACHE_BYTES", 3 * 8 * N)
+    monkeypatch.setattr(_exemplars, "CACHE_BYTES", 3 * 8 * N)
     equal(_exemplars.greedy_exemplars(X, n, **keywords).indices, picks)
 
 
