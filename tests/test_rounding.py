@@ -4,10 +4,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 from scipy.stats import chi2
 
+from sklearn_skmm import _balanced, _rounding
+from sklearn_skmm._balanced import cube, local_cube
 from sklearn_skmm._moments import project_capped_simplex
-from sklearn_skmm._rounding import ROUNDINGS, choice, systematic
+from sklearn_skmm._rounding import (
+    ROUNDINGS,
+    cells,
+    choice,
+    inclusion_probabilities,
+    spread,
+    systematic,
+)
 
 DRAWS = 5000
 
@@ -15,6 +25,19 @@ DRAWS = 5000
 def weights(N=40, n=10, seed=0):
     rng = np.random.RandomState(seed)
     return project_capped_simplex(rng.gamma(0.7, size=N) / N * 1.5, 1 / n)
+
+
+def all_roundings(A, X):
+    """Every rounding as a function of (s, n, rng)."""
+    return {
+        **ROUNDINGS,
+        "cube": lambda s, n, rng: cube(s, n, A, rng),
+        "spread": lambda s, n, rng: spread(s, n, X, rng),
+        "local_cube": lambda s, n, rng: local_cube(s, n, A, X, rng),
+    }
+
+
+NAMES = sorted(all_roundings(None, None))
 
 
 def frequencies(rounding, s, n):
@@ -30,11 +53,32 @@ def chi_squared(observed, pi):
     return np.square(z).sum(), random.sum()
 
 
-def test_systematic_includes_with_probability_n_s():
+def voronoi_balance(X, pi, picks):
+    """Mean squared deviation from 1 of the π nearest to each pick: 0 is a perfect spread."""
+    mass = np.bincount(cdist(X, X[picks]).argmin(axis=1), weights=pi, minlength=len(picks))
+    return np.square(mass - 1).mean()
+
+
+def imbalance(A, pi, picks):
+    """Deviation of each column's total, relative to the column's largest entry."""
+    return np.abs(A[picks].sum(axis=0) - pi @ A) / np.abs(A).max(axis=0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "systematic",
+        "spread",
+        pytest.param("cube", marks=pytest.mark.slow),
+        pytest.param("local_cube", marks=pytest.mark.slow),
+    ],
+)
+def test_includes_with_probability_n_s(name):
     s = weights()
-    observed = frequencies(systematic, s, 10)
+    rng = np.random.RandomState(1)
+    A, X = rng.normal(size=(40, 2)) ** 2, rng.normal(size=(40, 2))
+    observed = frequencies(all_roundings(A, X)[name], s, 10)
     statistic, df = chi_squared(observed, 10 * s)
-    # Items are negatively dependent, so this bound for independent ones is on the safe side.
     assert statistic < chi2.ppf(0.999, df)
     np.testing.assert_array_equal(observed[s == 0], 0)
     np.testing.assert_array_equal(observed[s >= 0.1 - 1e-12], 1)
@@ -45,25 +89,207 @@ def test_choice_does_not():
     assert statistic > 5 * chi2.ppf(0.999, df)
 
 
-@pytest.mark.parametrize("name", sorted(ROUNDINGS))
+# Columns to balance, or places, of the kinds that make trouble: functions of (N, q, rng).
+KINDS = {
+    "normal": lambda N, q, rng: rng.normal(size=(N, q)),
+    "zero": lambda N, q, rng: np.zeros((N, q)),
+    "constant": lambda N, q, rng: np.full((N, q), 0.3),
+    "equal rows": lambda N, q, rng: rng.normal(size=(N, q))[rng.randint(1 + N // 4, size=N)],
+    "rank one": lambda N, q, rng: np.outer(rng.normal(size=N), np.arange(1, q + 1)),
+    "one-hot": lambda N, q, rng: np.eye(q)[rng.randint(q, size=N)],
+    "collinear": lambda N, q, rng: rng.normal(size=(N, 1)) + 1e-7 * rng.normal(size=(N, q)),
+    "powers": lambda N, q, rng: np.linspace(0, 1, N)[:, None] ** np.arange(q),
+    "heavy tails": lambda N, q, rng: rng.standard_cauchy(size=(N, q)) ** 2,
+    "sparse": lambda N, q, rng: rng.normal(size=(N, q)) * (rng.uniform(size=(N, q)) < 0.05),
+    "decades": lambda N, q, rng: rng.normal(size=(N, q)) * 10.0 ** -np.linspace(0, 30, q),
+    "huge": lambda N, q, rng: rng.normal(size=(N, q)) * 1e300,
+    "tiny": lambda N, q, rng: rng.normal(size=(N, q)) * 1e-300,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_n_distinct_items_from_the_support(name, data):
     N = data.draw(st.integers(1, 40))
     n = data.draw(st.integers(1, N))
     seed = data.draw(st.integers(0, 2**31 - 1))
+    q = data.draw(st.integers(1, 45))
+    kinds = st.sampled_from(sorted(KINDS))
     rng = np.random.RandomState(seed)
+    A, X = (KINDS[data.draw(kinds)](N, q, rng) for _ in range(2))
     s = project_capped_simplex(rng.normal(size=N) * rng.choice([1e-6, 0.1, 10]), 1 / n)
-    picks = ROUNDINGS[name](s, n, rng)
+    picks = all_roundings(A, X)[name](s, n, rng)
     assert picks.shape == (n,)
     assert len(np.unique(picks)) == n
     assert np.all(np.diff(picks) > 0)
     assert np.all(s[picks] > 0)
 
 
-def test_a_vertex_is_taken_as_it_is():
+@pytest.mark.parametrize("name", NAMES)
+def test_a_vertex_is_taken_as_it_is(name):
     s = np.zeros(9)
     s[[1, 4, 8]] = 1 / 3
-    for rounding in ROUNDINGS.values():
-        for seed in range(50):
-            np.testing.assert_array_equal(rounding(s, 3, np.random.RandomState(seed)), [1, 4, 8])
+    rounding = all_roundings(np.eye(9)[:, :2], np.eye(9)[:, :2])[name]
+    for seed in range(50):
+        np.testing.assert_array_equal(rounding(s, 3, np.random.RandomState(seed)), [1, 4, 8])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_when_n_is_N(name):
+    A = np.random.RandomState(0).normal(size=(7, 3))
+    picks = all_roundings(A, A)[name](np.full(7, 1 / 7), 7, np.random.RandomState(0))
+    np.testing.assert_array_equal(picks, np.arange(7))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seed_decides_and_the_inputs_stay(name):
+    rng = np.random.RandomState(0)
+    A, X, s = rng.normal(size=(60, 3)), rng.normal(size=(60, 2)), np.full(60, 1 / 60)
+    for array in (A, X, s):
+        array.setflags(write=False)
+    first, second = (all_roundings(A, X)[name](s, 9, np.random.RandomState(5)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("draw", [cube, local_cube])
+@pytest.mark.parametrize(("N", "q", "n"), [(60, 3, 8), (500, 10, 60), (3000, 33, 200)])
+def test_the_landing_bounds_the_imbalance(draw, N, q, n):
+    rng = np.random.RandomState(0)
+    A = rng.normal(size=(N, q)) ** 2
+    X = () if draw is cube else (rng.normal(size=(N, 3)),)
+    errors = []
+    for s in (np.full(N, 1 / N), weights(N, n), inclusion_probabilities(A[:, 0], n) / n):
+        errors += [imbalance(A, n * s, draw(s, n, A, *X, rng)) for _ in range(3)]
+    assert np.max(errors) < q + 1
+    # Each of at most q + 1 last items goes up or down on its own: about a random walk.
+    assert np.mean(errors) < np.sqrt(q + 1) / 2
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("draw", [cube, local_cube])
+def test_balance_survives_trouble(draw, kind):
+    N, q, n = 1200, 20, 150
+    rng = np.random.RandomState(0)
+    A, s = KINDS[kind](N, q, rng), weights(N, n)
+    X = () if draw is cube else (rng.normal(size=(N, 3)),)
+    picks = draw(s, n, A, *X, rng)
+    assert len(np.unique(picks)) == n
+    A = A[:, np.any(A != 0, axis=0)]
+    assert np.all(imbalance(A, n * s, picks) < q + 1)
+
+
+def test_cube_beats_systematic_on_balance():
+    N, q, n = 2000, 8, 200
+    rng = np.random.RandomState(0)
+    A, s = rng.normal(size=(N, q)), np.full(N, 1 / N)
+    ours = np.mean([imbalance(A, n * s, cube(s, n, A, rng)) for _ in range(20)])
+    theirs = np.mean([imbalance(A, n * s, systematic(s, n, rng)) for _ in range(20)])
+    assert ours < theirs / 5
+
+
+def test_cube_takes_each_stratum_at_its_size():
+    """With disjoint strata the landing has one item left in each: up or down, no further."""
+    rng = np.random.RandomState(0)
+    stratum = rng.randint(12, size=600)
+    A, s = np.eye(12)[stratum], weights(600, 70)
+    for _ in range(20):
+        counts = np.bincount(stratum[cube(s, 70, A, rng)], minlength=12)
+        assert np.all(np.abs(counts - 70 * s @ A) < 1 + 1e-9)
+    # And where the sizes are whole, exactly.
+    stratum = np.repeat(np.arange(12), 50)
+    for _ in range(20):
+        picks = cube(np.full(600, 1 / 600), 60, np.eye(12)[stratum], rng)
+        np.testing.assert_array_equal(np.bincount(stratum[picks]), 5)
+
+
+def test_the_landing_drops_the_last_column_first():
+    N, q, n = 1000, 24, 100
+    rng = np.random.RandomState(0)
+    A, s = rng.normal(size=(N, q)), np.full(N, 1 / N)
+    errors = np.mean([imbalance(A, n * s, cube(s, n, A, rng)) for _ in range(40)], axis=0)
+    assert errors[:4].mean() < 0.7 * errors[-4:].mean()
+
+
+def test_a_lost_inverse_is_found_again():
+    rng = np.random.RandomState(0)
+    rows = rng.normal(size=(8, 4))
+    members = np.array([[0, 1, 2, 3, 7], [4, -1, 5, 6, 7]])
+    bases = rows[[[0, 1, 2, 3], [4, 0, 5, 6]]].transpose(0, 2, 1)
+    bases[1, :, 1] = np.eye(4)[1]
+    for error in (1e-6, 10.0):
+        inverse = np.zeros((2, 5, 4))
+        inverse[:, :-1] = np.linalg.inv(bases) + error * rng.normal(size=(2, 4, 4))
+        _balanced._refresh(inverse, rows, members)
+        np.testing.assert_allclose(
+            bases @ inverse[:, :-1], np.tile(np.eye(4), (2, 1, 1)), atol=1e-9
+        )
+
+
+@pytest.mark.parametrize(("name", "times"), [("spread", 3), ("local_cube", 2.5)])
+def test_spread_samples_are_spread(name, times):
+    N, n = 400, 40
+    s, rng = np.full(N, 1 / N), np.random.RandomState(0)
+    ours, theirs = [], []
+    for _ in range(60):
+        X = rng.uniform(size=(N, 2))
+        ours.append(voronoi_balance(X, n * s, all_roundings(X, X)[name](s, n, rng)))
+        theirs.append(voronoi_balance(X, n * s, systematic(s, n, rng)))
+    assert np.mean(ours) < np.mean(theirs) / times
+
+
+def test_spread_within_cells_is_as_good(monkeypatch):
+    N, n = 1500, 60
+    X, s = np.random.RandomState(0).uniform(size=(N, 2)), np.full(N, 1 / N)
+
+    def mean_balance():
+        rng = np.random.RandomState(0)
+        return np.mean([voronoi_balance(X, n * s, spread(s, n, X, rng)) for _ in range(15)])
+
+    exact = mean_balance()
+    monkeypatch.setattr(_rounding, "EXACT", 300)
+    monkeypatch.setattr(_rounding, "CELL", 100)
+    assert mean_balance() < 1.3 * exact
+
+
+def test_equal_rows_are_never_both_taken():
+    rng = np.random.RandomState(0)
+    X = np.repeat(rng.normal(size=(30, 4)), 2, axis=0)
+    X[0], X[1] = 0.0, -0.0
+    order = rng.permutation(60)
+    s = inclusion_probabilities(rng.uniform(1, 2, size=60), 18) / 18
+    assert 18 * s.max() <= 1 / 2
+    twin = np.repeat(np.arange(30), 2)[order]
+    for _ in range(200):
+        picks = spread(s, 18, X[order], rng)
+        assert len(np.unique(twin[picks])) == 18
+
+
+def test_a_group_of_equal_rows_gets_what_it_adds_up_to():
+    rng = np.random.RandomState(0)
+    group = np.repeat(np.arange(8), np.arange(1, 9))
+    X, s = rng.normal(size=(8, 2))[group], np.full(36, 1 / 36)
+    expected = np.arange(1, 9) / 4
+    for _ in range(100):
+        counts = np.bincount(group[spread(s, 9, X, rng)], minlength=8)
+        assert np.all(counts >= np.floor(expected))
+        assert np.all(counts <= np.ceil(expected))
+
+
+def test_cells_part_the_items_and_are_compact():
+    rng = np.random.RandomState(0)
+    X, items = rng.uniform(size=(500, 2)), np.arange(100, 500)
+    parts = cells(X, items, 50, rng)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), items)
+    assert all(25 <= len(part) <= 50 for part in parts)
+    within = np.mean(
+        [np.square(X[part] - X[part].mean(axis=0)).sum(axis=1).mean() for part in parts]
+    )
+    assert within < 0.25 * np.square(X - X.mean(axis=0)).sum(axis=1).mean()
+
+
+def test_distances_are_symmetric_to_the_last_bit():
+    # Else there may be no two items that are each other's nearest.
+    X = np.random.RandomState(0).normal(size=(301, 17))
+    distances = _rounding._squared_distances(X)
+    np.testing.assert_array_equal(distances, distances.T)
