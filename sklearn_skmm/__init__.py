@@ -15,6 +15,7 @@ from sklearn_skmm._skmm import SkMMSelector
 from sklearn_skmm._truncated_leverage import TruncatedLeverageSelector
 from sklearn_skmm._uncertainty import UncertaintySelector
 from sklearn_skmm._uniform import UniformSelector
+from sklearn_skmm._voptimal import VOptimalSelector
 
 __version__ = "0.1.0.dev0"
 
@@ -34,5 +35,6 @@ __all__ = [
     "TruncatedLeverageSelector",
     "UncertaintySelector",
     "UniformSelector",
+    "VOptimalSelector",
     "compare_selectors",
 ]
