@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import linalg, optimize
+from scipy import linalg
 
-from sklearn_skmm._moments import Spectrum, project_capped_simplex
+from sklearn_skmm._moments import Spectrum, project_capped_simplex, ridge_of_dimension
 
 # The relaxation and the exchanges look at this many times max(n, k) rows before they look at all.
 WORKING_SET = 8
@@ -70,17 +70,11 @@ def default_alpha(eigenvalues: np.ndarray, n: int, n_samples: int) -> float:
     """
     if not eigenvalues.size:
         return 1.0
-    relative = eigenvalues / eigenvalues[0]
-    target = min(n, 0.9 * relative.size)
-
-    def excess(log_alpha):
-        return float(np.sum(relative / (relative + np.exp(log_alpha)))) - target
-
-    alpha = relative.sum() / n_samples
-    if excess(np.log(alpha)) < 0.0:
-        # At a tenth of the least eigenvalue more than 0.9 k directions count.
-        alpha = np.exp(optimize.brentq(excess, np.log(0.1 * relative[-1]), np.log(alpha)))
-    return float(alpha * eigenvalues[0])
+    alpha = float(eigenvalues.sum()) / n_samples
+    target = min(n, 0.9 * eigenvalues.size)
+    if np.sum(eigenvalues / (eigenvalues + alpha)) < target:
+        alpha = ridge_of_dimension(eigenvalues, target)
+    return alpha
 
 
 def least_alpha(eigenvalues: np.ndarray, n: int) -> float:

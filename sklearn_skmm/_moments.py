@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import linalg
+from scipy import linalg, optimize
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
 # The gap costs another pass over A, so it is measured once in so many iterations.
@@ -59,6 +59,41 @@ def spectrum(X) -> Spectrum:
         # From left singular vectors to right ones: v_j = Xᵀ u_j / sqrt(N λ_j).
         vectors = np.asarray(X.T @ vectors) / np.sqrt(n_samples * values)
     return Spectrum(values * scale**2, vectors)
+
+
+def ridge_of_dimension(eigenvalues: np.ndarray, dimension: float) -> float:
+    r"""Return the ridge at which the effective dimension has the given value.
+
+    The root of :math:`\sum_j \lambda_j / (\lambda_j + \alpha) = d`.
+
+    Parameters
+    ----------
+    eigenvalues : ndarray of shape (k,)
+        Positive, largest first.
+    dimension : float
+        d, above 0 and below k.
+
+    Returns
+    -------
+    alpha : float
+        Positive, in units of the eigenvalues.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(ridge_of_dimension(np.ones(10), 5.0), 6)
+    1.0
+    """
+    relative = eigenvalues / eigenvalues[0]
+
+    def excess(log_alpha):
+        return float(np.sum(relative / (relative + np.exp(log_alpha)))) - dimension
+
+    # At the lower end each term is above d / k, at the upper one their sum is below d.
+    share = dimension / relative.size
+    low = np.log(relative[-1]) + np.log((1.0 - share) / share) - 1e-3
+    high = np.log(relative.sum() / dimension)
+    return float(np.exp(optimize.brentq(excess, min(low, high), high)) * eigenvalues[0])
 
 
 def directional_energies(X, eigenvectors: np.ndarray) -> np.ndarray:

@@ -259,4 +259,5 @@ def _duel(pi: np.ndarray, i: np.ndarray, j: np.ndarray, rng) -> None:
     pi[loser] = np.where(over, joint - 1, 0.0)
 
 
+# Those that need the weights alone.
 ROUNDINGS = {"choice": choice, "systematic": systematic}

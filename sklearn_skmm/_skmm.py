@@ -7,9 +7,11 @@ from typing import ClassVar
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from sklearn_skmm._balanced import cube, local_cube
 from sklearn_skmm._base import BaseSelector, Interval, Selection, StrOptions
-from sklearn_skmm._moments import directional_energies, solve
-from sklearn_skmm._rounding import ROUNDINGS
+from sklearn_skmm._cells import exemplar_cells, match_in_cells, moment_features
+from sklearn_skmm._moments import solve
+from sklearn_skmm._rounding import ROUNDINGS, spread, systematic
 
 # An objective proved to be this close to the minimum, relative to it, is close enough: the
 # coreset is drawn from the weights, and the draw moves the moments by far more.
@@ -27,8 +29,19 @@ class SkMMSelector(BaseSelector):
     .. math:: \min_s \sum_j \max(0, \lambda_j / c_S - v_j^\top X^\top \mathrm{diag}(s) X v_j)^2
               \quad\text{s.t.}\quad 0 \le s_i \le 1/n,\ \sum_i s_i = 1,
 
-    from a random vertex, a uniform draw of n samples. This is the paper's problem with
-    :math:`\gamma_j \ge 1/c_S` in closed form. The coreset is drawn from s.
+    the paper's problem with :math:`\gamma_j \ge 1/c_S` in closed form. The weights say how much
+    mass the coreset is to put where; the rounding turns them into n samples. It decides most: for
+    :math:`c_S \ge 1` uniform weights are optimal, and what makes a coreset better than a uniform
+    draw happens in the rounding.
+
+    *The default* goes beyond the paper. ``rounding="cells"`` lays out n cells around exemplars that
+    cover the samples, and picks one sample of each cell so that the first and second moments of
+    the n picks match those of all samples.
+
+    *The paper's algorithm* starts from a random vertex, a uniform draw of n samples, and draws
+    from the weights that the solver reaches from there::
+
+        SkMMSelector(n, init="vertex", rounding="choice")
 
     Parameters
     ----------
@@ -39,13 +52,25 @@ class SkMMSelector(BaseSelector):
         second moment than N / n times that of all. The smaller c_S, the more the coreset has to
         exceed the population in each direction. For c_S well below 1 the relaxation can drop
         whole clusters, since it looks at each direction alone.
-    init : {"vertex", "uniform"}, default="vertex"
-        Where the solver starts: n samples drawn uniformly with weight 1 / n each, or 1 / N on
-        all. For c_S >= 1 the latter is a minimiser, and the coreset is then a uniform draw.
-    rounding : {"choice", "systematic"}, default="choice"
-        How the coreset is drawn from s. ``"choice"`` draws one after the other without
-        replacement, as the published code does; its inclusion probabilities are not n·s.
-        ``"systematic"`` honours them exactly.
+    init : {"uniform", "vertex"}, default="uniform"
+        Where the solver starts: 1 / N on all, or n samples drawn uniformly with weight 1 / n each,
+        as in the paper. For c_S >= 1 the former is a minimiser.
+    rounding : {"cells", "exemplar", "cube", "spread", "local_cube", "systematic", "choice"}, \
+            default="cells"
+        How the coreset is found from s.
+
+        - ``"cells"``: one sample of each of n cells around exemplars, so that the first and second
+          moments of the picks match those of the weighted samples, see `centrality`.
+        - ``"exemplar"``: the exemplars themselves, weighted facility location.
+        - ``"cube"``: a draw that keeps the second moment along each direction on its target, up
+          to the rounding of k + 1 samples (Deville & Tillé 2004) [2]_.
+        - ``"spread"``: a draw that does not take neighbours together, the local pivotal method
+          (Grafström et al. 2012) [3]_.
+        - ``"local_cube"``: both of these (Grafström & Tillé 2013) [4]_.
+        - ``"systematic"``: a draw (Madow 1949).
+        - ``"choice"``: one draw after the other without replacement, as the published code does.
+
+        All draws but ``"choice"`` include sample i with probability exactly n·s_i.
 
         For s proportional to 1…8 and n = 4, the sample with n·s = 8/9 is included by
         ``"choice"`` in about 73 % of the draws:
@@ -60,6 +85,10 @@ class SkMMSelector(BaseSelector):
         choice [0.16 0.48 0.73]
         systematic [0.11 0.43 0.9 ]
 
+    centrality : float, default=0.3
+        With ``rounding="cells"``, what it costs to leave the middle of a cell, in units of the mean
+        cost of its samples, against a mismatch of the moments. With 0 only the moments count, with
+        infinity the exemplars are taken.
     max_iter : int, default=2000
         Bound on the solver's iterations.
     tol : float, default=1e-7
@@ -70,15 +99,15 @@ class SkMMSelector(BaseSelector):
     stratify : bool, default=False
         Match and select within each class of y, in proportion to its size.
     random_state : int, RandomState instance or None, default=None
-        Seeds the start and the draw.
+        Seeds the start and the rounding.
 
     Attributes
     ----------
     sample_indices_ : ndarray of shape (n_to_select,), dtype int
         Positions of the selected samples, ascending.
     sample_weight_ : ndarray of shape (n_to_select,)
-        N / n for each: the weights s say whom to select, and it is the plain mean over the
-        coreset whose second moment is matched.
+        N / n for each: it is the plain mean over the coreset whose moments are matched. With
+        ``rounding="exemplar"`` the mass that each exemplar stands for.
     weights_ : ndarray of shape (N,)
         The weights s.
     objective_ : float
@@ -120,6 +149,12 @@ class SkMMSelector(BaseSelector):
     ----------
     .. [1] Y. Dong, H. Phan, X. Pan, Q. Lei. "Sketchy Moment Matching: Toward Fast and Provable
        Data Selection for Finetuning". NeurIPS 2024. :arxiv:`2407.06120`
+    .. [2] J.-C. Deville, Y. Tillé. "Efficient balanced sampling: the cube method". Biometrika 91,
+       2004.
+    .. [3] A. Grafström, N. L. P. Lundström, L. Schelin. "Spatially balanced sampling through the
+       pivotal method". Biometrics 68, 2012.
+    .. [4] A. Grafström, Y. Tillé. "Doubly balanced spatial sampling with spreading and restitution
+       of auxiliary totals". Environmetrics 24, 2013.
 
     Examples
     --------
@@ -137,7 +172,8 @@ class SkMMSelector(BaseSelector):
         **BaseSelector._parameter_constraints,
         "c_S": [Interval(Real, 0, None, closed="neither")],
         "init": [StrOptions({"vertex", "uniform"})],
-        "rounding": [StrOptions(set(ROUNDINGS))],
+        "rounding": [StrOptions({"cells", "exemplar", "cube", "spread", "local_cube", *ROUNDINGS})],
+        "centrality": [Interval(Real, 0, None, closed="both")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
@@ -148,8 +184,9 @@ class SkMMSelector(BaseSelector):
         n_to_select,
         *,
         c_S=0.999,
-        init="vertex",
-        rounding="choice",
+        init="uniform",
+        rounding="cells",
+        centrality=0.3,
         max_iter=2000,
         tol=1e-7,
         stratify=False,
@@ -159,6 +196,7 @@ class SkMMSelector(BaseSelector):
         self.c_S = c_S
         self.init = init
         self.rounding = rounding
+        self.centrality = centrality
         self.max_iter = max_iter
         self.tol = tol
         self.stratify = stratify
@@ -177,8 +215,9 @@ class SkMMSelector(BaseSelector):
         if self.init == "vertex":
             s = np.zeros(n_samples)
             s[rng.choice(n_samples, size=n, replace=False)] = 1.0 / n
+        components = np.asarray(X @ eigenvectors)
         solution = solve(
-            directional_energies(X, eigenvectors),
+            np.square(components),
             eigenvalues,
             n,
             self.c_S,
@@ -199,8 +238,10 @@ class SkMMSelector(BaseSelector):
                 ConvergenceWarning,
                 stacklevel=2,
             )
+        indices, counts = self._round(components, eigenvalues, solution.s, n, rng, step)
         return Selection(
-            ROUNDINGS[self.rounding](solution.s, n, rng),
+            indices,
+            sample_weight=counts,
             per_sample={"weights_": solution.s},
             attributes={
                 "objective_": solution.objective,
@@ -210,3 +251,27 @@ class SkMMSelector(BaseSelector):
                 "components_": eigenvectors.T,
             },
         )
+
+    def _round(self, components, eigenvalues, s, n, rng, step):
+        """Return the coreset and what each member stands for, or None if all the same."""
+        if self.rounding in ROUNDINGS or not eigenvalues.size:  # all samples are equal to zero
+            return ROUNDINGS.get(self.rounding, systematic)(s, n, rng), None
+        # Lengths in units of the largest, so that no square over- or underflows.
+        P = components / np.sqrt(eigenvalues.max(initial=0.0) or 1.0)
+        if self.rounding == "spread":
+            return spread(s, n, P, rng), None
+        if self.rounding == "cube":
+            return cube(s, n, np.square(P), rng), None
+        if self.rounding == "local_cube":
+            return local_cube(s, n, np.square(P), P, rng), None
+        # At least n samples have a weight, none of which is above 1 / n.
+        support = np.flatnonzero(s > 0.0)
+        weight = s[support] / s.sum()
+        cells = exemplar_cells(P[support], weight, n, rng, step)
+        if self.rounding == "exemplar":
+            order = np.argsort(cells.exemplars)
+            mass = np.bincount(cells.labels, weights=weight, minlength=n) * len(s)
+            return support[cells.exemplars[order]], mass[order]
+        F = moment_features(components[support], eigenvalues, n)
+        picks = match_in_cells(F, weight @ F, cells, self.centrality, rng)
+        return np.sort(support[picks]), None

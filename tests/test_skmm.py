@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.spatial.distance import cdist
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_skmm import SkMMSelector, UniformSelector
+from sklearn_skmm._cells import moment_features
 from sklearn_skmm._moments import directional_energies, objective
+
+ROUNDINGS = ["cells", "exemplar", "cube", "spread", "local_cube", "systematic", "choice"]
 
 
 @pytest.fixture
@@ -19,7 +23,7 @@ def X():
 
 
 @pytest.mark.parametrize("c_S", [0.5, 0.999, 1.5])
-@pytest.mark.parametrize("rounding", ["choice", "systematic"])
+@pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("init", ["vertex", "uniform"])
 def test_attributes(X, c_S, rounding, init):
     selector = SkMMSelector(
@@ -42,7 +46,12 @@ def test_attributes(X, c_S, rounding, init):
     )
 
 
-def test_the_coreset_matches_moments_better_than_a_uniform_draw(X):
+PAPER = {"init": "vertex", "rounding": "choice"}
+MATCHING = [PAPER, {"rounding": "cube"}, {"rounding": "local_cube"}, {"centrality": 0}]
+
+
+@pytest.mark.parametrize("params", MATCHING)
+def test_the_coreset_matches_moments_better_than_a_uniform_draw(X, params):
     """In the mean over seeds, per direction and relative to the population."""
     V = SkMMSelector(40).fit(X).components_.T
     A = directional_energies(X, V)
@@ -55,7 +64,35 @@ def test_the_coreset_matches_moments_better_than_a_uniform_draw(X):
             errors.append(np.square(np.maximum(0, 1 - A[rows].mean(axis=0) / target)).sum())
         return np.mean(errors)
 
-    assert shortfall(SkMMSelector) < 0.8 * shortfall(UniformSelector)
+    assert shortfall(SkMMSelector, **params) < 0.8 * shortfall(UniformSelector)
+
+
+def test_the_default_lies_between_exemplars_and_moments(X):
+    """More centrality covers better and matches less, and all cover better than a draw."""
+    selector = SkMMSelector(40).fit(X)
+    features = moment_features(X @ selector.components_.T, selector.eigenvalues_, 40)
+
+    def figures(cls, **params):
+        mismatch, distance = [], []
+        for seed in range(10):
+            rows = cls(40, random_state=seed, **params).fit_transform(X)
+            gap = features[rows].mean(axis=0) - features.mean(axis=0)
+            mismatch.append(gap @ gap)
+            distance.append(cdist(X, X[rows]).min(axis=1).mean())
+        return np.mean(mismatch), np.mean(distance)
+
+    free, default, exemplars = (figures(SkMMSelector, centrality=rho) for rho in (0.0, 0.3, np.inf))
+    uniform = figures(UniformSelector)
+    assert free[0] < default[0] < exemplars[0]
+    assert exemplars[1] < default[1] < free[1] < uniform[1]
+
+
+def test_infinite_centrality_takes_the_exemplars(X):
+    cells = SkMMSelector(30, centrality=np.inf, random_state=0).fit(X)
+    exemplar = SkMMSelector(30, rounding="exemplar", random_state=0).fit(X)
+    np.testing.assert_array_equal(cells.sample_indices_, exemplar.sample_indices_)
+    assert exemplar.sample_weight_.sum() == pytest.approx(300)
+    assert cells.sample_weight_.tolist() == [10.0] * 30
 
 
 def test_c_S_below_n_over_N_is_refused(X):
