@@ -47,15 +47,16 @@ class _Costs:
         self.norms = row_norms(self.X, squared=True)
         self.metric, self.bandwidth = metric, bandwidth
         largest = float(self.norms.max(initial=0.0))
-        # Error of a squared distance: rounding of a product of X.shape[1] terms.
+        # Error of a squared distance: rounding of a product of X.shape[1] terms. That of a pair is
+        # at most the sum of both, so that one outlier does not blur the costs of all others.
         eps = float(np.finfo(np.float32).eps)
-        self.error = (np.sqrt(X.shape[1]) + 4.0) * eps * largest
+        self.errors = (np.sqrt(X.shape[1]) + 4.0) * eps * self.norms
         if metric == "gaussian":
-            self.error = self.error / (2.0 * bandwidth**2) + eps
+            self.errors = self.errors / (2.0 * bandwidth**2) + 0.5 * eps
         # The root is not Lipschitz at zero, and squares must stay clear of overflow and zero.
         self.single = metric != "euclidean" and 1e-15 < largest < 1e15
         if not self.single:
-            self.error = 0.0
+            self.errors = np.zeros(X.shape[0])
         self.dtype = np.float32 if self.single else np.float64
         self.factors: tuple | None = None
         self.fast_data: tuple = ()
@@ -139,7 +140,7 @@ class _Costs:
             if I is not J:
                 np.subtract(current[J], block, out=saving)
                 gains[I] += np.maximum(saving, 0.0, out=saving) @ mass[J]
-        return gains * (1.0 + 1e-4) + 2.0 * self.error * weight.sum()
+        return gains * (1.0 + 1e-4) + 2.0 * (weight @ self.errors + weight.sum() * self.errors)
 
 
 class _Columns:
@@ -215,7 +216,8 @@ def _next_exemplar(costs, columns, nearest, weight, bounds, tie) -> tuple[int, n
         for j, column in zip(top.tolist(), columns.get(top), strict=True):
             saving = nearest.fast - column
             # Only entries that save, or might, carry an error into the sum.
-            error = 2.0 * costs.error * float(weight @ (saving > -2.0 * costs.error))
+            errors = costs.errors + costs.errors[j]
+            error = 2.0 * float(weight @ np.where(saving > -2.0 * errors, errors, 0.0))
             gain = float(weight @ np.maximum(saving, 0.0))
             bounds[j], low[j] = gain + error, gain - error
         looked_at += len(top)

@@ -16,20 +16,13 @@ DIR as for ``real.py``; without it the two tasks that need it are left out.
 import argparse
 import time
 import warnings
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import real
-import table1
 from _record import RESULTS, record
+from _tasks import TASKS, files
 from joblib import Parallel, delayed
 from scipy import stats
-from sklearn import datasets
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 import sklearn_skmm as s
 
@@ -45,184 +38,6 @@ METHODS = {
         n, init="vertex", rounding="choice", random_state=r
     ),
     DEFAULT: lambda n, r: s.SkMMSelector(n, random_state=r),
-}
-
-
-def classification(C, X, y, X_test, y_test):
-    """Return the features and the error on the test set as a function of the coreset."""
-
-    def loss(indices):
-        if len(np.unique(y[indices])) == 1:
-            return float(np.mean(y_test != y[indices[0]]))
-        model = LogisticRegression(C=C, max_iter=300).fit(X[indices], y[indices])
-        return 1.0 - model.score(X_test, y_test)
-
-    return X, loss
-
-
-def regression(X, y, X_test, y_test):
-    """Return the features and the relative squared error as a function of the coreset."""
-
-    def loss(indices):
-        model = RidgeCV(np.logspace(-3, 4, 15)).fit(X[indices], y[indices])
-        return float(np.mean(np.square(model.predict(X_test) - y_test)) / np.var(y_test))
-
-    return X, loss
-
-
-def split(X, y, seed, *, test_size=0.25, stratify=False, scale=True):
-    """Split and, by default, standardise by the pool."""
-    parts = train_test_split(
-        X, y, test_size=test_size, random_state=seed, stratify=y if stratify else None
-    )
-    X, X_test, y, y_test = parts
-    if scale:
-        scaler = StandardScaler().fit(X)
-        X, X_test = scaler.transform(X), scaler.transform(X_test)
-    return X, y, X_test, y_test
-
-
-def table(load, seed, **params):
-    """Split one of scikit-learn's bundled tables."""
-    return split(*load(return_X_y=True), seed, **params)
-
-
-def imbalanced(seed):
-    """Five classes of two clusters each, from 60 % to 4 % of the samples."""
-    X, y = datasets.make_classification(
-        4000,
-        20,
-        n_informative=8,
-        n_redundant=4,
-        n_classes=5,
-        n_clusters_per_class=2,
-        weights=[0.6, 0.2, 0.1, 0.06, 0.04],
-        class_sep=1.5,
-        random_state=seed,
-    )
-    return split(X, y, seed, stratify=True)
-
-
-def heavy_tails(seed):
-    """Low effective rank, rows scaled by |t₃|, a linear target with t₃ noise."""
-    rng = np.random.RandomState(seed)
-    X, _ = datasets.make_regression(
-        4000, 100, effective_rank=15, tail_strength=0.6, random_state=seed
-    )
-    X *= np.abs(rng.standard_t(3, (len(X), 1)))
-    X /= X.std()
-    y = X @ rng.normal(size=100)
-    return split(X, y / y.std() + 0.5 * rng.standard_t(3, len(X)), seed, scale=False)
-
-
-def quadratic(X, y, seed):
-    """All products of two columns: outliers, and a target that is not linear in them."""
-    return split(PolynomialFeatures(2, include_bias=False).fit_transform(X), y, seed)
-
-
-def quadratic_friedman(seed):
-    X, y = datasets.make_friedman1(5000, 10, noise=1.0, random_state=seed)
-    rng = np.random.RandomState(seed)
-    skew = np.exp(0.4 * rng.normal(size=X.shape))
-    return quadratic((X - 0.5) * np.sqrt(12) * skew, y, seed)
-
-
-def quadratic_diabetes(seed):
-    X, y = datasets.load_diabetes(return_X_y=True, scaled=False)
-    return quadratic(StandardScaler().fit_transform(X), y, seed)
-
-
-@cache
-def files(data, name):
-    """The task of that name from ``real.py``, or None."""
-    found = [task for task in real.tasks(data) if task[0] == name]
-    return found[0][1:] if found else None
-
-
-@cache
-def mixture(task_seed):
-    return table1.Task(task_seed)
-
-
-def gmm(task_seed):
-    task = mixture(task_seed)
-    return task.X, lambda indices: task.risks(indices)[0]
-
-
-# name -> (kind, held out, sizes, function of (seed, data))
-TASKS = {
-    "R52": (
-        "classification",
-        False,
-        (50, 100, 200, 500),
-        lambda r, d: classification(10, *files(d, "R52")),
-    ),
-    "digits": (
-        "classification",
-        False,
-        (20, 50, 100, 200),
-        lambda r, d: classification(
-            160, *table(datasets.load_digits, r, test_size=0.5, stratify=True, scale=False)
-        ),
-    ),
-    "imbalanced": (
-        "classification",
-        False,
-        (20, 50, 100, 300),
-        lambda r, d: classification(1, *imbalanced(r)),
-    ),
-    "GMM, seed 0": ("regression", False, (24, 48, 80, 120, 400), lambda r, d: gmm(0)),
-    "diabetes": (
-        "regression",
-        False,
-        (10, 20, 50, 100),
-        lambda r, d: regression(*table(datasets.load_diabetes, r, scale=True)),
-    ),
-    "friedman1": (
-        "regression",
-        False,
-        (10, 20, 50, 200, 1000),
-        lambda r, d: regression(
-            *split(*datasets.make_friedman1(4000, 10, noise=1.0, random_state=r), r)
-        ),
-    ),
-    "heavy tails": (
-        "regression",
-        False,
-        (20, 50, 100, 400),
-        lambda r, d: regression(*heavy_tails(r)),
-    ),
-    "quadratic friedman1": (
-        "regression",
-        False,
-        (20, 50, 100, 200, 400),
-        lambda r, d: regression(*quadratic_friedman(r)),
-    ),
-    "Fashion-MNIST": (
-        "classification",
-        True,
-        (50, 100, 200, 500, 1000),
-        lambda r, d: classification(10, *files(d, "Fashion-MNIST")),
-    ),
-    "breast cancer": (
-        "classification",
-        True,
-        (10, 20, 50, 100),
-        lambda r, d: classification(1, *table(datasets.load_breast_cancer, r, stratify=True)),
-    ),
-    "wine": (
-        "classification",
-        True,
-        (10, 20, 50),
-        lambda r, d: classification(1, *table(datasets.load_wine, r, stratify=True)),
-    ),
-    "GMM, seed 1": ("regression", True, (24, 48, 80, 120, 400), lambda r, d: gmm(1)),
-    "quadratic diabetes": (
-        "regression",
-        True,
-        (20, 50, 100, 200),
-        lambda r, d: regression(*quadratic_diabetes(r)),
-    ),
 }
 
 
@@ -351,8 +166,7 @@ def main():
     ]
     jobs = [(name, seed) for name in names for seed in range(args.seeds)]
     parts = Parallel(n_jobs=-1)(
-        delayed(run)(name, seed, args.data and str(Path(args.data)), list(METHODS))
-        for name, seed in jobs
+        delayed(run)(name, seed, args.data, list(METHODS)) for name, seed in jobs
     )
     table = summary(pd.concat(parts))
     counts = totals(table)

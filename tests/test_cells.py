@@ -1,0 +1,135 @@
+"""Cell moment matching: cells are those of plain greedy, picks are locally optimal."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from sklearn_skmm import SkMMSelector, _cells
+from sklearn_skmm._cells import Cells, draw_in, exemplar_cells, match_in_cells, moment_features
+from sklearn_skmm._exemplars import median_distance
+from sklearn_skmm._moments import ridge_of_dimension, spectrum
+
+
+def cloud(N=60, k=3, seed=0):
+    rng = np.random.RandomState(seed)
+    return rng.normal(size=(N, k)) * [3.0, 1.0, 0.3][:k], rng
+
+
+def test_draw_in_bounds_the_distance_and_keeps_the_direction():
+    P, rng = cloud()
+    P[:3] *= 100.0
+    s = rng.dirichlet(np.ones(60))
+    inside = draw_in(P, s)
+    centred = P - s @ P
+    radius = np.linalg.norm(centred, axis=1)
+    reach = _cells.REACH * np.median(radius)
+    np.testing.assert_allclose(np.linalg.norm(inside, axis=1), np.minimum(radius, reach))
+    near = radius <= reach
+    np.testing.assert_array_equal(inside[near], centred[near])
+    assert not near[:3].any()
+    cosine = np.einsum("ij,ij->i", inside, centred) / radius / np.linalg.norm(inside, axis=1)
+    np.testing.assert_allclose(cosine, 1.0)
+
+
+def test_cells_are_those_of_plain_greedy():
+    P, rng = cloud()
+    s = rng.dirichlet(np.ones(60))
+    cells = exemplar_cells(P, s, 7, np.random.RandomState(0))
+    inside = draw_in(P, s)
+    h = _cells.BANDWIDTH * median_distance(inside, np.random.RandomState(0))
+    costs = 1.0 - np.exp(-cdist(inside, inside, "sqeuclidean") / (2 * h**2))
+    current, picks = np.ones(60), []
+    for _ in range(7):
+        gains = s @ np.maximum(current[:, None] - costs, 0.0)
+        picks.append(int(np.argmax(gains)))
+        current = np.minimum(current, costs[:, picks[-1]])
+    np.testing.assert_array_equal(cells.exemplars, picks)
+    np.testing.assert_array_equal(cells.labels, costs[:, picks].argmin(axis=1))
+    np.testing.assert_allclose(cells.costs, current, atol=1e-12)
+
+
+def test_a_subsample_lays_out_the_cells_of_many_samples(monkeypatch):
+    P, rng = cloud(N=3000)
+    for s in (np.full(3000, 1 / 3000), rng.dirichlet(np.ones(3000))):
+        whole = exemplar_cells(P, s, 20, np.random.RandomState(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(_cells, "SUBSAMPLE", 300)
+            part = exemplar_cells(P, s, 20, np.random.RandomState(0))
+        assert not np.array_equal(part.exemplars, whole.exemplars)
+        assert len(np.unique(part.exemplars)) == 20
+        np.testing.assert_array_equal(part.labels[part.exemplars], np.arange(20))
+        assert s @ part.costs < 1.15 * (s @ whole.costs)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 50])
+def test_moment_features_hold_both_moments(n):
+    P, _ = cloud()
+    values, vectors = spectrum(P)
+    P = P @ vectors
+    F = moment_features(P, values, n)
+    alpha = ridge_of_dimension(values, 0.5 * min(n, 0.9 * 3))
+    share = values / (values + alpha)
+    assert share.sum() == pytest.approx(0.5 * min(n, 2.7))
+    root = np.sqrt(share / share.sum())
+    np.testing.assert_allclose(F[:, :3].mean(axis=0), root)  # the second moment is Λ
+    np.testing.assert_allclose(F[:, 3:], root * P / np.sqrt(values))
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0], [1.0, 1.0], [1e8, 1.0, 1e-8], np.geomspace(1, 1e-12, 50)]
+)
+@pytest.mark.parametrize("share", [1e-3, 0.1, 0.5, 0.9, 0.999])
+def test_ridge_of_dimension(values, share):
+    values = np.asarray(values)
+    for scale in (1e-100, 1.0, 1e100):
+        alpha = ridge_of_dimension(scale * values, share * len(values))
+        reached = (scale * values / (scale * values + alpha)).sum()
+        assert reached == pytest.approx(share * len(values), rel=1e-9)
+
+
+def objective(F, target, cells, picks, centrality):
+    gap = F[picks].mean(axis=0) - target
+    return gap @ gap + centrality * cells.costs[picks].mean() / cells.costs.mean()
+
+
+@pytest.mark.parametrize("centrality", [0.0, 0.3, 3.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_picks_are_locally_optimal(centrality, seed, monkeypatch):
+    """No other member of one cell is better, and the best of all picks is not far below."""
+    monkeypatch.setattr(_cells, "SWEEPS", 100)
+    rng = np.random.RandomState(seed)
+    F, labels = rng.normal(size=(16, 3)), rng.permutation(np.repeat(np.arange(4), 4))
+    costs = rng.uniform(size=16)
+    cells = Cells(np.array([np.flatnonzero(labels == c)[0] for c in range(4)]), labels, costs)
+    target = rng.normal(size=3) * 0.1
+    picks = match_in_cells(F, target, cells, centrality, rng)
+    np.testing.assert_array_equal(labels[picks], np.arange(4))
+    value = objective(F, target, cells, picks, centrality)
+    members = [np.flatnonzero(labels == c) for c in range(4)]
+    values = {
+        other: objective(F, target, cells, np.array(other), centrality)
+        for other in itertools.product(*members)
+    }
+    neighbours = [v for other, v in values.items() if np.sum(other != picks) == 1]
+    assert value <= min(neighbours) + 1e-12
+    assert value <= np.quantile(list(values.values()), 0.1)
+
+
+def test_equal_rows_go_to_the_first():
+    P = np.repeat(np.random.RandomState(0).normal(size=(12, 2)), 3, axis=0)
+    for seed in range(5):
+        picks = SkMMSelector(6, random_state=seed).fit_transform(P)
+        assert np.all(picks % 3 == 0)
+
+
+def test_an_outlier_gets_no_cell_of_its_own():
+    """Gaussian data with 2 % of the rows far out: about their share of the picks, not more."""
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(1000, 8))
+    X[:20] *= 30.0
+    far = SkMMSelector(100, random_state=0).fit_transform(X) < 20
+    assert 1 <= far.sum() <= 6
+    exemplars = SkMMSelector(100, rounding="exemplar", random_state=0).fit(X)
+    assert exemplars.sample_weight_.sum() == pytest.approx(1000)
