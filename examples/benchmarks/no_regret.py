@@ -50,9 +50,9 @@ def run(name, seed, data, methods):
     sketch = s.GradientSketcher(m=m, random_state=seed).fit_transform(X)
     rows = []
     for n in sizes:
-        for method in methods:
+        for method, build in methods.items():
             start = time.perf_counter()
-            indices = METHODS[method](n, seed).fit_transform(sketch)
+            indices = build(n, seed).fit_transform(sketch)
             seconds = time.perf_counter() - start
             rows.append((name, kind, held_out, n, seed, method, loss(indices), seconds))
     columns = ["task", "kind", "held_out", "n", "seed", "method", "loss", "seconds"]
@@ -77,7 +77,7 @@ def summary(results):
             difference = losses[method] - losses["uniform"]
             half = half_width(difference)
             # The best of the methods to compare with: the others, without the new default.
-            others = means.drop(labels=[m for m in (method, DEFAULT) if m in means])
+            others = means[[m for m in means.index if m in METHODS and m not in (method, DEFAULT)]]
             best = others.min()
             close = means[method] <= (best + 0.01 if is_classes else 1.05 * best)
             rows.append(
@@ -153,22 +153,25 @@ def profile(table, path):
     figure.savefig(path, dpi=110)
 
 
+def run_all(names, methods, seeds, data):
+    """Run the tasks over the seeds in parallel; return a row for each task, n and method."""
+    if data is None or not files(data, "R52"):
+        names = [name for name in names if name != "R52"]
+    if data is None or not files(data, "Fashion-MNIST"):
+        names = [name for name in names if name != "Fashion-MNIST"]
+    parts = Parallel(n_jobs=-1)(
+        delayed(run)(name, seed, data, methods) for name in names for seed in range(seeds)
+    )
+    return summary(pd.concat(parts))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="directory with r52_minilm.npz and fashion-mnist/")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
     args = parser.parse_args()
-    names = [
-        name
-        for name in args.tasks
-        if name not in ("R52", "Fashion-MNIST") or (args.data and files(args.data, name))
-    ]
-    jobs = [(name, seed) for name in names for seed in range(args.seeds)]
-    parts = Parallel(n_jobs=-1)(
-        delayed(run)(name, seed, args.data, list(METHODS)) for name, seed in jobs
-    )
-    table = summary(pd.concat(parts))
+    table = run_all(args.tasks, METHODS, args.seeds, args.data)
     counts = totals(table)
     print(counts.to_string(index=False))
     if args.tasks == list(TASKS):

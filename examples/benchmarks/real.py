@@ -80,6 +80,10 @@ def tasks(directory):
 OURS = {
     "UniformSelector": lambda n, r: s.UniformSelector(n, random_state=r),
     "SkMMSelector": lambda n, r: s.SkMMSelector(n, random_state=r),
+    "SkMMSelector, the paper's": lambda n, r: s.SkMMSelector(
+        n, init="vertex", rounding="choice", random_state=r
+    ),
+    "VOptimalSelector": lambda n, r: s.VOptimalSelector(n),
     "KMeansSelector": lambda n, r: s.KMeansSelector(n, random_state=r),
     "FacilityLocationSelector": lambda n, r: s.FacilityLocationSelector(n, random_state=r),
     "KCenterSelector": lambda n, r: s.KCenterSelector(n, random_state=r),
@@ -88,7 +92,7 @@ OURS = {
     "TruncatedLeverageSelector": lambda n, r: s.TruncatedLeverageSelector(n, random_state=r),
     "HerdingSelector": lambda n, r: s.HerdingSelector(n),
 }
-ON_FEATURES = ("KMeansSelector", "FacilityLocationSelector", "KCenterSelector")
+ON_FEATURES = ("SkMMSelector", "KMeansSelector", "FacilityLocationSelector", "KCenterSelector")
 
 
 def peers(n_classes):

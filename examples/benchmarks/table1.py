@@ -73,11 +73,15 @@ METHODS = {
     "Adaptive": lambda n, seed: s.AdaptiveSelector(n, random_state=seed),
     "T-leverage": lambda n, seed: s.TruncatedLeverageSelector(n, random_state=seed),
     "R-leverage": lambda n, seed: s.RidgeLeverageSelector(n, random_state=seed),
-    "SkMM": lambda n, seed: s.SkMMSelector(n, c_S=0.999, random_state=seed),
+    "SkMM": lambda n, seed: s.SkMMSelector(
+        n, c_S=0.999, init="vertex", rounding="choice", random_state=seed
+    ),
 }
 BEYOND = {
     "Herding, no update": lambda n, seed: HerdingWithoutUpdate(n),
     **{name: METHODS[name] for name in ("Uniform", "Adaptive", "R-leverage", "SkMM")},
+    "SkMM, default": lambda n, seed: s.SkMMSelector(n, random_state=seed),
+    "V-optimal": lambda n, seed: s.VOptimalSelector(n),
     "K-means": lambda n, seed: s.KMeansSelector(n, random_state=seed),
     "Facility location, Gaussian": lambda n, seed: s.FacilityLocationSelector(n, random_state=seed),
     "Facility location, distance": lambda n, seed: s.FacilityLocationSelector(

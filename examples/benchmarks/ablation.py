@@ -1,0 +1,99 @@
+"""What each part of the default of `SkMMSelector` does, and the ideas that lost.
+
+On the search tasks of ``no_regret.py``, with its counts.
+
+    python examples/benchmarks/ablation.py --data DIR
+"""
+
+import argparse
+from unittest.mock import patch
+
+import numpy as np
+from _record import record
+from _tasks import TASKS
+from no_regret import DEFAULT, METHODS, run_all, totals
+from sklearn.cluster import KMeans
+
+from sklearn_skmm import SkMMSelector, _cells, _skmm
+
+
+class Patched:
+    """`SkMMSelector` with one piece of the package replaced."""
+
+    def __init__(self, n, seed, module, name, value):
+        self.selector = SkMMSelector(n, random_state=seed)
+        self.replaced = module, name, value
+
+    def fit_transform(self, X):
+        with patch.object(*self.replaced):
+            return self.selector.fit_transform(X)
+
+
+def k_means_cells(P, s, n, rng, step):
+    """Cells and costs of k-means, after drawing in outliers as the default does."""
+    P = _cells.draw_in(P, s)
+    kmeans = KMeans(n, n_init=1, tol=0, random_state=rng.randint(2**31 - 1)).fit(P)
+    labels = kmeans.labels_
+    costs = np.square(P - kmeans.cluster_centers_[labels]).sum(axis=1)
+    exemplars = np.array([np.flatnonzero(labels == c)[0] for c in range(n)])
+    return _cells.Cells(exemplars, labels, costs)
+
+
+def by_share_of_trace(P, eigenvalues, n):
+    """Moments weighted by the eigenvalues themselves."""
+    root = np.sqrt(eigenvalues / eigenvalues.sum())
+    Q = P / np.sqrt(eigenvalues)
+    return np.hstack([root * np.square(Q), root * Q])
+
+
+def all_alike(P, eigenvalues, n):
+    """Moments of all directions alike."""
+    Q = P / np.sqrt(eigenvalues) / np.sqrt(len(eigenvalues))
+    return np.hstack([np.square(Q), Q])
+
+
+def skmm(**params):
+    return lambda n, r: SkMMSelector(n, random_state=r, **params)
+
+
+def patched(module, name, value):
+    return lambda n, r: Patched(n, r, module, name, value)
+
+
+VARIANTS = {
+    **{name: METHODS[name] for name in ("uniform", "k-means", "facility location", DEFAULT)},
+    "centrality 0: moments alone": skmm(centrality=0.0),
+    "centrality 0.1": skmm(centrality=0.1),
+    "centrality 1": skmm(centrality=1.0),
+    "exemplars alone": skmm(rounding="exemplar"),
+    "outliers not drawn in": patched(_cells, "REACH", np.inf),
+    "outliers drawn in to 1.5 medians": patched(_cells, "REACH", 1.5),
+    "outliers drawn in to 1 median": patched(_cells, "REACH", 1.0),
+    "moments by share of the trace": patched(_skmm, "moment_features", by_share_of_trace),
+    "moments of all directions alike": patched(_skmm, "moment_features", all_alike),
+    "cells of k-means": patched(_skmm, "exemplar_cells", k_means_cells),
+    "bandwidth 0.35 medians": patched(_cells, "BANDWIDTH", 0.35),
+    "bandwidth 0.7 medians": patched(_cells, "BANDWIDTH", 0.7),
+    "vertex start, then cells": skmm(init="vertex"),
+    "balanced draw (cube)": skmm(rounding="cube"),
+    "spread draw (local pivotal)": skmm(rounding="spread"),
+    "balanced and spread draw (local cube)": skmm(rounding="local_cube"),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", help="directory with r52_minilm.npz")
+    parser.add_argument("--seeds", type=int, default=10)
+    args = parser.parse_args()
+    names = [name for name, (_, held_out, _, _) in TASKS.items() if not held_out]
+    table = run_all(names, VARIANTS, args.seeds, args.data)
+    counts = totals(table)
+    counts = counts[counts["tasks"] == "search"].drop(columns="tasks")
+    print(counts.to_string(index=False))
+    command = "python examples/benchmarks/ablation.py --data DIR"
+    print("wrote", record(counts, "ablation", command=command).name)
+
+
+if __name__ == "__main__":
+    main()
