@@ -1,6 +1,6 @@
 """What each part of the default of `SkMMSelector` does, and the ideas that lost.
 
-On the search tasks of ``no_regret.py``, with its counts.
+On the search tasks of ``no_regret.py``, with its counts, over six seeds.
 
     python examples/benchmarks/ablation.py --data DIR
 """
@@ -84,7 +84,7 @@ VARIANTS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="directory with r52_minilm.npz")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=6)
     args = parser.parse_args()
     names = [name for name, (_, held_out, _, _) in TASKS.items() if not held_out]
     table = run_all(names, VARIANTS, args.seeds, args.data)
