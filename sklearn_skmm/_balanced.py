@@ -7,7 +7,7 @@ so the inclusion probabilities are exactly π, whatever the order of the steps.
 
 import numpy as np
 
-from ._rounding import _certain, _is_open, cells
+from sklearn_skmm._rounding import certain, is_open, median_cells
 
 # Coefficients this much smaller than the largest count as zero. This bounds how ill-conditioned
 # a basis can get. It costs as much balance, and neither π nor the size.
@@ -92,14 +92,14 @@ def local_cube(
 
 def _draw(s, n, A, X, rng) -> np.ndarray:
     """Draw among neighbours in X, or where it is None in any order."""
-    pi = _certain(s, n)
-    items = rng.permutation(np.flatnonzero(_is_open(pi)))
+    pi = certain(s, n)
+    items = rng.permutation(np.flatnonzero(is_open(pi)))
     if len(items):
         rows = _constraints(A[items])
         flat = _orthogonal(rows)
         order, size = np.arange(len(items)), 2 * flat.shape[1]
         if X is not None:
-            order = np.concatenate(cells(X[items], order, size, rng))
+            order = np.concatenate(median_cells(X[items], order, size, rng))
         else:
             # The larger the groups, the fewer items are handled twice.
             size = max(2 * size, len(items) // _batch(flat))
@@ -156,7 +156,7 @@ def _reduce(pi, rows, order, size, rng) -> np.ndarray:
         groups = order[starts[:, None] + np.arange(n_open // n_groups)]
         for first in range(0, n_groups, _batch(rows)):
             _flight(pi, rows, groups[first : first + _batch(rows)], rng)
-        order = order[_is_open(pi[order])]
+        order = order[is_open(pi[order])]
         size = min(size, 4 * rows.shape[1])
     return order
 
@@ -261,7 +261,7 @@ def _landing(pi, rows, order, rng) -> None:
         step, slot = _fair_step(pi[None, order], u[None], rng.uniform())
         pi[order] += step * u
         pi[order[slot]] = np.round(pi[order[slot]])
-        order = order[_is_open(pi[order])]
+        order = order[is_open(pi[order])]
     # What is left is whole but for rounding.
     pi[order] = np.round(pi[order])
 

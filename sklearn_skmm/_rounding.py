@@ -133,19 +133,19 @@ def spread(s: np.ndarray, n: int, X: np.ndarray, rng: np.random.RandomState) -> 
     >>> spread(np.full(4, 1 / 4), 2, X, np.random.RandomState(0)) // 2  # one of each two
     array([0, 1])
     """
-    pi = _certain(s, n)
+    pi = certain(s, n)
     _play_equal_rows(pi, X, rng)
-    items = rng.permutation(np.flatnonzero(_is_open(pi)))
+    items = rng.permutation(np.flatnonzero(is_open(pi)))
     while len(items) > 1:
-        parts = cells(X, items, CELL, rng) if len(items) > EXACT else [items]
+        parts = median_cells(X, items, CELL, rng) if len(items) > EXACT else [items]
         for part in parts:
             pi[part] = _play(pi[part], X[part], 1 if len(parts) == 1 else len(part) // 4, rng)
-        items = items[_is_open(pi[items])]
+        items = items[is_open(pi[items])]
     # The last one is whole but for rounding.
     return np.flatnonzero(pi > 0.5)
 
 
-def cells(X: np.ndarray, items: np.ndarray, size: int, rng) -> list[np.ndarray]:
+def median_cells(X: np.ndarray, items: np.ndarray, size: int, rng) -> list[np.ndarray]:
     """Return the items in cells of at most `size`; cells near in the list are near in X.
 
     Median splits across directions of large variance. Other directions come out each time.
@@ -154,7 +154,7 @@ def cells(X: np.ndarray, items: np.ndarray, size: int, rng) -> list[np.ndarray]:
     --------
     >>> import numpy as np
     >>> X = np.array([[0.0], [9.0], [0.1], [9.1]])
-    >>> parts = cells(X, np.arange(4), 2, np.random.RandomState(0))
+    >>> parts = median_cells(X, np.arange(4), 2, np.random.RandomState(0))
     >>> sorted(part.tolist() for part in parts)
     [[0, 2], [1, 3]]
     """
@@ -163,7 +163,10 @@ def cells(X: np.ndarray, items: np.ndarray, size: int, rng) -> list[np.ndarray]:
     rows = X[items]
     half = len(items) // 2
     order = np.argpartition(rows @ _wide_direction(rows, rng), half)
-    return [*cells(X, items[order[:half]], size, rng), *cells(X, items[order[half:]], size, rng)]
+    return [
+        *median_cells(X, items[order[:half]], size, rng),
+        *median_cells(X, items[order[half:]], size, rng),
+    ]
 
 
 def _wide_direction(rows: np.ndarray, rng) -> np.ndarray:
@@ -181,7 +184,7 @@ def _wide_direction(rows: np.ndarray, rng) -> np.ndarray:
     return direction
 
 
-def _certain(s: np.ndarray, n: int) -> np.ndarray:
+def certain(s: np.ndarray, n: int) -> np.ndarray:
     """Return π, with what rounding has left next to 0 and 1 put there."""
     pi = s * (n / s.sum())
     pi[pi <= EDGE] = 0.0
@@ -189,13 +192,13 @@ def _certain(s: np.ndarray, n: int) -> np.ndarray:
     return pi
 
 
-def _is_open(pi: np.ndarray) -> np.ndarray:
+def is_open(pi: np.ndarray) -> np.ndarray:
     return (pi > EDGE) & (pi < 1 - EDGE)
 
 
 def _play_equal_rows(pi: np.ndarray, X: np.ndarray, rng) -> None:
     """Let equal rows play until at most one of each is open, in place."""
-    items = rng.permutation(np.flatnonzero(_is_open(pi)))
+    items = rng.permutation(np.flatnonzero(is_open(pi)))
     # Compared as bytes; adding 0 makes -0 a 0.
     rows = np.ascontiguousarray(X[items] + 0.0)
     keys = rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0]
@@ -209,7 +212,7 @@ def _play_equal_rows(pi: np.ndarray, X: np.ndarray, rng) -> None:
         if not len(first):
             break
         _duel(pi, items[first], items[first + 1], rng)
-        still = _is_open(pi[items])
+        still = is_open(pi[items])
         items, group = items[still], group[still]
 
 
@@ -224,7 +227,7 @@ def _play(pi: np.ndarray, X: np.ndarray, stop: int, rng) -> np.ndarray:
         other = nearest[items]
         first = items[(nearest[other] == items) & (items < other)]
         _duel(pi, first, nearest[first], rng)
-        still = _is_open(pi)
+        still = is_open(pi)
         items = items[still[items]]
         stale = items[~still[nearest[items]]]
         if len(stale):

@@ -12,9 +12,9 @@ from sklearn_skmm._balanced import cube, local_cube
 from sklearn_skmm._moments import project_capped_simplex
 from sklearn_skmm._rounding import (
     ROUNDINGS,
-    cells,
     choice,
     inclusion_probabilities,
+    median_cells,
     spread,
     systematic,
 )
@@ -279,7 +279,7 @@ def test_a_group_of_equal_rows_gets_what_it_adds_up_to():
 def test_cells_part_the_items_and_are_compact():
     rng = np.random.RandomState(0)
     X, items = rng.uniform(size=(500, 2)), np.arange(100, 500)
-    parts = cells(X, items, 50, rng)
+    parts = median_cells(X, items, 50, rng)
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), items)
     assert all(25 <= len(part) <= 50 for part in parts)
     within = np.mean(
