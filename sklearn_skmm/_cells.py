@@ -22,6 +22,10 @@ from sklearn_skmm._rounding import inclusion_probabilities, systematic
 REACH = 2.0
 # Half of the median distance, as bandwidth of the kernel that says whether a sample is covered.
 BANDWIDTH = 0.5
+# A cell that holds more than this multiple of its share of the mass is split. Where many samples
+# lie close together next to a few that lie far apart, as gradients of confident predictions do,
+# cells would otherwise leave half of the data to one pick.
+SHARES = 2.0
 # Greedy exemplars look at all pairs. Of more samples, so many, or so many for each pick, stand for
 # all of them when the cells are laid out.
 SUBSAMPLE, SUBSAMPLE_PER_PICK = 8192, 4
@@ -90,23 +94,104 @@ def exemplar_cells(
     >>> cells.labels
     array([1, 1, 0, 0, 0])
     """
-    n_samples = len(P)
     P = draw_in(P, s)
     h = BANDWIDTH * median_distance(P, rng)
+    return _around(P, h, _exemplars(P, h, s, n, rng, step))
+
+
+def _exemplars(P, h, s, n, rng, step) -> np.ndarray:
+    """Return n greedy exemplars, of many samples from a subsample."""
+    n_samples = len(P)
     size = max(SUBSAMPLE, SUBSAMPLE_PER_PICK * n)
     if n_samples <= size:
-        exemplars = greedy_exemplars(P, n, bandwidth=h, weight=s * n_samples, step=step).indices
-    else:
-        # A draw with probabilities π and weights s / π has the expectations of all samples.
-        pi = inclusion_probabilities(s, size)
-        rows = systematic(pi / pi.sum(), size, rng)
-        weight = s[rows] / pi[rows]
-        weight *= size / weight.sum()
-        found = greedy_exemplars(P[rows], n, bandwidth=h, weight=weight, step=step)
-        exemplars = rows[found.indices]
+        return greedy_exemplars(P, n, bandwidth=h, weight=s * n_samples, step=step).indices
+    # A draw with probabilities π and weights s / π has the expectations of all samples.
+    pi = inclusion_probabilities(s, size)
+    rows = systematic(pi / pi.sum(), size, rng)
+    weight = s[rows] / pi[rows]
+    weight *= size / weight.sum()
+    return rows[greedy_exemplars(P[rows], n, bandwidth=h, weight=weight, step=step).indices]
+
+
+def _around(P, h, exemplars) -> Cells:
+    """Give each sample to its nearest exemplar."""
     labels, distances = pairwise_distances_argmin_min(P, P[exemplars], metric="sqeuclidean")
-    labels[exemplars], distances[exemplars] = np.arange(n), 0.0
+    labels[exemplars], distances[exemplars] = np.arange(len(exemplars)), 0.0
     return Cells(exemplars, labels, -np.expm1(-distances / (2.0 * h**2)))
+
+
+def bounded_cells(
+    P: np.ndarray,
+    s: np.ndarray,
+    n: int,
+    rng: np.random.RandomState,
+    step: Callable[[], bool] = lambda: False,
+) -> Cells:
+    """Lay out n cells around exemplars, splitting those that hold too much of the mass.
+
+    The first exemplars are kept, as many as leave a pick for every `SHARES` / n of the mass of each
+    cell. A cell with several picks is laid out again on its own scale, and so on.
+
+    Parameters
+    ----------
+    P, s, n, rng, step
+        As for `exemplar_cells`.
+
+    Returns
+    -------
+    cells : Cells
+        n cells.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> P = np.array([[0.0]] * 3 + [[1.0]] * 3 + [[90.0], [170.0], [250.0], [330.0]])
+    >>> rng = np.random.RandomState(0)
+    >>> cells = exemplar_cells(P, np.full(10, 1 / 10), 5, rng)
+    >>> np.bincount(cells.labels)
+    array([6, 1, 1, 1, 1])
+    >>> cells = bounded_cells(P, np.full(10, 1 / 10), 5, rng)
+    >>> np.bincount(cells.labels)
+    array([3, 3, 2, 1, 1])
+    """
+    exemplars = np.empty(n, dtype=int)
+    labels, costs = np.zeros(len(P), dtype=int), np.zeros(len(P))
+    todo = [(np.arange(len(P)), 0, n)]  # members, the first of their cells, the number of these
+    while todo:
+        members, first, count = todo.pop()
+        weight = s[members] / s[members].sum()
+        cells, counts = _layout(P[members], weight, count, rng, step)
+        starts = first + np.concatenate([[0], np.cumsum(counts)[:-1]])
+        labels[members], costs[members] = starts[cells.labels], cells.costs
+        exemplars[starts] = members[cells.exemplars]
+        for c in np.flatnonzero(counts > 1):
+            todo.append((members[cells.labels == c], int(starts[c]), int(counts[c])))
+        step = lambda: False  # noqa: E731 (only the first layout counts as progress)
+    return Cells(exemplars, labels, costs)
+
+
+def _layout(P, s, n, rng, step) -> tuple[Cells, np.ndarray]:
+    """Return at most n cells, and how many picks each is to have, n in all."""
+    P = draw_in(P, s)
+    h = BANDWIDTH * median_distance(P, rng)
+    exemplars = _exemplars(P, h, s, n, rng, step)
+    cells = _around(P, h, exemplars)
+    if not cells.costs.any():
+        return cells, np.ones(n, dtype=int)  # equal rows cannot be split further
+    while True:
+        mass = np.bincount(cells.labels, weights=s)
+        sizes = np.bincount(cells.labels)
+        counts = np.clip(np.ceil(mass * (n / SHARES) - 1e-9), 1, sizes).astype(int)
+        if counts.sum() <= n or len(counts) <= 2:
+            break
+        kept = min(len(counts) - 1, n - int((counts - 1).sum()))
+        cells = _around(P, h, exemplars[: max(2, kept)])
+    while counts.sum() != n:
+        if counts.sum() < n:
+            counts[np.argmax(np.where(counts < sizes, mass / counts, -np.inf))] += 1
+        else:
+            counts[np.argmin(np.where(counts > 1, mass / counts, np.inf))] -= 1
+    return cells, counts
 
 
 def moment_features(P: np.ndarray, eigenvalues: np.ndarray, n: int) -> np.ndarray:

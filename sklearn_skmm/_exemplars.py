@@ -78,6 +78,7 @@ class _Costs:
         if fast and self.factors is not None:
             left, right = self.factors
             block = left[rows] @ right[columns].T
+            np.minimum(block, 0.0, out=block)  # where the rows are long, rounding may be, too
             np.exp(block, out=block)
             return np.subtract(1.0, block, out=block)
         X, norms = self.fast_data if fast else (self.X, self.norms)

@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_skmm._balanced import cube, local_cube
 from sklearn_skmm._base import BaseSelector, Interval, Selection, StrOptions
-from sklearn_skmm._cells import exemplar_cells, match_in_cells, moment_features
+from sklearn_skmm._cells import bounded_cells, exemplar_cells, match_in_cells, moment_features
 from sklearn_skmm._moments import solve
 from sklearn_skmm._rounding import ROUNDINGS, spread, systematic
 
@@ -267,11 +267,12 @@ class SkMMSelector(BaseSelector):
         # At least n samples have a weight, none of which is above 1 / n.
         support = np.flatnonzero(s > 0.0)
         weight = s[support] / s.sum()
-        cells = exemplar_cells(P[support], weight, n, rng, step)
         if self.rounding == "exemplar":
+            cells = exemplar_cells(P[support], weight, n, rng, step)
             order = np.argsort(cells.exemplars)
             mass = np.bincount(cells.labels, weights=weight, minlength=n) * len(s)
             return support[cells.exemplars[order]], mass[order]
+        cells = bounded_cells(P[support], weight, n, rng, step)
         F = moment_features(components[support], eigenvalues, n)
         picks = match_in_cells(F, weight @ F, cells, self.centrality, rng)
         return np.sort(support[picks]), None

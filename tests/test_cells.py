@@ -7,7 +7,14 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from sklearn_skmm import SkMMSelector, _cells
-from sklearn_skmm._cells import Cells, draw_in, exemplar_cells, match_in_cells, moment_features
+from sklearn_skmm._cells import (
+    Cells,
+    bounded_cells,
+    draw_in,
+    exemplar_cells,
+    match_in_cells,
+    moment_features,
+)
 from sklearn_skmm._exemplars import median_distance
 from sklearn_skmm._moments import ridge_of_dimension, spectrum
 
@@ -61,6 +68,54 @@ def test_a_subsample_lays_out_the_cells_of_many_samples(monkeypatch):
         assert len(np.unique(part.exemplars)) == 20
         np.testing.assert_array_equal(part.labels[part.exemplars], np.arange(20))
         assert s @ part.costs < 1.15 * (s @ whole.costs)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 40, 199, 200])
+@pytest.mark.parametrize(
+    "kind", ["two scales", "decades", "equal rows", "few distinct", "one blob"]
+)
+def test_bounded_cells_partition_and_split(n, kind):
+    rng = np.random.RandomState(0)
+    P = rng.normal(size=(200, 2))
+    P *= {
+        "two scales": np.where(np.arange(200) < 120, 1e-3, 10.0),
+        "decades": np.logspace(-12, 12, 200),
+        "equal rows": np.zeros(200),
+        "few distinct": np.ones(200),
+        "one blob": np.ones(200),
+    }[kind][:, None]
+    if kind == "few distinct":
+        P = P[rng.randint(4, size=200)]
+    s = rng.dirichlet(np.full(200, 50.0))
+    cells = bounded_cells(P, s, n, rng)
+    assert len(np.unique(cells.exemplars)) == n
+    np.testing.assert_array_equal(cells.labels[cells.exemplars], np.arange(n))
+    np.testing.assert_array_equal(np.unique(cells.labels), np.arange(n))
+    mass = np.bincount(cells.labels, weights=s)
+    if kind in ("two scales", "one blob"):
+        assert mass.max() <= max(_cells.SHARES**2 / n, 2 * s.max())
+
+
+def test_cells_within_the_bound_are_left_alone():
+    P, _ = cloud()
+    s = np.full(60, 1 / 60)
+    plain = exemplar_cells(P, s, 10, np.random.RandomState(0))
+    assert np.bincount(plain.labels).max() <= 60 * _cells.SHARES / 10
+    bounded = bounded_cells(P, s, 10, np.random.RandomState(0))
+    for one, other in zip(plain, bounded, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_crowd_gets_its_picks():
+    """Half of the samples within a hair of each other, as gradients of confident predictions."""
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(400, 8))
+    X[:200] *= 1e-3
+    for n in (20, 50, 100):
+        crowd = SkMMSelector(n, random_state=0).fit_transform(X) < 200
+        assert n / 5 <= crowd.sum() <= n / 2
+        exemplars = SkMMSelector(n, rounding="exemplar", random_state=0).fit_transform(X) < 200
+        assert exemplars.sum() <= 2
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 50])

@@ -1,14 +1,18 @@
 """Tasks of both kinds for side-by-side runs, each with the loss of a coreset as a function."""
 
+from copy import deepcopy
 from functools import cache
 
 import numpy as np
 import real
 import table1
+import torch
 from sklearn import datasets
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+from sklearn_skmm import GradientSketcher
 
 
 def classification(C, X, y, X_test, y_test):
@@ -112,6 +116,51 @@ def gmm(task_seed):
     return task.X, lambda indices: task.risks(indices)[0]
 
 
+@cache
+def pretrained():
+    """A network that knows the digits 0 to 4, and the other five split into pool and test."""
+    torch.manual_seed(0)
+    X, y = datasets.load_digits(return_X_y=True)
+    X = torch.from_numpy((X / 16).astype(np.float32))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(64, 64),
+        torch.nn.ReLU(),
+        torch.nn.Linear(64, 32),
+        torch.nn.ReLU(),
+        torch.nn.Linear(32, 10),
+    )
+    fit(model, model.parameters(), X[y < 5], torch.from_numpy(y[y < 5]), 200, 1e-2)
+    parts = train_test_split(
+        X[y >= 5].numpy(), y[y >= 5], test_size=0.4, stratify=y[y >= 5], random_state=0
+    )
+    return model, *parts
+
+
+def fit(model, parameters, X, y, steps, lr):
+    """Minimise the cross entropy with AdamW, full batch."""
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(X), y).backward()
+        optimizer.step()
+
+
+def finetuning(seed):
+    """Sketched gradients of the last two layers, and the error after finetuning these."""
+    torch.set_num_threads(1)
+    model, X, X_test, y, y_test = pretrained()
+    sketcher = GradientSketcher(m=96, model=model, layers=[-2, -1], random_state=seed)
+
+    def loss(indices):
+        tuned = deepcopy(model)
+        last_two = [*tuned[2].parameters(), *tuned[4].parameters()]
+        fit(tuned, last_two, torch.from_numpy(X[indices]), torch.from_numpy(y[indices]), 300, 3e-2)
+        with torch.no_grad():
+            return float((tuned(torch.from_numpy(X_test)).argmax(1).numpy() != y_test).mean())
+
+    return sketcher.fit_transform(X), loss
+
+
 # name -> (kind, held out, sizes, function of (seed, data))
 TASKS = {
     "R52": (
@@ -160,6 +209,12 @@ TASKS = {
         False,
         (20, 50, 100, 200, 400),
         lambda r, d: regression(*quadratic_friedman(r)),
+    ),
+    "finetuned network": (
+        "classification",
+        False,
+        (10, 20, 40, 80, 160),
+        lambda r, d: finetuning(r),
     ),
     "Fashion-MNIST": (
         "classification",
