@@ -170,7 +170,7 @@ def run_all(names, methods, seeds, data):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="directory with r52_minilm.npz and fashion-mnist/")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
     args = parser.parse_args()
     table = run_all(args.tasks, METHODS, args.seeds, args.data)
