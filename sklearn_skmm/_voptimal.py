@@ -1,10 +1,12 @@
 """V-optimal selection by exchanges, with a certificate."""
 
+from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
 from sklearn.utils import check_array
+from threadpoolctl import threadpool_limits
 
 from sklearn_skmm._base import BaseSelector, Interval, Selection, StrOptions
 from sklearn_skmm._design import (
@@ -16,6 +18,8 @@ from sklearn_skmm._design import (
     scale,
 )
 from sklearn_skmm._exchange import exchange, greedy
+
+SMALL = 10**6  # entries
 
 
 class VOptimalSelector(BaseSelector):
@@ -153,14 +157,17 @@ class VOptimalSelector(BaseSelector):
         )
         problem = scale(X, reference.spectrum, alpha)
         start = None if isinstance(self.init, str) else self._positions(n, X.shape[0])
-        relaxation = relax(problem, n, step=step)
-        if start is None and self.init == "relaxation":
-            indices = round_largest(relaxation, n)
-        else:
-            indices = greedy(problem, n, () if start is None else start, step=step)
-        indices, n_iter = exchange(
-            problem, indices, max_iter=self.max_iter, tol=self.tol, step=step
-        )
+        # Thousands of products of small matrices: handing them to several threads costs more.
+        small = problem.rows.size < SMALL
+        with threadpool_limits(1, user_api="blas") if small else nullcontext():
+            relaxation = relax(problem, n, step=step)
+            if start is None and self.init == "relaxation":
+                indices = round_largest(relaxation, n)
+            else:
+                indices = greedy(problem, n, () if start is None else start, step=step)
+            indices, n_iter = exchange(
+                problem, indices, max_iter=self.max_iter, tol=self.tol, step=step
+            )
         value = objective(problem, indices)
         lower = min(value, relaxation.lower_bound)  # they may meet, up to rounding
         return Selection(
