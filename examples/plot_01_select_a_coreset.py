@@ -118,9 +118,9 @@ print(f"\nAccuracy on the digits 5 to 9, per cent, mean of {len(seeds)} seeds")
 print(table.round(1).to_string())
 
 # %%
-# An interval that holds zero means that the difference cannot be told from chance. Here the selection
-# pays from about n = 80 on. Below, it loses: the model is sure of many images, most of them wrongly,
-# so their gradients are next to nothing, and a coreset that covers the gradients takes too few of them.
+# An interval that holds zero means that the difference cannot be told from chance. At small n the
+# selection does not pay here: the network is sure of many images, most of them wrongly, so their
+# gradients are next to nothing, and a coreset that covers the gradients takes few of them.
 
 import matplotlib.pyplot as plt  # noqa: E402
 

@@ -33,7 +33,7 @@ def pool(n_samples, m):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=2)
     args = parser.parse_args()
     N, m, n = 100_000, 64, 1000
     X = pool(N, m)
