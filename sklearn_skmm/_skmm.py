@@ -55,9 +55,8 @@ class SkMMSelector(BaseSelector):
     init : {"uniform", "vertex"}, default="uniform"
         Where the solver starts: 1 / N on all, or n samples drawn uniformly with weight 1 / n each,
         as in the paper. For c_S >= 1 the former is a minimiser.
-    rounding : {"cells", "exemplar", "cube", "spread", "local_cube", "systematic", "choice"}, \
-            default="cells"
-        How the coreset is found from s.
+    rounding : str, default="cells"
+        How the coreset is found from s, one of
 
         - ``"cells"``: one sample of each of n cells around exemplars, so that the first and second
           moments of the picks match those of the weighted samples, see `centrality`. Cells that
