@@ -94,9 +94,14 @@ def exemplar_cells(
     >>> cells.labels
     array([1, 1, 0, 0, 0])
     """
+    return _greedy_cells(P, s, n, rng, step)[0]
+
+
+def _greedy_cells(P, s, n, rng, step) -> tuple[Cells, np.ndarray, float]:
+    """Return n cells, with the rows after `draw_in` and the bandwidth they were laid out by."""
     P = draw_in(P, s)
     h = BANDWIDTH * median_distance(P, rng)
-    return _around(P, h, _exemplars(P, h, s, n, rng, step))
+    return _around(P, h, _exemplars(P, h, s, n, rng, step)), P, h
 
 
 def _exemplars(P, h, s, n, rng, step) -> np.ndarray:
@@ -172,10 +177,7 @@ def bounded_cells(
 
 def _layout(P, s, n, rng, step) -> tuple[Cells, np.ndarray]:
     """Return at most n cells, and how many picks each is to have, n in all."""
-    P = draw_in(P, s)
-    h = BANDWIDTH * median_distance(P, rng)
-    exemplars = _exemplars(P, h, s, n, rng, step)
-    cells = _around(P, h, exemplars)
+    cells, P, h = _greedy_cells(P, s, n, rng, step)
     if not cells.costs.any():
         return cells, np.ones(n, dtype=int)  # equal rows cannot be split further
     while True:
@@ -185,7 +187,7 @@ def _layout(P, s, n, rng, step) -> tuple[Cells, np.ndarray]:
         if counts.sum() <= n or len(counts) <= 2:
             break
         kept = min(len(counts) - 1, n - int((counts - 1).sum()))
-        cells = _around(P, h, exemplars[: max(2, kept)])
+        cells = _around(P, h, cells.exemplars[: max(2, kept)])
     while counts.sum() != n:
         if counts.sum() < n:
             counts[np.argmax(np.where(counts < sizes, mass / counts, -np.inf))] += 1

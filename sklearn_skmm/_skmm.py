@@ -257,7 +257,7 @@ class SkMMSelector(BaseSelector):
         if self.rounding in ROUNDINGS or not eigenvalues.size:  # all samples are equal to zero
             return ROUNDINGS.get(self.rounding, systematic)(s, n, rng), None
         # Lengths in units of the largest, so that no square over- or underflows.
-        P = components / np.sqrt(eigenvalues.max(initial=0.0) or 1.0)
+        P = components / np.sqrt(eigenvalues[0])
         if self.rounding == "spread":
             return spread(s, n, P, rng), None
         if self.rounding == "cube":

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import linalg
 from sklearn.utils import check_array
 
-from sklearn_skmm._moments import spectrum
+from sklearn_skmm._moments import directional_energies, spectrum
 
 __all__ = [
     "bias_term",
@@ -142,7 +142,7 @@ def variance_term(G, indices, *, sigma=1.0, basis=None) -> float:
     P = _projector(basis, G.shape[1])
     # Σ_S restricted to range(P): P's columns are orthonormal, so the pseudo-inverse is inside.
     values, vectors = spectrum(coreset @ P)
-    energies = np.square(G @ P @ vectors).mean(axis=0)
+    energies = directional_energies(G @ P, vectors).mean(axis=0)
     return float(sigma**2 / len(coreset) * np.sum(energies / values))
 
 
@@ -238,7 +238,7 @@ def excess_risk_bound(G, indices, *, sigma=1.0, theta_norm=1.0) -> float:
     """
     G, coreset = _check(G, indices)
     values, vectors = spectrum(coreset)
-    energies = np.square(G @ vectors).mean(axis=0)
+    energies = directional_energies(G, vectors).mean(axis=0)
     variance = sigma**2 / len(coreset) * np.concatenate([[0.0], np.cumsum(energies / values)])
     total = np.square(G).sum() / len(G)
     inside = np.concatenate([[0.0], np.cumsum(energies)])

@@ -1,10 +1,23 @@
-"""Write a benchmark's table as CSV, headed by what it ran on."""
+"""Time a function; write a benchmark's table as CSV, headed by what it ran on."""
 
 import platform
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
+
 RESULTS = Path(__file__).parent / "results"
+
+
+def clock(function, repeats=1):
+    """Return the last result and the median seconds."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = function()
+        seconds.append(time.perf_counter() - start)
+    return result, float(np.median(seconds))
 
 
 def processor():

@@ -8,28 +8,17 @@ once.
 """
 
 import argparse
-import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from _record import record
+from _record import clock, record
 from skactiveml.pool import CoreSet, MaxHerding
 from sklearn.cluster import KMeans
 
 from sklearn_skmm import FacilityLocationSelector, KCenterSelector, KMeansSelector
 from sklearn_skmm._exemplars import median_distance
-
-
-def clock(function, repeats=1):
-    """Return the last result and the median seconds."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = function()
-        seconds.append(time.perf_counter() - start)
-    return result, float(np.median(seconds))
 
 
 def agreement(X, ours, theirs):

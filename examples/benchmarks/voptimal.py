@@ -15,12 +15,11 @@ would blur the ratio. Ours is the median of three runs; BAIT runs once.
 """
 
 import argparse
-import time
 
 import numpy as np
 import pandas as pd
 import torch
-from _record import record
+from _record import clock, record
 from bmdal_reg.bmdal.algorithms import select_batch
 from bmdal_reg.bmdal.feature_data import TensorFeatureData
 from threadpoolctl import threadpool_limits
@@ -67,16 +66,6 @@ def without_bound(X, n, alpha):
     """The same exchanges from a greedy start, with no relaxation solved."""
     problem = scale(X, spectrum(X), alpha)
     return exchange(problem, greedy(problem, n))[0]
-
-
-def clock(function, repeats):
-    """Return the last result and the median seconds."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = function()
-        seconds.append(time.perf_counter() - start)
-    return result, float(np.median(seconds))
 
 
 def methods(X, n, alpha):
