@@ -1,6 +1,12 @@
-"""Random embeddings Γ of gradients into m dimensions. Pure NumPy and SciPy."""
+"""Random embeddings Γ of gradients into m dimensions. Pure NumPy and SciPy.
 
-from typing import Any
+E[ΓΓᵀ] = I for each, so that sketches keep squared norms and inner products in expectation.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
@@ -8,67 +14,385 @@ from scipy import sparse
 # Rows of Γ that are drawn together. Each block has its own counter-based stream, so Γ does not
 # depend on the order in which blocks are asked for, nor on how the samples are batched.
 BLOCK_ROWS = 4096
-# Blocks are kept for the next batch while Γ takes no more than this.
+# What has been drawn is kept for the next batch while all of it takes no more than this.
 CACHE_BYTES = 256 * 2**20
+# First words of the spawn keys: what is drawn for different uses of one seed is independent.
+_SPARSE_SIGN, _FACTOR = 1, 2
 
 
-class GaussianProjection:
+def _used_columns(G):
+    """Return the positions of the columns of sparse G with stored entries, and these in CSC."""
+    if G.nnz < G.shape[1]:
+        # The index pointer of CSC has an entry for each column and would dwarf such a G, so the
+        # columns in use are numbered anew before the conversion.
+        G = G.tocsr()
+        used, columns = np.unique(G.indices, return_inverse=True)
+        return used, sparse.csr_array((G.data, columns, G.indptr), (G.shape[0], used.size)).tocsc()
+    G = G.tocsc()
+    used = np.flatnonzero(np.diff(G.indptr))
+    return used, G if used.size == G.shape[1] else G[:, used]
+
+
+def _column_blocks(G) -> Iterator[tuple[int, Any, Any]]:
+    """Yield k, G's columns that meet block k of Γ, and which of the block's rows they meet.
+
+    Blocks that meet only empty columns of a sparse G are left out: they need not be drawn.
+    """
+    r = G.shape[1]
+    if not sparse.issparse(G):
+        for k, start in enumerate(range(0, r, BLOCK_ROWS)):
+            yield k, G[:, start : start + BLOCK_ROWS], slice(None)
+        return
+    used, G = _used_columns(G)
+    for k in np.unique(used // BLOCK_ROWS).tolist():
+        start, stop = k * BLOCK_ROWS, min((k + 1) * BLOCK_ROWS, r)
+        a, b = np.searchsorted(used, [start, stop])
+        yield k, G[:, a:b], slice(None) if b - a == stop - start else used[a:b] - start
+
+
+def _check_columns(projection, G) -> None:
+    if G.shape[1] != projection.r:
+        raise ValueError(f"G has {G.shape[1]} columns, but {projection} is expecting r of them.")
+
+
+def _signs(stream, m, positions):
+    """Return the rows at these positions of the ±1 matrix of a stream, int8 and m wide."""
+    out = np.empty((positions.size, m), dtype=np.int8)
+    blocks = positions // BLOCK_ROWS
+    for k in np.unique(blocks).tolist():
+        here = np.flatnonzero(blocks == k)
+        rows = positions[here] - k * BLOCK_ROWS
+        out[here] = _draw_signs(stream, k, rows.max() + 1, m)[rows]
+    return out
+
+
+def _draw_signs(stream, k, n_rows, m):
+    """Return the first rows of block k of the ±1 matrix of a stream, one bit for each sign."""
+    # SeedSequence splits its input into 32-bit words and pads it with zeros. The length keeps (1,)
+    # from (1, 0), and two words for each int keep (2**32, 0) from (0, 1).
+    entropy = [len(stream), *(word for x in stream for word in divmod(x, 2**32))]
+    bit_generator = np.random.Philox(np.random.SeedSequence(entropy, spawn_key=(_FACTOR, k)))
+    words = bit_generator.random_raw(-(-n_rows * m // 64)).astype("<u8")  # whatever the machine
+    bits = np.unpackbits(words.view(np.uint8), count=n_rows * m, bitorder="little")
+    return (2 * bits.view(np.int8) - 1).reshape(n_rows, m)
+
+
+class _Projection(ABC):
+    """Γ of shape (r, m) that is drawn in blocks of BLOCK_ROWS rows, n_kept numbers in all."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, r: int, m: int, n_kept: float):
+        self.r, self.m, self._n_kept = r, m, n_kept
+        self._cache: dict[tuple[Any, str], Any] = {}
+
+    def __getstate__(self):
+        """Leave out what was drawn: it is drawn again when needed."""
+        return {**self.__dict__, "_cache": {}}
+
+    def __repr__(self):
+        return f"{type(self).__name__}(kind={self.kind!r}, r={self.r}, m={self.m})"
+
+    def block(self, k: int, dtype) -> Any:
+        """Return rows ``k * BLOCK_ROWS`` onwards of Γ, at most BLOCK_ROWS of them.
+
+        An ndarray, which may be the cache and is not to be changed; a CSR array if Γ is sparse.
+        """
+        return self._cached(k, dtype, self._n_kept, lambda: self._draw(k))
+
+    def _cached(self, what, dtype, n_kept: float, draw: Callable[[], Any]) -> Any:
+        key = (what, np.dtype(dtype).str)
+        # Drawn in the same precision whatever the dtype, so that every dtype sees one Γ.
+        drawn = self._cache[key] if key in self._cache else draw().astype(dtype, copy=False)
+        if n_kept * np.dtype(dtype).itemsize <= CACHE_BYTES:
+            self._cache[key] = drawn
+        return drawn
+
+    @abstractmethod
+    def _draw(self, k: int) -> Any:
+        """Draw block k."""
+
+    def _n_rows(self, k: int) -> int:
+        return min(BLOCK_ROWS, self.r - k * BLOCK_ROWS)
+
+    def to_array(self, dtype=np.float64) -> np.ndarray:
+        """Return the whole Γ, an ndarray of shape (r, m); for small r."""
+        blocks = (self.block(k, dtype) for k in range(-(-self.r // BLOCK_ROWS)))
+        return np.concatenate([b.toarray() if sparse.issparse(b) else b for b in blocks])
+
+    def apply(self, G: Any) -> np.ndarray:
+        """Return GΓ of shape (N, m) for dense or sparse G of shape (N, r), in G's float dtype."""
+        _check_columns(self, G)
+        out = np.zeros((G.shape[0], self.m), dtype=G.dtype)
+        for k, columns, rows in _column_blocks(G):
+            product = columns @ self.block(k, G.dtype)[rows]
+            out += product.toarray() if sparse.issparse(product) else product
+        return out
+
+
+class GaussianProjection(_Projection):
     r"""Γ of shape (r, m) with independent entries N(0, 1/m), drawn in blocks when needed.
 
-        The Johnson–Lindenstrauss embedding of the paper's theorem: squared norms and inner products
-        are preserved in expectation, with relative spread :math:`\sqrt{2/m}` on squared norms.
+    The Johnson–Lindenstrauss embedding of the theorem in [1]_: squared norms and inner products
+    are preserved in expectation, with relative spread :math:`\sqrt{2/m}` on squared norms.
+    Applying Γ takes O(nnz(G) m), and drawing it O(rm).
 
     Parameters
     ----------
-        r : int
-            Number of gradient entries.
-        m : int
-            Sketch dimension.
-        seed : int
-            The same seed, r and m give the same Γ.
+    r, m : int
+        Shape of Γ: the number of gradient entries and the sketch dimension.
+    seed : int
+        The same seed, r and m give the same Γ.
+
+    References
+    ----------
+    .. [1] Y. Dong, H. Phan, X. Pan, Q. Lei. "Sketchy Moment Matching: Toward Fast and Provable
+       Data Selection for Finetuning". NeurIPS 2024. :arxiv:`2407.06120`
 
     Examples
     --------
-        >>> from typing import Any
-
-    import numpy as np
-        >>> projection = GaussianProjection(3, 2, seed=0)
-        >>> G = np.eye(3)
-        >>> bool(np.all(projection.apply(G) == projection.to_array()))
-        True
+    >>> import numpy as np
+    >>> projection = GaussianProjection(3, 2, seed=0)
+    >>> bool(np.all(projection.apply(np.eye(3)) == projection.to_array()))
+    True
     """
 
+    kind = "gaussian"
+
     def __init__(self, r: int, m: int, seed: int):
-        self.r, self.m, self.seed = r, m, seed
-        self._cache: dict[tuple[int, str], np.ndarray] = {}
+        super().__init__(r, m, n_kept=r * m)
+        self.seed = seed
 
-    def __getstate__(self):
-        """Leave the cached blocks out: they are drawn again when needed."""
-        return {**self.__dict__, "_cache": {}}
+    def _draw(self, k):
+        stream = np.random.Generator(np.random.Philox(key=[self.seed, k]))
+        return stream.standard_normal((self._n_rows(k), self.m)) / np.sqrt(self.m)
 
-    def block(self, k: int, dtype) -> np.ndarray:
-        """Return rows ``k * BLOCK_ROWS`` onwards of Γ, at most BLOCK_ROWS of them."""
-        key = (k, np.dtype(dtype).str)
-        if key not in self._cache:
-            rows = min(BLOCK_ROWS, self.r - k * BLOCK_ROWS)
-            stream = np.random.Generator(np.random.Philox(key=[self.seed, k]))
-            # Drawn in double precision whatever the dtype, so that every dtype sees one Γ.
-            values = stream.standard_normal((rows, self.m)) / np.sqrt(self.m)
-            values = values.astype(dtype, copy=False)
-            if self.r * self.m * values.itemsize > CACHE_BYTES:
-                return values
-            self._cache[key] = values
-        return self._cache[key]
+
+class SparseSignProjection(_Projection):
+    r"""Γ of shape (r, m) with s = min(nnz, m) entries :math:`\pm 1/\sqrt{s}` in each row.
+
+    The sparse Johnson–Lindenstrauss transform [1]_, or OSNAP [2]_. Rows are independent and have
+    norm one; their positions are uniformly random sets and their signs independent. So
+    :math:`E[\Gamma\Gamma^T] = I`, :math:`E\langle\Gamma_i, \Gamma_j\rangle^2 = 1/m`, and
+
+    .. math:: \mathrm{Var}\|g\Gamma\|^2 = \tfrac{2}{m} \bigl(\|g\|^4 - \textstyle\sum_i g_i^4\bigr)
+
+    for any s, at most that of the Gaussian; s matters for the tails. With
+    :math:`m = O(d \log d / \varepsilon^2)` and :math:`s = O(\log d / \varepsilon)` all norms in a
+    subspace of dimension d are kept up to :math:`1 \pm \varepsilon` with high probability [3]_.
+    Drawing Γ takes O(rs²) and applying it O(nnz(G) s).
+
+    Parameters
+    ----------
+    r, m : int
+        Shape of Γ: the number of gradient entries and the sketch dimension.
+    seed : int
+        The same seed, r, m and nnz give the same Γ.
+    nnz : int, default=8
+        Nonzero entries in a row of Γ, if m is not smaller.
+
+    References
+    ----------
+    .. [1] D. M. Kane, J. Nelson. "Sparser Johnson-Lindenstrauss Transforms". Journal of the ACM
+       61(1), 2014. :arxiv:`1012.1577`
+    .. [2] J. Nelson, H. L. Nguyên. "OSNAP: Faster Numerical Linear Algebra Algorithms via Sparser
+       Subspace Embeddings". FOCS 2013. :arxiv:`1211.1002`
+    .. [3] M. B. Cohen. "Nearly Tight Oblivious Subspace Embeddings by Trace Inequalities".
+       SODA 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> projection = SparseSignProjection(5, 6, seed=0, nnz=4)
+    >>> np.sum(np.abs(projection.to_array()) == 0.5, axis=1)
+    array([4, 4, 4, 4, 4])
+    """
+
+    kind = "sparse_sign"
+
+    def __init__(self, r: int, m: int, seed: int, nnz: int = 8):
+        super().__init__(r, m, n_kept=2 * r * min(nnz, m))  # a value and a position each
+        self.seed, self.nnz = seed, nnz
+
+    def _draw(self, k):
+        # Uniform sets of positions, rather than one position in each of s ranges of columns. Where
+        # s does not divide m, ranges differ in width: E[ΓΓᵀ] is still I, but columns carry unequal
+        # shares and E<Γi, Γj>² exceeds 1/m. With uniform sets nothing depends on divisibility.
+        rows, s = self._n_rows(k), min(self.nnz, self.m)
+        seeds = np.random.SeedSequence(self.seed, spawn_key=(_SPARSE_SIGN, k))
+        stream = np.random.Generator(np.random.Philox(seeds))
+        tops = np.arange(self.m - s, self.m)
+        # The low bit is the sign; the rest is uniform over 0..top, for Floyd's sampling.
+        codes = stream.integers(0, 2 * (tops + 1), size=(rows, s))
+        for t, top in enumerate(tops):
+            taken = (codes[:, :t] >> 1 == codes[:, t, None] >> 1).any(axis=1)
+            codes[taken, t] = 2 * top + (codes[taken, t] & 1)
+        codes.sort(axis=1)  # canonical CSR
+        values, positions = (2 * (codes & 1) - 1) / np.sqrt(s), (codes >> 1).astype(np.int32)
+        starts = np.arange(0, rows * s + 1, s, dtype=np.int32)
+        return sparse.csr_array((values.ravel(), positions.ravel(), starts), (rows, self.m))
+
+
+class ProductProjection(_Projection):
+    r"""Γ of shape (rows · cols, m) for gradients of a (rows × cols) weight matrix, of two factors.
+
+    With independent signs :math:`Q \in \{\pm 1\}^{\mathrm{rows} \times m}` and
+    :math:`P \in \{\pm 1\}^{\mathrm{cols} \times m}`, and gradients flattened row by row,
+
+    .. math:: \Gamma_{(i \cdot \mathrm{cols} + j), k} = Q_{ik} P_{jk} / \sqrt{m},
+
+    a Khatri–Rao product [1]_. The gradient of a linear layer is
+    :math:`A = \sum_t \delta_t \otimes a_t` over positions t, and its sketch
+
+    .. math:: g\Gamma = \sum_t (Q^T \delta_t) \circ (P^T a_t) / \sqrt{m}
+
+    takes O((rows + cols) m) for each t, with A never formed. The entries of Γ have mean 0 and
+    variance 1/m and are uncorrelated, :math:`E[\Gamma\Gamma^T] = I`, but not independent.
+
+    Parameters
+    ----------
+    rows, cols, m : int
+        Shape of the weight matrix, and the sketch dimension.
+    row_stream, col_stream : tuple of int
+        Different keys of Q and P, each int in [0, 2**64). A factor depends on its stream and m
+        alone: projections share the factors that have the same stream, whichever side they are
+        on, and a shorter one is the first rows of a longer one.
+
+    Notes
+    -----
+    Columns of Γ are independent, so :math:`\mathrm{Var}\|g\Gamma\|^2 = (E z^4 - \|A\|_F^4)/m` with
+    :math:`z = q^T A p` [2]_. For signs, :math:`E(u^T p)^4 = 3\|u\|^4 - 2\sum_j u_j^4` and
+    :math:`E(q^T M q)^2 = (\mathrm{tr} M)^2 + 2\|M\|_F^2 - 2\sum_i M_{ii}^2` for symmetric M. With
+    :math:`u = A^T q`, then :math:`M = AA^T`, and then the first once more with columns of A for u,
+
+    .. math::
+        m \mathrm{Var}\|g\Gamma\|^2 = 2\|A\|_F^4 + 6\|AA^T\|_F^2
+        - 6\sum_i \|A_{i\cdot}\|^4 - 6\sum_j \|A_{\cdot j}\|^4 + 4\sum_{ij} A_{ij}^4.
+
+    For :math:`A = \delta a^T` with :math:`\|\delta\| = \|a\| = 1` this is
+    :math:`(3 - 2\sum_i \delta_i^4)(3 - 2\sum_j a_j^4) - 1 \leq 8`, against the Gaussian's 2. In
+    general it is at most :math:`2 + 6\|AA^T\|_F^2` for :math:`\|A\|_F = 1`: the bound falls from 8
+    for rank one towards 2 as the energy of A spreads over more singular directions.
+
+    A bias, a (rows × 1) matrix b, that has the `row_stream` of its weight and another `col_stream`
+    is a further column of A: the sketches add up to that of [A b], to which all of this applies.
+
+    References
+    ----------
+    .. [1] Y. Sun, Y. Guo, J. A. Tropp, M. Udell. "Tensor Random Projection for Low Memory
+       Dimension Reduction". NeurIPS Workshop, 2018. :arxiv:`2105.00105`
+    .. [2] Z. Bujanović, D. Kressner. "Norm and Trace Estimation with Random Rank-one Vectors".
+       SIAM Journal on Matrix Analysis and Applications 42(1), 2021. :arxiv:`2004.06433`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> projection = ProductProjection(3, 2, m=4, row_stream=(0, 1), col_stream=(0, 2))
+    >>> delta, a = np.array([1.0, 2.0, -1.0]), np.array([3.0, 0.5])
+    >>> Q, P = projection.row_factor(np.float64), projection.col_factor(np.float64)
+    >>> gradient = np.outer(delta, a).reshape(1, 6)
+    >>> bool(np.allclose(projection.apply(gradient), (delta @ Q) * (a @ P) / np.sqrt(4)))
+    True
+    """
+
+    kind = "product"
+
+    def __init__(self, rows: int, cols: int, m: int, row_stream: tuple, col_stream: tuple):
+        # Γ itself is not kept: a model has many, and signs are drawn faster than they are applied.
+        super().__init__(rows * cols, m, n_kept=math.inf)
+        self.rows, self.cols = rows, cols
+        self.row_stream, self.col_stream = tuple(row_stream), tuple(col_stream)
+        if self.row_stream == self.col_stream:  # Q and P would be one matrix, and Γ biased
+            raise ValueError(f"row_stream={row_stream} must differ from col_stream.")
+
+    def row_factor(self, dtype=np.float64) -> np.ndarray:
+        """Return Q of shape (rows, m) with entries ±1; may be the cache, so not to be changed."""
+        return self._factor(self.row_stream, self.rows, dtype)
+
+    def col_factor(self, dtype=np.float64) -> np.ndarray:
+        """Return P of shape (cols, m) with entries ±1; may be the cache, so not to be changed."""
+        return self._factor(self.col_stream, self.cols, dtype)
+
+    def _factor(self, stream, n, dtype):
+        return self._cached(stream, dtype, n * self.m, lambda: _signs(stream, self.m, np.arange(n)))
+
+    def _draw(self, k):
+        i, j = np.divmod(k * BLOCK_ROWS + np.arange(self._n_rows(k)), self.cols)
+        signs = _signs(self.row_stream, self.m, i) * _signs(self.col_stream, self.m, j)
+        return signs / np.sqrt(self.m)
+
+
+class BlockProjection:
+    r"""Γ of several parameters: the projections of the parts one above the other.
+
+    With :math:`g = [g_1, \ldots, g_L]` the gradients of the parts side by side,
+    :math:`g\Gamma = \sum_l g_l \Gamma_l`. :math:`E[\Gamma\Gamma^T] = I` if the parts are
+    independent; of two `ProductProjection` it is enough that they have not both streams in common.
+
+    Parameters
+    ----------
+    parts : sequence of projections
+        Those of the parts, in order, at least one and with the same m.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> projection = BlockProjection([GaussianProjection(r, m=4, seed=r) for r in (6, 5)])
+    >>> projection.apply(np.ones((2, 11))).shape
+    (2, 4)
+    """
+
+    kind = "block"
+
+    def __init__(self, parts: "Sequence[_Projection | BlockProjection]"):
+        self.parts: list[Any] = list(parts)
+        dimensions = {part.m for part in self.parts}
+        if len(dimensions) != 1:
+            raise ValueError(f"parts must be projections with the same m, got m in {dimensions}.")
+        self.r, self.m = sum(part.r for part in self.parts), dimensions.pop()
+
+    __repr__ = _Projection.__repr__
 
     def to_array(self, dtype=np.float64) -> np.ndarray:
-        """Return the whole Γ; for small r."""
-        return np.concatenate([self.block(k, dtype) for k in range(-(-self.r // BLOCK_ROWS))])
+        """Return the whole Γ, an ndarray of shape (r, m); for small r."""
+        return np.concatenate([part.to_array(dtype) for part in self.parts])
 
     def apply(self, G: Any) -> np.ndarray:
-        """Return GΓ of shape (N, m) for dense or sparse G of shape (N, r), in G's dtype."""
+        """Return GΓ of shape (N, m) for dense or sparse G of shape (N, r), in G's float dtype."""
+        _check_columns(self, G)
         if sparse.issparse(G):
-            G = G.tocsc()  # columns are sliced
-        out = np.zeros((G.shape[0], self.m), dtype=G.dtype)
-        for k, start in enumerate(range(0, self.r, BLOCK_ROWS)):
-            out += G[:, start : start + BLOCK_ROWS] @ self.block(k, G.dtype)
+            G = G.tocsr()  # not every format can be sliced
+        out, start = np.zeros((G.shape[0], self.m), dtype=G.dtype), 0
+        for part in self.parts:
+            out += part.apply(G[:, start : start + part.r])
+            start += part.r
         return out
+
+
+def projection_for(kind: str, r: int, m: int, seed: int) -> _Projection:
+    """Return the projection of that kind.
+
+    Parameters
+    ----------
+    kind : {"gaussian", "sparse_sign"}
+        Kind of Γ.
+    r, m, seed : int
+        Its parameters.
+
+    Returns
+    -------
+    projection : GaussianProjection or SparseSignProjection
+        Γ of shape (r, m).
+
+    Examples
+    --------
+    >>> projection_for("sparse_sign", 100, 10, seed=0)
+    SparseSignProjection(kind='sparse_sign', r=100, m=10)
+    """
+    kinds: dict[str, Any] = {p.kind: p for p in (GaussianProjection, SparseSignProjection)}
+    if kind in kinds:
+        return kinds[kind](r, m, seed)
+    raise ValueError(
+        "The 'kind' parameter of projection_for must be a str among {'gaussian', 'sparse_sign'}. "
+        f"Got {kind!r} instead."
+    )

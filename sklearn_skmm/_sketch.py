@@ -1,6 +1,7 @@
 """Stage one: sketched per-sample gradients."""
 
 from numbers import Integral
+from os import PathLike
 from typing import ClassVar
 
 import numpy as np
@@ -13,10 +14,12 @@ from sklearn.base import (
 )
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_skmm._base import MAX_SEED, Interval, StrOptions, all_or_nothing
-from sklearn_skmm._projection import GaussianProjection
+from sklearn_skmm._cache import SketchCache, digest
+from sklearn_skmm._plan import FORMED, PlannedLayer, SketchPlan
+from sklearn_skmm._projection import BlockProjection, projection_for
 
 
 class GradientSketcher(
@@ -34,38 +37,69 @@ class GradientSketcher(
     m : int, default=64
         Sketch dimension. The theory asks for 11 times the intrinsic dimension of the gradients.
     model : torch.nn.Module or None, default=None
-        The pretrained model. It is used in evaluation mode and comes back in the mode, on the
-        device and with the ``.grad`` it had; `clone` shares it. None means that rows of X are the
-        gradients themselves: for linear probing with squared error these are the features.
+        The pretrained model, or a fitted skorch net. It is used in evaluation mode and comes back
+        in the mode, on the device and with the ``.grad`` it had; `clone` shares it. None means
+        that rows of X are the gradients themselves: for linear probing these are the features.
     loss : {"cross_entropy", "squared_error"} or callable, default="cross_entropy"
         What is differentiated. A callable takes the output and the target of one sample, as torch
-        tensors without batch dimension, and returns a scalar tensor.
-    target : {"auto", "label", "predicted", "output"}, default="auto"
-        What the loss compares the output with. ``"label"`` takes y, in `transform` too.
-        ``"predicted"`` takes the most probable class and needs no labels. ``"output"``
-        differentiates the output of a model with one output per sample, :math:`\nabla f` as in
-        the paper's theory, and needs no labels. ``"auto"`` is label-free where that has meaning:
-        ``"predicted"`` for cross entropy, ``"output"`` for squared error, ``"label"`` for a
-        callable.
-    layers : None, str, int, or list of str and int, default=None
+        tensors without batch dimension, and returns a scalar tensor. Of outputs for each token
+        the mean over tokens is taken, without those that an ``attention_mask`` leaves out.
+    target : str, default="auto"
+        What the loss compares the output with, one of
+
+        - ``"output"``: nothing, the output itself is differentiated, :math:`\nabla f` as in the
+          paper's theory. Of K outputs per sample it is :math:`z^\top f / \sqrt{K}` with one z of
+          random signs for all samples, whose inner products are in expectation those of the whole
+          Jacobian, divided by K. Needs no labels.
+        - ``"label"``: y, in `transform` too, or the labels that X brings.
+        - ``"predicted"``: the most probable class. Needs no labels, but gradients of confident
+          predictions are next to nothing, right or wrong, and methods that cover gradients then
+          take few of these samples.
+        - ``"sampled"``: a class drawn from the model's own probabilities, whose second moment is
+          the Fisher information. Needs no labels.
+        - ``"random"``: a class drawn uniformly, as an option of the published code. Needs no
+          labels.
+
+        ``"auto"`` is ``"output"``, but ``"label"`` for a callable loss.
+    layers : None, str, int, or list of str and int
         Layers whose parameters are differentiated by: names of submodules, or positions among the
         modules that hold parameters, negative from the end. ``[-2, -1]`` is the last two layers;
-        None is all.
-    sketch : {"gaussian"}, default="gaussian"
+        None is every parameter that requires a gradient (an adapter, say), or every one where none
+        does.
+    sketch : {"auto", "gaussian", "sparse_sign", "product"}, default="auto"
         The embedding.
+
+        - ``"gaussian"``: independent entries N(0, 1/m), drawn in blocks. Gradients are formed.
+        - ``"sparse_sign"``: eight entries :math:`\pm 1/\sqrt 8` in each row; costs 8 / m of the
+          Gaussian's, and sparse X stays sparse.
+        - ``"product"``: :math:`\pm 1` products of a side for the input and a side for the output
+          of each layer. Gradients are never formed, which is hundreds of times faster for wide
+          layers; squared norms of gradients of rank one have up to twice the Gaussian's spread.
+          Needs a model.
+        - ``"auto"``: Gaussian for each parameter with up to 4,096 entries, above that the product
+          where the layer has one, else sparse signs. `sketch_plan_` says which.
     batch_size : int, default=64
-        Samples differentiated together; memory is O(batch_size · r).
+        Samples differentiated together. A DataLoader keeps its own.
     device : str, torch.device or None, default=None
-        Where to compute; None is where the model is.
+        Where to compute; None is where the model is, ``"auto"`` a GPU where there is one.
     dtype : {"float32", "float64"} or None, default=None
         Precision of the computation; None is the model's, or that of X with ``model=None``.
+    cache_dir : str or path-like or None, default=None
+        Directory for finished blocks of the sketch. A run that was killed and is started again
+        takes them from there and gives the same bytes. A directory made with another model,
+        other parameters or other data is refused. Needs a model and an integer `random_state`.
     random_state : int, RandomState instance or None, default=None
-        Seeds :math:`\Gamma`.
+        Seeds :math:`\Gamma`, z and drawn classes.
 
     Attributes
     ----------
-    projection_ : GaussianProjection
-        The embedding; ``projection_.to_array()`` is :math:`\Gamma`.
+    projection_ : object
+        The embedding; ``projection_.to_array()`` is :math:`\Gamma`, its rows in the order of the
+        model's parameters.
+    sketch_plan_ : SketchPlan
+        A row for each layer: the number of gradient entries r, how the gradient is found (from
+        hooks on the layer, by ``torch.func`` or a loop over samples where that fails), the
+        embedding, and the multiply-adds it takes per sample. Prints as a table.
     n_parameters_ : int
         r, the number of entries of one gradient.
     n_features_in_ : int
@@ -76,11 +110,21 @@ class GradientSketcher(
     Raises
     ------
     ValueError
-        In `transform`, if y is needed and missing, or gradients are not finite.
+        If the output for one sample depends on the others in the batch; in `transform`, if y is
+        needed and missing, gradients are not finite, or `cache_dir` belongs to something else.
 
     See Also
     --------
     SkMMSelector : Stage two, selection by moment matching.
+
+    Notes
+    -----
+    X may be, with a model, an array, tensor or DataFrame, a dict of arrays for a model that takes
+    keywords (token ids and an attention mask), a torch ``Dataset`` or ``DataLoader`` that does not
+    shuffle, or a Hugging Face ``datasets.Dataset``. Of data sets that hold labels, these are used
+    with ``target="label"`` where y is None.
+
+    The embedding does not depend on the batch size, the order or the device.
 
     References
     ----------
@@ -100,12 +144,13 @@ class GradientSketcher(
         "m": [Interval(Integral, 1, None, closed="left")],
         "model": "no_validation",
         "loss": [StrOptions({"cross_entropy", "squared_error"}), callable],
-        "target": [StrOptions({"auto", "label", "predicted", "output"})],
+        "target": [StrOptions({"auto", "label", "predicted", "sampled", "random", "output"})],
         "layers": [None, str, Integral, list, tuple],
-        "sketch": [StrOptions({"gaussian"})],
+        "sketch": [StrOptions({"auto", "gaussian", "sparse_sign", "product"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": "no_validation",
         "dtype": [StrOptions({"float32", "float64"}), None],
+        "cache_dir": [None, str, PathLike],
         "random_state": ["random_state"],
     }
 
@@ -117,10 +162,11 @@ class GradientSketcher(
         loss="cross_entropy",
         target="auto",
         layers=None,
-        sketch="gaussian",
+        sketch="auto",
         batch_size=64,
         device=None,
         dtype=None,
+        cache_dir=None,
         random_state=None,
     ):
         self.m = m
@@ -132,6 +178,7 @@ class GradientSketcher(
         self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
+        self.cache_dir = cache_dir
         self.random_state = random_state
 
     def __sklearn_clone__(self):
@@ -149,12 +196,13 @@ class GradientSketcher(
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Find r and draw the seed of the embedding; no gradient is computed.
+        """Draw the seed of the embedding, and plan how each layer is sketched.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, ...)
-            Inputs of the model, or gradients with ``model=None`` (dense or sparse).
+        X : array-like, sparse matrix, mapping, Dataset or DataLoader
+            Inputs of the model, of which the first two are looked at, or gradients with
+            ``model=None`` (dense or sparse, of shape (n_samples, n_features)).
         y : object, default=None
             Ignored.
 
@@ -174,9 +222,9 @@ class GradientSketcher(
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, ...)
+        X : array-like, sparse matrix, mapping, Dataset or DataLoader
             Inputs of the model, or gradients with ``model=None``.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+        y : array-like of shape (n_samples, ...), default=None
             Labels, needed with ``target="label"`` only.
 
         Returns
@@ -186,7 +234,7 @@ class GradientSketcher(
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return self._finite(np.concatenate(list(self._sketched_batches(X, y))))
+        return self._finite(list(self._sketched(X, y)))
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
@@ -195,9 +243,9 @@ class GradientSketcher(
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, ...)
+        X : array-like, sparse matrix, mapping, Dataset or DataLoader
             Inputs of the model, or gradients with ``model=None``.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+        y : array-like of shape (n_samples, ...), default=None
             Labels, needed with ``target="label"`` only.
 
         Returns
@@ -210,7 +258,7 @@ class GradientSketcher(
         with all_or_nothing(self):
             X_checked = self._fit(X)
             parts = []
-            batches = self._sketched_batches(X_checked, y)
+            batches = self._sketched(X_checked, y)
             while True:
                 task = context.subcontext(task_name="batch")
                 task.call_on_fit_task_begin(estimator=self)
@@ -219,24 +267,57 @@ class GradientSketcher(
                 if part is None:
                     break
                 parts.append(part)
-            sketch = self._finite(np.concatenate(parts))
+            sketch = self._finite(parts)
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return sketch
 
     def _fit(self, X):
+        if self.cache_dir is not None and (
+            self.model is None or not isinstance(self.random_state, Integral)
+        ):
+            raise ValueError(
+                "The 'cache_dir' parameter needs a model and an integer random_state, or the next "
+                f"run would sketch otherwise. Got random_state={self.random_state!r} and "
+                f"{'no ' if self.model is None else 'a '}model."
+            )
         with all_or_nothing(self):
-            if self.model is not None:
-                self._gradients().check_model(self.model)
             X = self._validate(X, reset=True)
-            if self.model is None:
-                r = X.shape[1]
-            else:
-                gradients = self._gradients()
-                r = gradients.n_entries(gradients.select_parameters(self.model, self.layers))
             seed = int(check_random_state(self.random_state).randint(MAX_SEED))
-            self.projection_ = GaussianProjection(r, self.m, seed)
-            self.n_parameters_ = r
+            if self.model is None:
+                self._fit_rows(X, seed)
+            else:
+                torch_side = self._gradients()
+                engine = self._engine(torch_side, seed)
+                first = torch_side.open_batches(X, None, 2, engine.model.forward).first(2)
+                self._planned = torch_side.plan(engine, first, self.sketch, self.m, seed)
+                self.projection_ = BlockProjection([p.projection for p in self._planned])
+                self.sketch_plan_ = SketchPlan.of(self._planned)
+            self._seed = seed
+            self.n_parameters_ = self.projection_.r
         return X
+
+    def _fit_rows(self, X, seed):
+        """Rows of X are the gradients."""
+        r = X.shape[1]
+        kind = self.sketch
+        if kind == "product":
+            raise ValueError(
+                "The 'sketch' parameter can be 'product' with a model only, whose layers have an "
+                "input and an output side, got model=None."
+            )
+        if kind == "auto":
+            # By r alone, so that dense and sparse X have one sketch.
+            kind = "gaussian" if r <= FORMED else "sparse_sign"
+        self.projection_ = projection_for(kind, r, self.m, seed)
+        cost = r * (min(8, self.m) if kind == "sparse_sign" else self.m)
+        self.sketch_plan_ = SketchPlan([PlannedLayer("X", "rows", r, "X", kind, cost)])
+
+    def _engine(self, torch_side, seed):
+        model = torch_side.check_model(self.model)
+        objective = torch_side.Objective(self.loss, self._resolve_target(), seed)
+        return torch_side.Engine(
+            model, self.layers, objective, device=self.device, dtype=self.dtype
+        )
 
     @property
     def _n_features_out(self):
@@ -262,6 +343,8 @@ class GradientSketcher(
                 accept_sparse="csr",
                 dtype=self.dtype or [np.float64, np.float32],
             )
+        if not self._gradients().is_array(X):
+            return X
         # Inputs may have any number of dimensions and be integers (tokens); frames are tables.
         tabular = getattr(X, "ndim", 2) <= 2
         if tabular:
@@ -270,50 +353,63 @@ class GradientSketcher(
 
     def _resolve_target(self):
         if self.target == "auto":
-            auto = {"cross_entropy": "predicted", "squared_error": "output"}
-            return auto.get(self.loss, "label") if isinstance(self.loss, str) else "label"
-        if self.target == "predicted" and self.loss != "cross_entropy":
+            return "label" if callable(self.loss) else "output"
+        by_class = self.target in ("predicted", "sampled", "random")
+        if by_class and self.loss != "cross_entropy":
             raise ValueError(
-                "target='predicted' has meaning for loss='cross_entropy' only: for other losses "
-                "the gradient at the prediction is zero or undefined. "
-                f"Got loss={self.loss!r}."
+                f"target={self.target!r} has meaning for loss='cross_entropy' only, whose targets "
+                f"are classes. Got loss={self.loss!r}."
             )
         return self.target
 
-    def _sketched_batches(self, X, y):
+    def _sketched(self, X, y):
         """Yield GΓ for consecutive batches of X."""
         if self.model is None:
             yield self.projection_.apply(X)
             return
-        target = self._resolve_target()
-        if target == "label":
-            if y is None:
-                raise ValueError(
-                    "GradientSketcher with target='label' requires y to be passed, but the target "
-                    "y is None. target='predicted' or 'output' needs no labels."
-                )
-            y = np.asarray(y)
-            check_consistent_length(X, y)
-            if self.loss == "cross_entropy" and not np.issubdtype(y.dtype, np.integer):
-                raise ValueError(
-                    "y must hold integer class positions for loss='cross_entropy', "
-                    f"got dtype {y.dtype}."
-                )
-        gradients = self._gradients()
-        for batch in gradients.batches_of_gradients(
-            self.model,
-            X,
-            y,
-            parameters=gradients.select_parameters(self.model, self.layers),
-            loss=self.loss,
-            target=target,
-            batch_size=self.batch_size,
-            device=self.device,
-            dtype=self.dtype,
-        ):
-            yield self.projection_.apply(batch)
+        torch_side = self._gradients()
+        engine = self._engine(torch_side, self._seed)
+        y = y if engine.objective.target == "label" else None
+        batches = torch_side.open_batches(X, y, self.batch_size, engine.model.forward)
+        if self.cache_dir is not None:
+            yield from self._cached(torch_side, engine, batches)
+            return
+        start = 0
+        for batch in batches:
+            yield engine.sketch(batch, start, self._planned)
+            start += batch.size
 
-    def _finite(self, sketch):
+    def _cached(self, torch_side, engine, batches):
+        """Yield GΓ for blocks of batches, those that are in the cache from there."""
+        key = {
+            "model": torch_side.fingerprint(engine.model),
+            "loss": _name(self.loss),
+            "target": engine.objective.target,
+            "parameters": digest(*(str(p) for p in self._planned)),
+            "m": self.m,
+            "seed": self._seed,
+            "dtype": str(engine.dtype),
+        }
+        cache = SketchCache(self.cache_dir, key)
+        start = 0
+        for k, block in enumerate(torch_side.blocks(batches)):
+            labelled = engine.objective.target == "label"
+            inputs = digest(start, *(a for b in block for a in torch_side.arrays(b, labelled)))
+            sketch = cache.get(k, inputs)
+            if sketch is None:
+                parts = []
+                for batch in block:
+                    parts.append(engine.sketch(batch, start, self._planned))
+                    start += batch.size
+                sketch = np.concatenate(parts)
+                if np.isfinite(sketch).all():
+                    cache.put(k, inputs, sketch)
+            else:
+                start += len(sketch)
+            yield sketch
+
+    def _finite(self, parts):
+        sketch = np.concatenate(parts)
         if not np.isfinite(sketch).all():
             bad = np.flatnonzero(~np.isfinite(sketch).all(axis=1))
             raise ValueError(
@@ -329,3 +425,12 @@ class GradientSketcher(
         tags.input_tags.three_d_array = self.model is not None
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _name(loss):
+    """Return what tells a loss from others in the key of a cache."""
+    if isinstance(loss, str):
+        return loss
+    code = getattr(loss, "__code__", None)
+    name = f"{getattr(loss, '__module__', '')}.{getattr(loss, '__qualname__', repr(loss))}"
+    return name if code is None else f"{name}:{digest(code.co_code, *code.co_names)}"

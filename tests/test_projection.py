@@ -1,39 +1,142 @@
 """One Γ, however it is applied."""
 
 import pickle
+import tracemalloc
+from itertools import combinations, product
 
 import numpy as np
 import pytest
 from scipy import sparse
 
 from sklearn_skmm import _projection
-from sklearn_skmm._projection import BLOCK_ROWS, GaussianProjection
+from sklearn_skmm._projection import (
+    BLOCK_ROWS,
+    BlockProjection,
+    GaussianProjection,
+    ProductProjection,
+    SparseSignProjection,
+    projection_for,
+)
+
+KINDS = ["gaussian", "sparse_sign", "product", "block"]
 
 
-def test_application_equals_the_explicit_matrix():
-    r = BLOCK_ROWS + 100
-    projection = GaussianProjection(r, 7, seed=3)
+def make(kind, r, m, seed):
+    """Return a projection; r is even, and at least 8."""
+    if kind == "product":
+        return ProductProjection(r // 2, 2, m, (seed, 0), (seed, 1))
+    if kind == "block":
+        a, b = r // 2, r // 8 * 2
+        parts = [("gaussian", a), ("product", b), ("sparse_sign", r - a - b)]
+        return BlockProjection([make(part, size, m, seed) for part, size in parts])
+    return projection_for(kind, r, m, seed)
+
+
+def leaves(projection):
+    return getattr(projection, "parts", [projection])
+
+
+def assert_mean(samples, expected, n_errors=5):
+    """Assert that samples along the first axis have this mean, by their standard error."""
+    samples = np.asarray(samples)
+    error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+    assert np.all(np.abs(samples.mean(axis=0) - expected) <= n_errors * error + 1e-12)
+
+
+def assert_uniform(codes, n_codes):
+    """Assert that codes are uniform on 0..n_codes - 1, by Pearson's statistic."""
+    expected = len(codes) / n_codes
+    assert expected > 20
+    chi2 = np.sum((np.bincount(codes, minlength=n_codes) - expected) ** 2 / expected)
+    degrees = n_codes - 1
+    assert abs(chi2 - degrees) < 5 * np.sqrt(2 * degrees)
+
+
+@pytest.mark.parametrize("container", [np.asarray, "csr", "csc", "bsr"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("kind", KINDS)
+def test_application_equals_the_explicit_matrix(kind, dtype, container):
+    r = 2 * BLOCK_ROWS + 100
+    projection = make(kind, r, 7, seed=3)
     gamma = projection.to_array()
-    assert gamma.shape == (r, 7)
-    G = np.random.RandomState(0).normal(size=(5, r))
-    np.testing.assert_allclose(projection.apply(G), G @ gamma, rtol=1e-12)
-    np.testing.assert_allclose(projection.apply(sparse.csr_array(G)), G @ gamma, rtol=1e-12)
+    assert (projection.r, projection.m) == gamma.shape == (r, 7)
+    # Columns without entries at all, a block of them among others, and denser ones.
+    G = np.random.RandomState(0).normal(size=(5, r)).astype(dtype)
+    G[:, 1 : BLOCK_ROWS + 10] = 0
+    G[1:, -50:] = 0
+    if isinstance(container, str):
+        applied = projection.apply(sparse.csr_array(G).asformat(container))
+    else:
+        applied = projection.apply(G)
+    assert type(applied) is np.ndarray
+    assert applied.dtype == dtype
+    rtol = 1e-11 if dtype == np.float64 else 1e-3
+    np.testing.assert_allclose(applied, G.astype(float) @ gamma, rtol=rtol, atol=rtol)
 
 
-def test_same_matrix_without_the_cache(monkeypatch):
-    gamma = GaussianProjection(300, 5, seed=1).to_array()
-    monkeypatch.setattr(_projection, "CACHE_BYTES", 0)
-    projection = GaussianProjection(300, 5, seed=1)
-    np.testing.assert_array_equal(projection.to_array(), gamma)
-    assert projection._cache == {}
+@pytest.mark.parametrize("kind", KINDS)
+def test_full_and_empty_sparse_gradients(kind):
+    projection = make(kind, 20, 3, seed=0)
+    G = sparse.csr_array(np.random.RandomState(0).normal(size=(30, 20)))
+    np.testing.assert_allclose(projection.apply(G), G @ projection.to_array(), rtol=1e-12)
+    empty = projection.apply(sparse.csr_array((4, 20)))
+    np.testing.assert_array_equal(empty, np.zeros((4, 3)))
 
 
-def test_dtype_is_kept_and_every_dtype_sees_the_same_matrix():
-    projection = GaussianProjection(50, 4, seed=0)
-    G = np.random.RandomState(0).normal(size=(3, 50))
-    single = projection.apply(G.astype(np.float32))
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_dtype_sees_the_same_matrix(kind):
+    projection = make(kind, BLOCK_ROWS + 6, 4, seed=0)
+    single = projection.to_array(np.float32)
     assert single.dtype == np.float32
-    np.testing.assert_allclose(single, projection.apply(G), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(single, projection.to_array().astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_matrix_without_the_cache(kind, monkeypatch):
+    r = BLOCK_ROWS + 50
+    G = np.random.RandomState(0).normal(size=(3, r))
+    cached = make(kind, r, 5, seed=1)
+    gamma, sketch = cached.to_array(), cached.apply(G)
+    monkeypatch.setattr(_projection, "CACHE_BYTES", 0)
+    projection = make(kind, r, 5, seed=1)
+    np.testing.assert_array_equal(projection.to_array(), gamma)
+    np.testing.assert_array_equal(projection.apply(G), sketch)
+    assert all(part._cache == {} for part in leaves(projection))
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "sparse_sign"])
+def test_blocks_are_drawn_once_while_the_cache_holds_them(kind, monkeypatch):
+    projection = make(kind, 2 * BLOCK_ROWS, 4, seed=0)
+    assert projection.block(1, np.float64) is projection.block(1, np.float64)
+    assert projection.block(1, np.float64) is not projection.block(1, np.float32)
+    size = {"gaussian": 2 * BLOCK_ROWS * 4 * 8, "sparse_sign": 2 * BLOCK_ROWS * 4 * 16}[kind]
+    for limit, kept in [(size, True), (size - 1, False)]:
+        monkeypatch.setattr(_projection, "CACHE_BYTES", limit)
+        fresh = make(kind, 2 * BLOCK_ROWS, 4, seed=0)
+        assert (fresh.block(0, np.float64) is fresh.block(0, np.float64)) == kept
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "sparse_sign", "product"])
+def test_blocks_do_not_depend_on_the_order(kind):
+    forwards, backwards = (make(kind, 3 * BLOCK_ROWS - 2, 3, seed=0) for _ in range(2))
+    for k in (2, 0, 1):
+        backwards.block(k, np.float64)
+    np.testing.assert_array_equal(forwards.to_array(), backwards.to_array())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_seeds_and_blocks_give_different_matrices(kind):
+    gamma = make(kind, 2 * BLOCK_ROWS, 5, seed=0).to_array()
+    assert not np.array_equal(gamma[:50], make(kind, 2 * BLOCK_ROWS, 5, seed=1).to_array()[:50])
+    assert not np.array_equal(gamma[:50], gamma[BLOCK_ROWS : BLOCK_ROWS + 50])
+
+
+def test_gaussian_draws_are_those_behind_the_recorded_results():
+    gamma = GaussianProjection(BLOCK_ROWS + 3, 4, seed=7).to_array()
+    for k, rows in enumerate([BLOCK_ROWS, 3]):
+        stream = np.random.Generator(np.random.Philox(key=[7, k]))
+        expected = stream.standard_normal((rows, 4)) / 2
+        np.testing.assert_array_equal(gamma[k * BLOCK_ROWS :][:rows], expected)
 
 
 def test_entries_are_standard_normal_over_root_m():
@@ -41,23 +144,294 @@ def test_entries_are_standard_normal_over_root_m():
     assert gamma.var() * 16 == pytest.approx(1, abs=0.02)
     assert abs(gamma.mean()) < 0.002
     assert np.abs(np.corrcoef(gamma.T) - np.eye(16)).max() < 0.04
-    assert not np.array_equal(gamma[:10], GaussianProjection(20_000, 16, seed=1).to_array()[:10])
 
 
-def test_squared_norms_are_preserved_with_spread_root_two_over_m():
-    m = 128
-    g = np.random.RandomState(0).normal(size=(1, 200))
-    ratios = [
-        np.square(GaussianProjection(200, m, seed).apply(g)).sum() / np.square(g).sum()
-        for seed in range(400)
-    ]
-    assert np.mean(ratios) == pytest.approx(1, abs=0.03)
-    assert np.std(ratios) == pytest.approx(np.sqrt(2 / m), rel=0.15)
+@pytest.mark.parametrize("kind", KINDS)
+def test_entries_have_mean_zero_and_gamma_is_isotropic(kind):
+    gammas = np.array([make(kind, 8, 3, seed).to_array() for seed in range(1500)])
+    assert_mean(gammas, 0)
+    assert_mean(gammas**2, 1 / 3)  # no column is favoured
+    assert_mean(gammas @ gammas.transpose(0, 2, 1), np.eye(8))
 
 
-def test_pickle_is_small_and_faithful():
-    projection = GaussianProjection(5000, 32, seed=0)
+def product_variance(A):
+    """Return m Var ‖gΓ‖² of a product projection, by the formula of its docstring."""
+    norms4 = [np.sum(np.sum(A**2, axis=axis) ** 2) for axis in (0, 1)]
+    gram4 = np.sum((A @ A.T) ** 2)
+    return 2 * np.sum(A**2) ** 2 + 6 * gram4 - 6 * sum(norms4) + 4 * np.sum(A**4)
+
+
+RNG = np.random.RandomState(5)
+DELTA, ACTIVATION = (v / np.linalg.norm(v) for v in RNG.uniform(0.5, 1.5, size=(2, 4)))
+GRADIENTS = {
+    "rank one": np.outer(DELTA, ACTIVATION),
+    "flat rank one": np.full((4, 4), 0.25),
+    "rank two": np.outer(DELTA, ACTIVATION) + np.outer(ACTIVATION, [0.3, -1, 0.2, 0.5]),
+    "full rank": np.linalg.qr(RNG.normal(size=(4, 4)))[0] / 2,
+    "row": ACTIVATION[None],
+    "column": DELTA[:, None],
+}
+
+
+@pytest.mark.parametrize("A", GRADIENTS.values(), ids=GRADIENTS.keys())
+def test_product_variance_is_that_over_all_sign_patterns(A):
+    signs = (np.array(list(product([-1, 1], repeat=n))) for n in A.shape)
+    q, p = signs
+    z2 = np.square(q @ A @ p.T).ravel()
+    assert z2.mean() == pytest.approx(np.sum(A**2))
+    assert z2.var() == pytest.approx(product_variance(A), abs=1e-12)
+    assert product_variance(A) <= 2 * np.sum(A**2) ** 2 + 6 * np.sum((A @ A.T) ** 2) + 1e-12
+
+
+def test_product_variance_of_rank_one_is_between_zero_and_eight():
+    A = GRADIENTS["rank one"]
+    expected = (3 - 2 * np.sum(DELTA**4)) * (3 - 2 * np.sum(ACTIVATION**4)) - 1
+    assert product_variance(A) == pytest.approx(expected)
+    assert product_variance(np.full((100, 200), 1 / np.sqrt(20_000))) == pytest.approx(8, rel=0.02)
+    assert product_variance(GRADIENTS["full rank"]) < 2 < product_variance(A) < 8
+
+
+@pytest.mark.parametrize("A", GRADIENTS.values(), ids=GRADIENTS.keys())
+def test_product_sketch_has_the_variance_of_the_formula(A):
+    # Columns of Γ are independent: each is a draw of z = qᵀAp.
+    m = 100_000
+    z = ProductProjection(*A.shape, m, (1,), (2,)).apply(A.reshape(1, -1))[0] * np.sqrt(m)
+    assert_mean(z**2, np.sum(A**2))
+    assert_mean((z**2 - np.sum(A**2)) ** 2, product_variance(A))
+
+
+@pytest.mark.parametrize(
+    ("kind", "m", "nnz"),
+    [("gaussian", 12, 0), ("sparse_sign", 12, 4), ("sparse_sign", 12, 5), ("product", 12, 0)],
+)
+def test_squared_norms_are_preserved_with_the_known_spread(kind, m, nnz):
+    A = GRADIENTS["rank one"]
+    g = A.reshape(1, -1)
+    if kind == "gaussian":
+        draw, variance = lambda seed: GaussianProjection(16, m, seed), 2 / m
+    elif kind == "sparse_sign":
+        draw, variance = lambda seed: SparseSignProjection(16, m, seed, nnz), 2 / m
+        variance *= 1 - np.sum(g**4)
+    else:
+        draw = lambda seed: ProductProjection(4, 4, m, (seed, 0), (seed, 1))  # noqa: E731
+        variance = product_variance(A) / m
+        assert variance < 8 / m
+    norms = np.array([np.sum(draw(seed).apply(g) ** 2) for seed in range(3000)])
+    assert_mean(norms, 1)
+    assert_mean((norms - 1) ** 2, variance)
+    assert np.std(norms) == pytest.approx(np.sqrt(variance), rel=0.1)
+
+
+@pytest.mark.parametrize(("m", "nnz", "s"), [(13, 8, 8), (16, 8, 8), (5, 8, 5), (64, 1, 1)])
+def test_sparse_sign_rows_have_s_distinct_entries_of_equal_size(m, nnz, s):
+    r = BLOCK_ROWS + 1000
+    projection = SparseSignProjection(r, m, seed=0, nnz=nnz)
+    for (k, rows), dtype in product(enumerate([BLOCK_ROWS, 1000]), [np.float32, np.float64]):
+        block = projection.block(k, dtype)
+        assert isinstance(block, sparse.csr_array)
+        assert block.shape == (rows, m)
+        assert block.dtype == dtype
+        assert block.has_canonical_format
     gamma = projection.to_array()
+    np.testing.assert_array_equal(np.count_nonzero(gamma, axis=1), s)
+    np.testing.assert_allclose(np.abs(gamma[gamma != 0]), 1 / np.sqrt(s), rtol=1e-15)
+    # s divides m or not, every column has its share.
+    assert_mean(gamma != 0, s / m)
+
+
+def test_sparse_sign_default_has_eight_entries():
+    assert np.count_nonzero(projection_for("sparse_sign", 1, 100, seed=0).to_array()) == 8
+
+
+def test_sparse_sign_rows_are_uniform_and_independent():
+    # Two consecutive rows: 3 sets of positions and 4 pairs of signs each, all equally often.
+    gamma = SparseSignProjection(40_000, 3, seed=0, nnz=2).to_array()
+    sets = {pair: i for i, pair in enumerate(combinations(range(3), 2))}
+    codes = []
+    for row in gamma:
+        i, j = np.flatnonzero(row)
+        codes.append(4 * sets[i, j] + 2 * (row[i] > 0) + (row[j] > 0))
+    assert_uniform(np.array(codes).reshape(-1, 2) @ [12, 1], 144)
+
+
+def test_product_factors_are_independent_signs_and_make_the_matrix():
+    m = 90_000
+    projection = ProductProjection(5, 3, m, (1, 2), (1, 3))
+    Q, P = projection.row_factor(), projection.col_factor()
+    assert (Q.shape, P.shape) == ((5, m), (3, m))
+    bits = np.concatenate([Q, P]) > 0
+    np.testing.assert_array_equal(np.abs(np.concatenate([Q, P])), 1)
+    assert_uniform(2 ** np.arange(8) @ bits, 256)
+    # Consecutive columns, which share words of the stream.
+    assert_uniform(4 ** np.arange(5) @ (2 * bits[:5, ::2] + bits[:5, 1::2]), 1024)
+    gamma = (Q[:, None] * P / 300).reshape(15, -1)
+    np.testing.assert_allclose(projection.to_array(), gamma, rtol=1e-15)
+
+
+def test_product_factors_are_the_same_on_every_machine_and_version():
+    # NumPy freezes the bits of SeedSequence and Philox, of which these are the first.
+    Q = ProductProjection(3, 1, 8, (4, 5), (6,)).row_factor(np.int8)
+    np.testing.assert_array_equal(np.packbits(Q > 0, axis=1)[:, 0], [0x1D, 0x62, 0x5C])
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(3, BLOCK_ROWS + 500), (BLOCK_ROWS + 500, 3)])
+def test_product_factors_of_several_blocks(rows, cols):
+    projection = ProductProjection(rows, cols, 5, (0,), (1,))
+    Q, P = projection.row_factor(np.float32), projection.col_factor(np.float32)
+    assert Q.dtype == P.dtype == np.float32
+    gamma = (Q[:, None] * P).reshape(-1, 5) / np.sqrt(5)
+    np.testing.assert_allclose(projection.to_array(), gamma, rtol=1e-6)
+    longer = max(Q, P, key=len)
+    assert not np.array_equal(longer[:500], longer[BLOCK_ROWS:])
+    # A shorter factor is the start of a longer one, within blocks and across them.
+    for n in (2, 100, BLOCK_ROWS + 1):
+        shorter = ProductProjection(n, n, 5, (0,), (1,))
+        np.testing.assert_array_equal(shorter.row_factor()[:rows], Q[:n])
+        np.testing.assert_array_equal(shorter.col_factor()[:cols], P[:n])
+
+
+def test_factors_are_kept_and_gamma_is_not(monkeypatch):
+    projection = ProductProjection(20, 30, 4, (0,), (1,))
+    projection.apply(np.ones((2, 600)))
+    assert projection._cache == {}
+    assert projection.row_factor() is projection.row_factor()
+    assert projection.col_factor() is projection.col_factor()
+    monkeypatch.setattr(_projection, "CACHE_BYTES", 20 * 4 * 8)
+    projection = ProductProjection(20, 30, 4, (0,), (1,))
+    assert projection.row_factor() is projection.row_factor()
+    assert projection.col_factor() is not projection.col_factor()
+
+
+def test_same_streams_share_a_factor_on_either_side():
+    weight = ProductProjection(6, 4, 50, row_stream=(3, 0), col_stream=(3, 1))
+    bias = ProductProjection(6, 1, 50, row_stream=(3, 0), col_stream=(4, 1))
+    np.testing.assert_array_equal(bias.row_factor(), weight.row_factor())
+    assert not np.array_equal(bias.col_factor()[0], weight.col_factor()[0])
+    # The weight of a layer that stores it transposed.
+    transposed = ProductProjection(4, 6, 50, row_stream=(3, 1), col_stream=(3, 0))
+    np.testing.assert_array_equal(transposed.col_factor(), bias.row_factor())
+
+
+def test_different_streams_do_not_share_a_factor():
+    streams = [(0,), (1,), (0, 0), (0, 1), (1, 0), (1, 0, 0), (2**32,), (2**32, 0), (2**63, 5)]
+    factors = [ProductProjection(3, 1, 64, stream, (9,)).row_factor() for stream in streams]
+    for one, other in combinations(factors, 2):
+        assert not np.array_equal(one, other)
+
+
+def test_equal_streams_are_refused():
+    with pytest.raises(ValueError, match=r"row_stream=\(1, 2\) must differ from col_stream"):
+        ProductProjection(3, 3, 4, (1, 2), (1, 2))
+
+
+def test_layer_is_sketched_without_forming_its_gradient():
+    rng = np.random.RandomState(0)
+    delta, a = rng.normal(size=(3, 7, 6)), rng.normal(size=(3, 7, 4))  # samples, positions, units
+    weight = ProductProjection(6, 4, 10, (0,), (1,))
+    bias = ProductProjection(6, 1, 10, (0,), (2,))
+    gradients = np.einsum("nti,ntj->nij", delta, a).reshape(3, 24)
+    G = np.concatenate([gradients, delta.sum(axis=1)], axis=1)
+    terms = (delta @ weight.row_factor()) * (a @ weight.col_factor() + bias.col_factor()[0])
+    np.testing.assert_allclose(
+        BlockProjection([weight, bias]).apply(G), terms.sum(axis=1) / np.sqrt(10), rtol=1e-12
+    )
+
+
+def test_block_projection_stacks_its_parts():
+    parts = [make("gaussian", 6, 4, 0), make("block", 12, 4, 1), make("product", 4, 4, 2)]
+    projection = BlockProjection(parts)
+    assert list(projection.parts) == parts
+    assert (projection.r, projection.m) == (22, 4)
+    stacked = np.concatenate([part.to_array() for part in parts])
+    np.testing.assert_array_equal(projection.to_array(), stacked)
+    G = np.random.RandomState(0).normal(size=(3, 22))
+    np.testing.assert_allclose(projection.apply(G), G @ stacked, rtol=1e-12)
+
+
+@pytest.mark.parametrize("ms", [[], [3, 4]])
+def test_parts_need_the_same_m(ms):
+    with pytest.raises(ValueError, match="same m"):
+        BlockProjection([GaussianProjection(5, m, seed=0) for m in ms])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_wide_sparse_gradients_take_little_memory_and_few_draws(kind, monkeypatch):
+    r, m = 10**7, 8
+    projection = make(kind, r, m, seed=0)
+    rng = np.random.RandomState(0)
+    columns = np.sort(np.concatenate([[0, r - 1], rng.randint(r, size=18)]))
+    G = sparse.csr_array((rng.normal(size=20), columns, [0, 9, 9, 20]), shape=(3, r))
+    drawn = []
+    for cls in (GaussianProjection, SparseSignProjection, ProductProjection):
+
+        def counted(self, k, plain=cls._draw):
+            drawn.append((self, k))
+            return plain(self, k)
+
+        monkeypatch.setattr(cls, "_draw", counted)
+    # What it should be: the rows of Γ at these columns.
+    expected, needed = np.zeros((3, m)), set()
+    parts = leaves(projection)
+    starts = np.cumsum([0] + [part.r for part in parts])
+    for i, j, value in zip(*sparse.find(G), strict=True):
+        at = np.searchsorted(starts, j, side="right") - 1
+        k, row = (int(x) for x in divmod(j - starts[at], BLOCK_ROWS))
+        block = parts[at].block(k, np.float64)[[row]]
+        expected[i] += value * (block.toarray() if sparse.issparse(block) else block)[0]
+        needed.add((parts[at], k))
+    for part in parts:
+        part._cache.clear()
+    drawn.clear()
+    tracemalloc.start()
+    sketch = projection.apply(G)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(sketch, expected, rtol=1e-10)
+    assert len(drawn) == len(needed)
+    assert set(drawn) == needed
+    # Against 80 MB for a vector of r doubles: a few blocks, and what the cache keeps of these.
+    assert peak < 12 * 2**20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pickle_is_small_and_faithful(kind):
+    projection = make(kind, 5000, 32, seed=0)
+    gamma = projection.to_array()
+    for part in leaves(projection):
+        if isinstance(part, ProductProjection):
+            part.row_factor()
+        assert part._cache
     data = pickle.dumps(projection)
     assert len(data) < 1000
-    np.testing.assert_array_equal(pickle.loads(data).to_array(), gamma)
+    copy = pickle.loads(data)
+    assert all(part._cache == {} for part in leaves(copy))
+    np.testing.assert_array_equal(copy.to_array(), gamma)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_repr_says_kind_and_shape(kind):
+    projection = make(kind, 20, 3, seed=0)
+    assert repr(projection) == f"{type(projection).__name__}(kind={kind!r}, r=20, m=3)"
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize("kind", KINDS)
+def test_wrong_number_of_columns_is_refused(kind, container):
+    projection = make(kind, 20, 3, seed=0)
+    for n_columns in (18, 22):
+        with pytest.raises(ValueError, match=f"{n_columns} columns, but .*r=20"):
+            projection.apply(container(np.ones((2, n_columns))))
+
+
+def test_projection_for_knows_its_kinds():
+    assert type(projection_for("gaussian", 5, 3, seed=2)) is GaussianProjection
+    assert type(projection_for("sparse_sign", 5, 3, seed=2)) is SparseSignProjection
+    for kind in ("gaussian", "sparse_sign"):
+        projection = projection_for(kind, 5, 3, seed=2)
+        assert (projection.r, projection.m, projection.seed) == (5, 3, 2)
+    message = (
+        r"The 'kind' parameter of projection_for must be a str among "
+        r"\{'gaussian', 'sparse_sign'\}\. Got 'srht' instead\."
+    )
+    with pytest.raises(ValueError, match=message):
+        projection_for("srht", 5, 3, seed=2)

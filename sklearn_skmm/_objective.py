@@ -1,0 +1,195 @@
+"""What is differentiated: a scalar for each sample of a batch of outputs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+# Labels with this value are left out, as in torch's cross entropy.
+IGNORED = -100
+
+
+def output_of(result: Any) -> torch.Tensor:
+    """Return the tensor of outputs in what a model returns."""
+    for name in ("logits", "last_hidden_state"):  # transformers
+        found = getattr(result, name, None)
+        if found is None and isinstance(result, Mapping):
+            found = result.get(name)
+        if isinstance(found, torch.Tensor):
+            return found
+    if isinstance(result, tuple | list) and result:
+        result = result[0]
+    if not isinstance(result, torch.Tensor):
+        raise TypeError(
+            "The 'model' parameter must return a tensor, a tuple that starts with one, or an "
+            f"object with logits, got {type(result).__name__}."
+        )
+    return result
+
+
+def uniforms(seed: int, start: int, size: int, n_positions: int) -> np.ndarray:
+    """Return draws from U(0, 1) of shape (size, n_positions) for samples start onwards.
+
+    Each sample has its own counter-based stream, so they depend neither on the batch nor on the
+    order.
+
+    Examples
+    --------
+    >>> bool((uniforms(0, 3, 2, 1) == uniforms(0, 0, 5, 1)[3:]).all())
+    True
+    """
+    return np.stack(
+        [
+            np.random.Generator(np.random.Philox(key=[seed, i])).random(n_positions)
+            for i in range(start, start + size)
+        ]
+    )
+
+
+class Objective:
+    r"""A scalar for each sample, whose gradient is the sample's row of G.
+
+    Parameters
+    ----------
+    loss : {"cross_entropy", "squared_error"} or callable
+        A callable takes the output and target of one sample and returns a scalar.
+    target : {"label", "predicted", "sampled", "random", "output"}
+        What the loss compares with. With ``"output"`` there is no loss: with K outputs per sample
+        the scalar is :math:`z^\top f / \sqrt{K}` with one z of random signs for all samples, and
+        the output itself for K = 1.
+    seed : int
+        Of the signs and of drawn labels.
+    """
+
+    def __init__(self, loss: str | Callable, target: str, seed: int):
+        self.loss, self.target, self.seed = loss, target, seed
+
+    def targets(self, output, labels, start) -> torch.Tensor | None:
+        """Return what the loss is to compare a batch of outputs with, checked.
+
+        Parameters
+        ----------
+        output : Tensor of shape (B,), (B, K), (B, T, K) or (B, K, ...)
+            Outputs: with three dimensions of tokens, with four and more of pixels.
+        labels : Tensor or None
+            Labels, with target "label".
+        start : int
+            Position of the first sample, which keys its draws.
+        """
+        if self.target == "output":
+            return None
+        if self.target == "label" and labels is None:
+            raise ValueError(
+                "GradientSketcher with target='label' requires y to be passed, but the target y is "
+                "None and X brings no labels. target='output' needs none."
+            )
+        if callable(self.loss):
+            return labels
+        if self.loss == "squared_error":
+            if labels.numel() != output.numel():
+                raise ValueError(
+                    f"y has targets of shape {tuple(labels.shape)} for outputs of shape "
+                    f"{tuple(output.shape)}."
+                )
+            return labels
+        output = _classes_last(output, labels)
+        n_classes = output.shape[-1]
+        if n_classes == 1:
+            raise ValueError(
+                "loss='cross_entropy' needs a model with an output for each class, got one output "
+                "per sample. For that use loss='squared_error' or a callable."
+            )
+        if self.target == "predicted":
+            return output.argmax(-1)
+        if self.target in ("sampled", "random"):
+            draws = torch.as_tensor(uniforms(self.seed, start, *output.shape[:2]))
+            if self.target == "random":
+                return (draws * n_classes).long().to(output.device)
+            p = output.double().softmax(-1).cumsum(-1)
+            return (p < draws.to(output.device)[..., None]).sum(-1).clamp(max=n_classes - 1)
+        if labels.is_floating_point():
+            raise ValueError(
+                "y must hold integer class positions for loss='cross_entropy', got dtype "
+                f"{str(labels.dtype).removeprefix('torch.')}."
+            )
+        labels = labels.reshape(len(output), -1).long()
+        if labels.shape[1] != output.shape[1]:
+            raise ValueError(
+                f"y has {labels.shape[1]} labels for each sample, but the model has outputs at "
+                f"{output.shape[1]} positions."
+            )
+        known = labels[labels != IGNORED]
+        if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < n_classes:
+            raise ValueError(
+                f"y must hold class positions from 0 to {n_classes - 1}, the outputs of the model, "
+                f"got values from {int(known.min())} to {int(known.max())}."
+            )
+        return labels
+
+    def __call__(self, output, targets, mask=None) -> torch.Tensor:
+        """Return the scalars, of shape (B,).
+
+        Parameters
+        ----------
+        output : Tensor
+            Outputs of the model.
+        targets : Tensor or None
+            From `targets`.
+        mask : Tensor of shape (B, T) or None
+            Tokens that count.
+        """
+        if self.target == "output":
+            return _mean(self._combined(_classes_last(output, None)), mask)
+        if callable(self.loss):
+            return self._called(output, targets)
+        if self.loss == "squared_error":
+            squares = (output - targets.reshape(output.shape)).square()
+            return _mean(_classes_last(squares, None).sum(-1), mask)
+        output = _classes_last(output, targets)
+        values = F.cross_entropy(
+            output.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
+        ).reshape(targets.shape)
+        kept = targets != IGNORED
+        if mask is not None and mask.shape == kept.shape:
+            kept = kept & mask.bool()
+        return _mean(values, kept)
+
+    def _combined(self, output):
+        n_outputs = output.shape[-1]
+        if n_outputs == 1:
+            return output[..., 0]
+        stream = np.random.Generator(np.random.Philox(key=[self.seed, 0]))
+        z = 2 * stream.integers(2, size=n_outputs) - 1
+        return output @ torch.as_tensor(z / np.sqrt(n_outputs)).to(output)
+
+    def _called(self, output, labels):
+        values = []
+        for i in range(len(output)):
+            value = self.loss(output[i], labels[i])
+            if not isinstance(value, torch.Tensor) or value.numel() != 1:
+                got = tuple(value.shape) if isinstance(value, torch.Tensor) else repr(value)
+                raise ValueError(f"loss must return one value per sample, got shape {got}.")
+            values.append(value.reshape(()))
+        return torch.stack(values)
+
+
+def _classes_last(output, labels):
+    """Return outputs of shape (B, T, K): one position for plain outputs."""
+    if output.ndim <= 2:
+        return output.reshape(len(output), 1, -1)
+    if output.ndim == 3:
+        # (B, T, K) as language models give, unless the labels fit torch's (B, K, T) alone.
+        fits = labels is None or labels.ndim != 2 or labels.shape[1] != output.shape[2]
+        if fits or labels.shape[1] == output.shape[1]:
+            return output
+    return output.flatten(2).transpose(1, 2)
+
+
+def _mean(values, mask):
+    """Return the mean over positions, those in the mask only where there is one that fits."""
+    if mask is None or mask.shape != values.shape:
+        return values.mean(1)
+    mask = mask.to(values)
+    return (values * mask).sum(1) / mask.sum(1).clamp(min=1)
