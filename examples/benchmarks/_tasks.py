@@ -1,7 +1,9 @@
 """Tasks of both kinds for side-by-side runs, each with the loss of a coreset as a function."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import real
@@ -52,6 +54,13 @@ def split(X, y, seed, *, test_size=0.25, stratify=False, scale=True):
 def table(load, seed, **params):
     """Split one of scikit-learn's bundled tables."""
     return split(*load(return_X_y=True), seed, **params)
+
+
+def digits(seed):
+    X, y, X_test, y_test = table(
+        datasets.load_digits, seed, test_size=0.5, stratify=True, scale=False
+    )
+    return X / 16, y, X_test / 16, y_test
 
 
 def imbalanced(seed):
@@ -116,26 +125,6 @@ def gmm(task_seed):
     return task.X, lambda indices: task.risks(indices)[0]
 
 
-@cache
-def pretrained():
-    """A network that knows the digits 0 to 4, and the other five split into pool and test."""
-    torch.manual_seed(0)
-    X, y = datasets.load_digits(return_X_y=True)
-    X = torch.from_numpy((X / 16).astype(np.float32))
-    model = torch.nn.Sequential(
-        torch.nn.Linear(64, 64),
-        torch.nn.ReLU(),
-        torch.nn.Linear(64, 32),
-        torch.nn.ReLU(),
-        torch.nn.Linear(32, 10),
-    )
-    fit(model, model.parameters(), X[y < 5], torch.from_numpy(y[y < 5]), 200, 1e-2)
-    parts = train_test_split(
-        X[y >= 5].numpy(), y[y >= 5], test_size=0.4, stratify=y[y >= 5], random_state=0
-    )
-    return model, *parts
-
-
 def fit(model, parameters, X, y, steps, lr):
     """Minimise the cross entropy with AdamW, full batch."""
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-3)
@@ -145,52 +134,116 @@ def fit(model, parameters, X, y, steps, lr):
         optimizer.step()
 
 
-def finetuning(seed):
+@cache
+def pretrained_on_digits():
+    """A network that knows the digits 0 to 4, and the other five split into pool and test."""
+    torch.manual_seed(0)
+    X, y = datasets.load_digits(return_X_y=True)
+    X = (X / 16).astype(np.float32)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(64, 64),
+        torch.nn.ReLU(),
+        torch.nn.Linear(64, 32),
+        torch.nn.ReLU(),
+        torch.nn.Linear(32, 10),
+    )
+    old = torch.from_numpy(X[y < 5]), torch.from_numpy(y[y < 5])
+    fit(model, model.parameters(), *old, 200, 1e-2)
+    parts = train_test_split(
+        X[y >= 5], y[y >= 5], test_size=0.4, stratify=y[y >= 5], random_state=0
+    )
+    return model, *parts
+
+
+@cache
+def pretrained_on_fashion(data):
+    """A convolutional network that knows the classes 0 to 4, and the others, pool and test."""
+    torch.manual_seed(0)
+    images, labels = (
+        real.load_idx(f"{data}/fashion-mnist/train-{kind}-ubyte.gz")
+        for kind in ("images-idx3", "labels-idx1")
+    )
+    X, y = (images[:16_000, None] / 255).astype(np.float32), labels[:16_000].astype(np.int64)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 16, 3, stride=2, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(32 * 49, 64),
+        torch.nn.ReLU(),
+        torch.nn.Linear(64, 10),
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for batch in np.array_split(np.flatnonzero(y < 5)[: 6 * 1024], 48) * 2:
+        optimizer.zero_grad()
+        output = model(torch.from_numpy(X[batch]))
+        torch.nn.functional.cross_entropy(output, torch.from_numpy(y[batch])).backward()
+        optimizer.step()
+    parts = train_test_split(
+        X[y >= 5], y[y >= 5], test_size=0.5, stratify=y[y >= 5], random_state=0
+    )
+    return model, *parts
+
+
+def finetuning(pretrained, seed, target="auto"):
     """Sketched gradients of the last two layers, and the error after finetuning these."""
     torch.set_num_threads(1)
-    model, X, X_test, y, y_test = pretrained()
-    sketcher = GradientSketcher(m=96, model=model, layers=[-2, -1], random_state=seed)
+    model, X, X_test, y, y_test = pretrained
+    params = {"m": 96, "layers": [-2, -1], "target": target, "random_state": seed}
+    sketch = GradientSketcher(model=model, **params).fit_transform(X)
+    # What comes before the last two layers stays as it is, and is computed once.
+    with torch.no_grad():
+        inputs, inputs_test = (model[:-3](torch.from_numpy(part)) for part in (X, X_test))
 
     def loss(indices):
-        tuned = deepcopy(model)
-        last_two = [*tuned[2].parameters(), *tuned[4].parameters()]
-        fit(tuned, last_two, torch.from_numpy(X[indices]), torch.from_numpy(y[indices]), 300, 3e-2)
+        tuned = deepcopy(model[-3:])
+        fit(tuned, tuned.parameters(), inputs[indices], torch.from_numpy(y[indices]), 300, 3e-2)
         with torch.no_grad():
-            return float((tuned(torch.from_numpy(X_test)).argmax(1).numpy() != y_test).mean())
+            return float((tuned(inputs_test).argmax(1).numpy() != y_test).mean())
 
-    return sketcher.fit_transform(X), loss
+    return sketch, loss
 
 
-# name -> (kind, held out, sizes, function of (seed, data))
+class Task(NamedTuple):
+    """One row of the comparison."""
+
+    kind: str
+    held_out: bool
+    sizes: tuple[int, ...]
+    draw: Callable  # (seed, data) -> features or sketch, and the loss of a coreset
+    m: int | None = 96  # None where `draw` gives the sketch itself
+    needs: str | None = None  # what it needs of the data
+
+
 TASKS = {
-    "R52": (
+    "R52": Task(
         "classification",
         False,
         (50, 100, 200, 500),
         lambda r, d: classification(10, *files(d, "R52")),
+        needs="R52",
     ),
-    "digits": (
+    "digits": Task(
         "classification",
         False,
         (20, 50, 100, 200),
-        lambda r, d: classification(
-            160, *table(datasets.load_digits, r, test_size=0.5, stratify=True, scale=False)
-        ),
+        lambda r, d: classification(10, *digits(r)),
     ),
-    "imbalanced": (
+    "imbalanced": Task(
         "classification",
         False,
         (20, 50, 100, 300),
         lambda r, d: classification(1, *imbalanced(r)),
     ),
-    "GMM, seed 0": ("regression", False, (24, 48, 80, 120, 400), lambda r, d: gmm(0)),
-    "diabetes": (
+    "GMM, seed 0": Task("regression", False, (24, 48, 80, 120, 400), lambda r, d: gmm(0), 32),
+    "diabetes": Task(
         "regression",
         False,
         (10, 20, 50, 100),
         lambda r, d: regression(*table(datasets.load_diabetes, r, scale=True)),
     ),
-    "friedman1": (
+    "friedman1": Task(
         "regression",
         False,
         (10, 20, 50, 200, 1000),
@@ -198,44 +251,61 @@ TASKS = {
             *split(*datasets.make_friedman1(4000, 10, noise=1.0, random_state=r), r)
         ),
     ),
-    "heavy tails": (
+    "heavy tails": Task(
         "regression",
         False,
         (20, 50, 100, 400),
         lambda r, d: regression(*heavy_tails(r)),
     ),
-    "quadratic friedman1": (
+    "quadratic friedman1": Task(
         "regression",
         False,
         (20, 50, 100, 200, 400),
         lambda r, d: regression(*quadratic_friedman(r)),
     ),
-    "finetuned network": (
+    "finetuned on digits": Task(
         "classification",
         False,
         (10, 20, 40, 80, 160),
-        lambda r, d: finetuning(r),
+        lambda r, d: finetuning(pretrained_on_digits(), r),
+        None,
     ),
-    "Fashion-MNIST": (
+    "the same, gradients at predictions": Task(
+        "classification",
+        False,
+        (10, 20, 40, 80, 160),
+        lambda r, d: finetuning(pretrained_on_digits(), r, "predicted"),
+        None,
+    ),
+    "Fashion-MNIST": Task(
         "classification",
         True,
         (50, 100, 200, 500, 1000),
         lambda r, d: classification(10, *files(d, "Fashion-MNIST")),
+        needs="Fashion-MNIST",
     ),
-    "breast cancer": (
+    "finetuned on Fashion-MNIST": Task(
+        "classification",
+        True,
+        (10, 20, 40, 80, 160),
+        lambda r, d: finetuning(pretrained_on_fashion(d), r),
+        None,
+        needs="Fashion-MNIST",
+    ),
+    "breast cancer": Task(
         "classification",
         True,
         (10, 20, 50, 100),
         lambda r, d: classification(1, *table(datasets.load_breast_cancer, r, stratify=True)),
     ),
-    "wine": (
+    "wine": Task(
         "classification",
         True,
         (10, 20, 50),
         lambda r, d: classification(1, *table(datasets.load_wine, r, stratify=True)),
     ),
-    "GMM, seed 1": ("regression", True, (24, 48, 80, 120, 400), lambda r, d: gmm(1)),
-    "quadratic diabetes": (
+    "GMM, seed 1": Task("regression", True, (24, 48, 80, 120, 400), lambda r, d: gmm(1), 32),
+    "quadratic diabetes": Task(
         "regression",
         True,
         (20, 50, 100, 200),

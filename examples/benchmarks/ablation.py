@@ -88,7 +88,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=6)
     args = parser.parse_args()
-    names = [name for name, (_, held_out, _, _) in TASKS.items() if not held_out]
+    names = [name for name, task in TASKS.items() if not task.held_out]
     table = run_all(names, VARIANTS, args.seeds, None)
     counts = totals(table)
     counts = counts[counts["tasks"] == "search"].drop(columns="tasks")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from _methods import paper_skmm
 from _record import record
 from scipy import stats
 from sklearn.datasets import load_digits
@@ -80,9 +81,7 @@ def tasks(directory):
 OURS = {
     "UniformSelector": lambda n, r: s.UniformSelector(n, random_state=r),
     "SkMMSelector": lambda n, r: s.SkMMSelector(n, random_state=r),
-    "SkMMSelector, the paper's": lambda n, r: s.SkMMSelector(
-        n, init="vertex", rounding="choice", random_state=r
-    ),
+    "SkMMSelector, the paper's": paper_skmm,
     "VOptimalSelector": lambda n, r: s.VOptimalSelector(n),
     "KMeansSelector": lambda n, r: s.KMeansSelector(n, random_state=r),
     "FacilityLocationSelector": lambda n, r: s.FacilityLocationSelector(n, random_state=r),

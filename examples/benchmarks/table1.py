@@ -15,6 +15,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+from _methods import paper_skmm
 from _record import record
 from scipy import linalg
 from sklearn.exceptions import ConvergenceWarning
@@ -73,9 +74,7 @@ METHODS = {
     "Adaptive": lambda n, seed: s.AdaptiveSelector(n, random_state=seed),
     "T-leverage": lambda n, seed: s.TruncatedLeverageSelector(n, random_state=seed),
     "R-leverage": lambda n, seed: s.RidgeLeverageSelector(n, random_state=seed),
-    "SkMM": lambda n, seed: s.SkMMSelector(
-        n, c_S=0.999, init="vertex", rounding="choice", random_state=seed
-    ),
+    "SkMM": paper_skmm,
 }
 BEYOND = {
     "Herding, no update": lambda n, seed: HerdingWithoutUpdate(n),
