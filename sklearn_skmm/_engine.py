@@ -263,9 +263,11 @@ class Engine:
         def hook(module, args, kwargs, output):
             if not isinstance(output, torch.Tensor) or not output.requires_grad:
                 return None
+            if not output.numel():
+                return None  # an expert to which nothing is sent
             a = (args[0] if args else next(iter(kwargs.values()))).detach()
             rows, changed = None, None
-            if output.ndim > 1 and len(a) == len(output) > 0:
+            if output.ndim > 1 and len(a) == len(output):
                 if module in self.shared and len(a) == 1 < size:
                     # One for each sample, which tells their gradients apart.
                     a = a.expand(size, *a.shape[1:])
@@ -523,7 +525,8 @@ class Engine:
             if p.method == "product":
                 beta = self._factor(planned[biases[name]].projection, 1) if name in biases else None
                 Q, P = self._factor(p.projection, 0), self._factor(p.projection, 1)
-                out.add_(term.product(Q, P, beta), alpha=p.projection.m**-0.5)
+                products = term.product(Q, P, beta).reshape(len(out), -1, out.shape[1])
+                out.add_(products.sum(1), alpha=Q.shape[1] ** -0.5)
             else:
                 self._add_exact(out, term, p.projection)
 

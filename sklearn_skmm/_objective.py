@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+# Samples whose draws come from one stream.
+TOGETHER = 4096
 # Labels with this value are left out, as in torch's cross entropy.
 IGNORED = -100
 
@@ -32,20 +34,22 @@ def output_of(result: Any) -> torch.Tensor:
 def uniforms(seed: int, start: int, size: int, n_positions: int) -> np.ndarray:
     """Return draws from U(0, 1) of shape (size, n_positions) for samples start onwards.
 
-    Each sample has its own counter-based stream, so they depend neither on the batch nor on the
-    order.
+    From counter-based streams, so that they depend neither on the batch nor on the order.
 
     Examples
     --------
     >>> bool((uniforms(0, 3, 2, 1) == uniforms(0, 0, 5, 1)[3:]).all())
     True
     """
-    return np.stack(
-        [
-            np.random.Generator(np.random.Philox(key=[seed, i])).random(n_positions)
-            for i in range(start, start + size)
-        ]
-    )
+
+    def stream(k, n):
+        return np.random.Generator(np.random.Philox(key=[seed, k])).random(n)
+
+    if n_positions > 1:  # of each sample its own, for the number of tokens differs
+        return np.stack([stream(i, n_positions) for i in range(start, start + size)])
+    first, last = start // TOGETHER, (start + size - 1) // TOGETHER
+    draws = np.concatenate([stream(k, TOGETHER) for k in range(first, last + 1)])
+    return draws[start - first * TOGETHER :][:size, None]
 
 
 class Objective:

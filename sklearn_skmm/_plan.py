@@ -31,7 +31,8 @@ class PlannedParameter(NamedTuple):
         """Multiply-adds per sample for forming and sketching the gradient."""
         m = self.projection.m
         if self.method == "product" and self.source == "hooks":
-            return 0 if self.partner else self.positions * (sum(self.shape) + 1) * m
+            width = m * self.projection.terms
+            return 0 if self.partner else self.positions * (sum(self.shape) + 1) * width
         per_entry = min(8, m) if self.method == "sparse_sign" else m
         return self.r * (self.positions + per_entry)
 

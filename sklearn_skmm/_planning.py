@@ -15,6 +15,9 @@ from sklearn_skmm._engine import UNUSED, Engine, Signature, agree, evaluation_mo
 from sklearn_skmm._plan import FORMED, PlannedParameter
 from sklearn_skmm._projection import ProductProjection, projection_for
 
+# Multiply-adds per sample, a few microseconds.
+NOTHING = 2**18
+
 
 def _same_outputs(output, other) -> bool:
     """Whether two ways to the same outputs agree."""
@@ -99,11 +102,12 @@ def plan(engine: Engine, batch: Batch, sketch: str, m: int, seed: int) -> list[P
             if joined is not None and joined.method == "product" and joined.source == "hooks":
                 method, partner = "product", weight
         if method == "product":
-            side = (seed, i, 0)
+            side, terms = (seed, i, 0), _terms(shape, m, positions.get(name, 1))
             if partner is not None and delta is not None:
                 # The side of the weight that takes the output's gradient.
-                side = (seed, names.index(partner), delta)
-            projection: Any = ProductProjection(*shape, m, side, (seed, i, 1))
+                w = names.index(partner)
+                side, terms = (seed, w, delta), found[w].projection.terms
+            projection: Any = ProductProjection(*shape, m, side, (seed, i, 1), terms)
         else:
             own = int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] >> 1)
             projection = projection_for(method, r, m, own)
@@ -122,6 +126,19 @@ def plan(engine: Engine, batch: Batch, sketch: str, m: int, seed: int) -> list[P
             )
         )
     return found
+
+
+def _terms(shape, m, positions) -> int:
+    """Return how many products to average: four, or what is cheap.
+
+    Cheap is what costs no more than the layer's forward and backward, or next to nothing. It does
+    not depend on the number of tokens, so that Γ does not.
+    """
+    rows, cols = shape
+    budget = 3 * rows * cols
+    if positions == 1:
+        budget = max(budget, NOTHING)
+    return int(np.clip(budget // ((rows + cols) * m), 1, 4))
 
 
 def _owners(engine) -> dict[str, tuple]:

@@ -6,6 +6,7 @@ E[ΓΓᵀ] = I for each, so that sketches keep squared norms and inner products 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,8 @@ from scipy import sparse
 BLOCK_ROWS = 4096
 # What has been drawn is kept for the next batch while all of it takes no more than this.
 CACHE_BYTES = 256 * 2**20
+# Blocks of sparse Γ that are applied together.
+APPLIED_BLOCKS = 64
 # First words of the spawn keys: what is drawn for different uses of one seed is independent.
 _SPARSE_SIGN, _FACTOR = 1, 2
 
@@ -48,6 +51,11 @@ def _column_blocks(G) -> Iterator[tuple[int, Any, Any]]:
         start, stop = k * BLOCK_ROWS, min((k + 1) * BLOCK_ROWS, r)
         a, b = np.searchsorted(used, [start, stop])
         yield k, G[:, a:b], slice(None) if b - a == stop - start else used[a:b] - start
+
+
+def _batched(items: Iterator, n: int) -> Iterator[list]:
+    while group := list(islice(items, n)):
+        yield group
 
 
 def _check_columns(projection, G) -> None:
@@ -125,8 +133,7 @@ class _Projection(ABC):
         _check_columns(self, G)
         out = np.zeros((G.shape[0], self.m), dtype=G.dtype)
         for k, columns, rows in _column_blocks(G):
-            product = columns @ self.block(k, G.dtype)[rows]
-            out += product.toarray() if sparse.issparse(product) else product
+            out += columns @ self.block(k, G.dtype)[rows]
         return out
 
 
@@ -214,6 +221,22 @@ class SparseSignProjection(_Projection):
         super().__init__(r, m, n_kept=2 * r * min(nnz, m))  # a value and a position each
         self.seed, self.nnz = seed, nnz
 
+    def apply(self, G: Any) -> np.ndarray:
+        """Return GΓ of shape (N, m) for dense or sparse G of shape (N, r), in G's float dtype."""
+        _check_columns(self, G)
+        out = np.zeros((G.shape[0], self.m), dtype=G.dtype)
+        # Each product is a pass over the output, so blocks of Γ are put together.
+        for group in _batched(_column_blocks(G), APPLIED_BLOCKS):
+            gamma = sparse.vstack([self.block(k, G.dtype)[rows] for k, _, rows in group], "csr")
+            if sparse.issparse(G):
+                out += (
+                    sparse.hstack([columns for _, columns, _ in group], "csr") @ gamma
+                ).toarray()
+            else:
+                first, last = group[0][0] * BLOCK_ROWS, group[-1][0] * BLOCK_ROWS + BLOCK_ROWS
+                out += (gamma.T @ G[:, first:last].T).T
+        return out
+
     def _draw(self, k):
         # Uniform sets of positions, rather than one position in each of s ranges of columns. Where
         # s does not divide m, ranges differ in width: E[ΓΓᵀ] is still I, but columns carry unequal
@@ -236,17 +259,18 @@ class SparseSignProjection(_Projection):
 class ProductProjection(_Projection):
     r"""Γ of shape (rows · cols, m) for gradients of a (rows × cols) weight matrix, of two factors.
 
-    With independent signs :math:`Q \in \{\pm 1\}^{\mathrm{rows} \times m}` and
-    :math:`P \in \{\pm 1\}^{\mathrm{cols} \times m}`, and gradients flattened row by row,
+    With independent signs :math:`Q_l \in \{\pm 1\}^{\mathrm{rows} \times m}` and
+    :math:`P_l \in \{\pm 1\}^{\mathrm{cols} \times m}` for each of L terms, and gradients flattened
+    row by row,
 
-    .. math:: \Gamma_{(i \cdot \mathrm{cols} + j), k} = Q_{ik} P_{jk} / \sqrt{m},
+    .. math:: \Gamma_{(i \cdot \mathrm{cols} + j), k} = \sum_l Q_{l,ik} P_{l,jk} / \sqrt{L m},
 
-    a Khatri–Rao product [1]_. The gradient of a linear layer is
+    a sum of Khatri–Rao products [1]_. The gradient of a linear layer is
     :math:`A = \sum_t \delta_t \otimes a_t` over positions t, and its sketch
 
-    .. math:: g\Gamma = \sum_t (Q^T \delta_t) \circ (P^T a_t) / \sqrt{m}
+    .. math:: g\Gamma = \sum_l \sum_t (Q_l^T \delta_t) \circ (P_l^T a_t) / \sqrt{L m}
 
-    takes O((rows + cols) m) for each t, with A never formed. The entries of Γ have mean 0 and
+    takes O((rows + cols) L m) for each t, with A never formed. The entries of Γ have mean 0 and
     variance 1/m and are uncorrelated, :math:`E[\Gamma\Gamma^T] = I`, but not independent.
 
     Parameters
@@ -254,9 +278,11 @@ class ProductProjection(_Projection):
     rows, cols, m : int
         Shape of the weight matrix, and the sketch dimension.
     row_stream, col_stream : tuple of int
-        Different keys of Q and P, each int in [0, 2**64). A factor depends on its stream and m
+        Different keys of Q and P, each int in [0, 2**64). A factor depends on its stream and L m
         alone: projections share the factors that have the same stream, whichever side they are
         on, and a shorter one is the first rows of a longer one.
+    terms : int, default=1
+        L; more terms bring the spread nearer to the Gaussian's.
 
     Notes
     -----
@@ -269,10 +295,11 @@ class ProductProjection(_Projection):
         m \mathrm{Var}\|g\Gamma\|^2 = 2\|A\|_F^4 + 6\|AA^T\|_F^2
         - 6\sum_i \|A_{i\cdot}\|^4 - 6\sum_j \|A_{\cdot j}\|^4 + 4\sum_{ij} A_{ij}^4.
 
-    For :math:`A = \delta a^T` with :math:`\|\delta\| = \|a\| = 1` this is
+    This is for L = 1; all but the first summand, the excess over the Gaussian's, is divided by L.
+    For :math:`A = \delta a^T` with :math:`\|\delta\| = \|a\| = 1` and L = 1 this is
     :math:`(3 - 2\sum_i \delta_i^4)(3 - 2\sum_j a_j^4) - 1 \leq 8`, against the Gaussian's 2. In
-    general it is at most :math:`2 + 6\|AA^T\|_F^2` for :math:`\|A\|_F = 1`: the bound falls from 8
-    for rank one towards 2 as the energy of A spreads over more singular directions.
+    general it is at most :math:`2 + 6\|AA^T\|_F^2 / L` for :math:`\|A\|_F = 1`: the bound falls
+    from :math:`2 + 6 / L` for rank one towards 2 as the energy of A spreads over more directions.
 
     A bias, a (rows × 1) matrix b, that has the `row_stream` of its weight and another `col_stream`
     is a further column of A: the sketches add up to that of [A b], to which all of this applies.
@@ -297,29 +324,31 @@ class ProductProjection(_Projection):
 
     kind = "product"
 
-    def __init__(self, rows: int, cols: int, m: int, row_stream: tuple, col_stream: tuple):
+    def __init__(self, rows, cols, m, row_stream: tuple, col_stream: tuple, terms: int = 1):
         # Γ itself is not kept: a model has many, and signs are drawn faster than they are applied.
         super().__init__(rows * cols, m, n_kept=math.inf)
-        self.rows, self.cols = rows, cols
+        self.rows, self.cols, self.terms = rows, cols, terms
         self.row_stream, self.col_stream = tuple(row_stream), tuple(col_stream)
         if self.row_stream == self.col_stream:  # Q and P would be one matrix, and Γ biased
             raise ValueError(f"row_stream={row_stream} must differ from col_stream.")
 
     def row_factor(self, dtype=np.float64) -> np.ndarray:
-        """Return Q of shape (rows, m) with entries ±1; may be the cache, so not to be changed."""
+        """Return the Q_l side by side, (rows, L m); may be the cache, so not to be changed."""
         return self._factor(self.row_stream, self.rows, dtype)
 
     def col_factor(self, dtype=np.float64) -> np.ndarray:
-        """Return P of shape (cols, m) with entries ±1; may be the cache, so not to be changed."""
+        """Return the P_l side by side, (cols, L m); may be the cache, so not to be changed."""
         return self._factor(self.col_stream, self.cols, dtype)
 
     def _factor(self, stream, n, dtype):
-        return self._cached(stream, dtype, n * self.m, lambda: _signs(stream, self.m, np.arange(n)))
+        width = self.terms * self.m
+        return self._cached(stream, dtype, n * width, lambda: _signs(stream, width, np.arange(n)))
 
     def _draw(self, k):
         i, j = np.divmod(k * BLOCK_ROWS + np.arange(self._n_rows(k)), self.cols)
-        signs = _signs(self.row_stream, self.m, i) * _signs(self.col_stream, self.m, j)
-        return signs / np.sqrt(self.m)
+        width = self.terms * self.m
+        signs = _signs(self.row_stream, width, i) * _signs(self.col_stream, width, j)
+        return signs.reshape(len(i), self.terms, self.m).sum(1) / np.sqrt(width)
 
 
 class BlockProjection:

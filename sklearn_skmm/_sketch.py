@@ -74,8 +74,9 @@ class GradientSketcher(
           Gaussian's, and sparse X stays sparse.
         - ``"product"``: :math:`\pm 1` products of a side for the input and a side for the output
           of each layer. Gradients are never formed, which is hundreds of times faster for wide
-          layers; squared norms of gradients of rank one have up to twice the Gaussian's spread.
-          Needs a model.
+          layers. Squared norms of gradients of rank one have up to twice the Gaussian's spread;
+          up to four products are averaged, which brings it down to 1.3 times, while they cost
+          less than the layer's own forward and backward. Needs a model.
         - ``"auto"``: Gaussian for each parameter with up to 4,096 entries, above that the product
           where the layer has one, else sparse signs. `sketch_plan_` says which.
     batch_size : int, default=64
@@ -328,7 +329,9 @@ class GradientSketcher(
         # Late, so that `import sklearn_skmm` and sketching without a model need no torch.
         try:
             from sklearn_skmm import _gradients
-        except ImportError as error:
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
             raise ImportError(
                 "GradientSketcher with a model needs torch: pip install 'sklearn-skmm[torch]'."
             ) from error

@@ -261,16 +261,19 @@ def test_callables(dtype):
     np.testing.assert_allclose(sketch, expected, rtol=1e-9 if dtype == torch.float64 else 1e-3)
 
 
-def test_callables_see_one_sample():
-    y = np.arange(N * 2).reshape(N, 2)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_callables_see_one_sample(dtype):
+    y = 257 + np.arange(N * 2.0).reshape(N, 2)
 
     def loss(output, target):
         assert output.shape == (4, K)
+        assert output.dtype == target.dtype == torch.promote_types(dtype, torch.float32)
         seen.append(target.tolist())
         return output.sum()[None]
 
     seen = []
-    GradientSketcher(M, model=text(), loss=loss, random_state=0).fit_transform(tokens(8, 4), y)
+    model = built(text, dtype)
+    GradientSketcher(M, model=model, loss=loss, random_state=0).fit_transform(tokens(8, 4), y)
     assert seen == y.tolist()
 
 
