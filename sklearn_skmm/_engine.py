@@ -10,11 +10,8 @@ the graph of a batch, that says how it was used, and what was confirmed for one 
 """
 
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from numbers import Integral
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,60 +21,13 @@ from torch.func import functional_call, grad, vmap
 from sklearn_skmm._batches import Batch, to_device
 from sklearn_skmm._layers import Exact, rule_for
 from sklearn_skmm._objective import output_of
+from sklearn_skmm._parameters import matrix_shape, select_parameters
 from sklearn_skmm._plan import PlannedParameter
 from sklearn_skmm._projection import BLOCK_ROWS
+from sklearn_skmm._uses import UNUSED, Signature, Use, agree, graph
 
 # Gradients that are formed for a part of a batch together.
 CHUNK_BYTES = 256 * 2**20
-
-
-def select_parameters(model: torch.nn.Module, layers) -> dict[str, torch.nn.Parameter]:
-    """Return the named parameters of the chosen layers, in the model's order.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The model.
-    layers : None, str, int, or list of str and int
-        None takes every parameter that requires a gradient, or every one where none does. A name
-        takes that submodule with all below it. A position counts over the modules that hold
-        parameters of their own, negative from the end.
-    """
-    named = dict(model.named_parameters())
-    if layers is None:
-        if not named:
-            raise ValueError(f"model={type(model).__name__} has no parameters.")
-        trained = {name: p for name, p in named.items() if p.requires_grad}
-        # Quantized weights are integers.
-        return trained or {name: p for name, p in named.items() if p.is_floating_point()}
-    own = [
-        name
-        for name, module in model.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
-    ]
-    modules = dict(model.named_modules(remove_duplicate=False))
-    wanted: set[int] = set()
-    for layer in [layers] if isinstance(layers, str | Integral) else layers:
-        if isinstance(layer, str):
-            if layer not in modules:
-                raise ValueError(
-                    f"The 'layers' parameter names {layer!r}, which is no module of the model. "
-                    f"Those with parameters are {own}."
-                )
-            found = modules[layer].parameters()
-        else:
-            layer = int(layer)
-            if not -len(own) <= layer < len(own):
-                raise ValueError(
-                    f"The 'layers' parameter holds position {layer}, but the model has "
-                    f"{len(own)} layers with parameters: {own}."
-                )
-            found = modules[own[layer]].parameters(recurse=False)
-        wanted.update(id(parameter) for parameter in found)
-    chosen = {name: p for name, p in named.items() if id(p) in wanted}
-    if not chosen:
-        raise ValueError(f"layers={layers!r} selects no parameters.")
-    return chosen
 
 
 @contextmanager
@@ -96,71 +46,6 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
         finally:
             for module, mode in modes:
                 module.training = mode
-
-
-def matrix_shape(parameter: torch.Tensor) -> tuple[int, int]:
-    """Return the rows and columns of a parameter as a matrix."""
-    rows = parameter.shape[0] if parameter.ndim else 1
-    return rows, parameter.numel() // max(rows, 1)
-
-
-class Use(NamedTuple):
-    """One call of a layer."""
-
-    module: torch.nn.Module
-    a: torch.Tensor  # its input
-    shape: torch.Size  # of its output
-    version: int  # of the input's memory, which tells of changes in place
-    rows: int | None  # of the input per sample; 0 if all samples share one, None if none are theirs
-    edge: Any  # of its output in the graph, as it was before changes in place
-
-    @property
-    def ratio(self) -> int | None:
-        """Rows of the input per sample, None if it is no longer what the layer saw."""
-        return self.rows if self.a._version == self.version else None
-
-
-class Signature(NamedTuple):
-    """How a parameter is used in the graph of a batch."""
-
-    edges: int  # that lead to it
-    ratios: tuple[int | None, ...]  # of the calls of layers that hold it
-
-
-UNUSED = Signature(0, ())
-
-
-def _graph(output) -> tuple[set, Counter]:
-    """Return the nodes below an output, and how many edges lead to each leaf, by its id."""
-    nodes, stack = {output.grad_fn}, [output.grad_fn]
-    leaves: Counter = Counter()
-    while stack:
-        for node, _ in stack.pop().next_functions:
-            if type(node).__name__ == "AccumulateGrad":
-                leaves[id(node.variable)] += 1
-            elif node is not None and node not in nodes:
-                nodes.add(node)
-                stack.append(node)
-    return nodes, leaves
-
-
-def agree(difference, truth, largest, dtype) -> bool:
-    """Whether two ways to one gradient agree, by the norms of their difference and of itself.
-
-    Parameters
-    ----------
-    difference, truth : float
-        Norms.
-    largest : float
-        Norm of the largest gradient of a parameter. What is next to nothing beside it, such as
-        that of a bias below a softmax, is rounding.
-    dtype : torch.dtype
-        Precision in which it was computed.
-    """
-    eps = torch.finfo(dtype).eps
-    relative = max(20 * eps, min(10 * eps**0.5, 1e-2)) if eps < 1e-4 else 20 * eps
-    rounding = 20 * min(eps, torch.finfo(torch.float32).eps)
-    return bool(difference <= relative * truth + rounding * largest)
 
 
 class Engine:
@@ -301,7 +186,7 @@ class Engine:
 
     def signatures(self, output, uses) -> dict[str, Signature]:
         """Return how each parameter is used in the graph of the outputs."""
-        nodes, leaves = _graph(output)
+        nodes, leaves = graph(output)
         ratios: dict[str, list] = {name: [] for name in self.chosen}
         for use in uses:
             if use.edge.node in nodes:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from sklearn_skmm._batches import Batch
-from sklearn_skmm._engine import UNUSED, Engine, Signature, agree, evaluation_mode, matrix_shape
+from sklearn_skmm._engine import Engine, evaluation_mode
+from sklearn_skmm._parameters import matrix_shape
 from sklearn_skmm._plan import FORMED, PlannedParameter
 from sklearn_skmm._projection import ProductProjection, projection_for
+from sklearn_skmm._uses import UNUSED, Signature, agree
 
 # Multiply-adds per sample, a few microseconds.
 NOTHING = 2**18

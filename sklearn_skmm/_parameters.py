@@ -1,0 +1,60 @@
+"""Which parameters of a model are differentiated by."""
+
+from numbers import Integral
+
+import torch
+
+
+def select_parameters(model: torch.nn.Module, layers) -> dict[str, torch.nn.Parameter]:
+    """Return the named parameters of the chosen layers, in the model's order.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model.
+    layers : None, str, int, or list of str and int
+        None takes every parameter that requires a gradient, or every one where none does. A name
+        takes that submodule with all below it. A position counts over the modules that hold
+        parameters of their own, negative from the end.
+    """
+    named = dict(model.named_parameters())
+    if layers is None:
+        if not named:
+            raise ValueError(f"model={type(model).__name__} has no parameters.")
+        trained = {name: p for name, p in named.items() if p.requires_grad}
+        # Quantized weights are integers.
+        return trained or {name: p for name, p in named.items() if p.is_floating_point()}
+    own = [
+        name
+        for name, module in model.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    ]
+    modules = dict(model.named_modules(remove_duplicate=False))
+    wanted: set[int] = set()
+    for layer in [layers] if isinstance(layers, str | Integral) else layers:
+        if isinstance(layer, str):
+            if layer not in modules:
+                raise ValueError(
+                    f"The 'layers' parameter names {layer!r}, which is no module of the model. "
+                    f"Those with parameters are {own}."
+                )
+            found = modules[layer].parameters()
+        else:
+            layer = int(layer)
+            if not -len(own) <= layer < len(own):
+                raise ValueError(
+                    f"The 'layers' parameter holds position {layer}, but the model has "
+                    f"{len(own)} layers with parameters: {own}."
+                )
+            found = modules[own[layer]].parameters(recurse=False)
+        wanted.update(id(parameter) for parameter in found)
+    chosen = {name: p for name, p in named.items() if id(p) in wanted}
+    if not chosen:
+        raise ValueError(f"layers={layers!r} selects no parameters.")
+    return chosen
+
+
+def matrix_shape(parameter: torch.Tensor) -> tuple[int, int]:
+    """Return the rows and columns of a parameter as a matrix."""
+    rows = parameter.shape[0] if parameter.ndim else 1
+    return rows, parameter.numel() // max(rows, 1)

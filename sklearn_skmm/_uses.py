@@ -1,0 +1,65 @@
+"""How parameters are used in the graph of a batch, and when hooks are to be trusted there."""
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Use(NamedTuple):
+    """One call of a layer."""
+
+    module: torch.nn.Module
+    a: torch.Tensor  # its input
+    shape: torch.Size  # of its output
+    version: int  # of the input's memory, which tells of changes in place
+    rows: int | None  # of the input per sample; 0 if all samples share one, None if none are theirs
+    edge: Any  # of its output in the graph, as it was before changes in place
+
+    @property
+    def ratio(self) -> int | None:
+        """Rows of the input per sample, None if it is no longer what the layer saw."""
+        return self.rows if self.a._version == self.version else None
+
+
+class Signature(NamedTuple):
+    """How a parameter is used in the graph of a batch."""
+
+    edges: int  # that lead to it
+    ratios: tuple[int | None, ...]  # of the calls of layers that hold it
+
+
+UNUSED = Signature(0, ())
+
+
+def graph(output) -> tuple[set, Counter]:
+    """Return the nodes below an output, and how many edges lead to each leaf, by its id."""
+    nodes, stack = {output.grad_fn}, [output.grad_fn]
+    leaves: Counter = Counter()
+    while stack:
+        for node, _ in stack.pop().next_functions:
+            if type(node).__name__ == "AccumulateGrad":
+                leaves[id(node.variable)] += 1
+            elif node is not None and node not in nodes:
+                nodes.add(node)
+                stack.append(node)
+    return nodes, leaves
+
+
+def agree(difference, truth, largest, dtype) -> bool:
+    """Whether two ways to one gradient agree, by the norms of their difference and of itself.
+
+    Parameters
+    ----------
+    difference, truth : float
+        Norms.
+    largest : float
+        Norm of the largest gradient of a parameter. What is next to nothing beside it, such as
+        that of a bias below a softmax, is rounding.
+    dtype : torch.dtype
+        Precision in which it was computed.
+    """
+    eps = torch.finfo(dtype).eps
+    relative = max(20 * eps, min(10 * eps**0.5, 1e-2)) if eps < 1e-4 else 20 * eps
+    rounding = 20 * min(eps, torch.finfo(torch.float32).eps)
+    return bool(difference <= relative * truth + rounding * largest)
