@@ -15,9 +15,9 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import _safe_indexing, check_array, check_random_state, column_or_1d
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.extmath import row_norms
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
+from sklearn_skmm._components import mean_squared_norm
 from sklearn_skmm._moments import explained_fraction
 from sklearn_skmm._selection import Reference, Selection, allocate, resolve_n_to_select
 
@@ -52,7 +52,10 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     Subclasses store `n_to_select`, `stratify` and, where they draw, `random_state`, extend
     `_parameter_constraints` and write `_select`. `_needs_y` says that the method itself uses y.
+    `_dtypes` are those of X that the method works in; X of another is taken to the first.
     """
+
+    _dtypes: ClassVar[list[type]] = [np.float64]
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "n_to_select": [
@@ -79,8 +82,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
         Parameters
         ----------
-        X : {ndarray, CSR} of shape (n_samples, n_features), dtype float64
-            The pool.
+        X : {ndarray, CSR} of shape (n_samples, n_features)
+            The pool, in one of `_dtypes`.
         n : int
             How many rows to select, 1 <= n <= n_samples.
         reference : Reference
@@ -128,7 +131,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
                 strata, members = self._strata(y, n_samples)
                 self.strata_ = strata
             else:
-                members = [np.arange(n_samples)]
+                members = []
             y = self._labels(y, n_samples) if self._needs_y() else None
             whole = Reference(X, y)
             self._references = [whole]
@@ -138,7 +141,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
                 ]
             selection = self._select_strata(X, members, step)
             # The ridge of `score`: tr(Σ) / N, with tr(Σ) the mean squared norm.
-            self._alpha = float(row_norms(X, squared=True).mean()) / n_samples
+            self._alpha = mean_squared_norm(X) / n_samples
             for reference in (whole, *self._references):
                 reference.release()
             self.n_samples_seen_ = n_samples
@@ -179,7 +182,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             none = np.empty(0, dtype=int)
             members = [members.get(stratum, none) for stratum in self.strata_.tolist()]
         else:
-            members = [np.arange(X.shape[0])]
+            members = []
         return self._select_strata(X, members, lambda: False).indices
 
     def fit_transform(self, X, y=None):
@@ -266,7 +269,10 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         return explained_fraction(X, self._coreset, self._alpha)
 
     def _validate(self, X, *, reset):
-        return validate_data(self, X, reset=reset, accept_sparse="csr", dtype=np.float64, order="C")
+        # No copy of X if its dtype is one of these and its rows lie one after the other.
+        return validate_data(
+            self, X, reset=reset, accept_sparse="csr", dtype=self._dtypes, order="C"
+        )
 
     def _needs_y(self) -> bool:
         return False

@@ -1,8 +1,6 @@
-"""Cell moment matching: exemplars make cells, then one sample of each cell matches the moments.
+"""Cells around exemplars: a partition of the samples, of which `_matching` picks one each.
 
-Pure functions of arrays. Exemplars cover the data and sit in the middle of what they stand for, but
-they shrink the second moment, which hurts regression. A draw that matches the moments picks the
-rims of the data, which hurts classification. Here each answers the other.
+Pure functions of arrays. P is an array, or anything with rows to index by, a shape and a dtype.
 """
 
 from collections.abc import Callable
@@ -12,8 +10,8 @@ import numpy as np
 from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.utils.extmath import row_norms
 
-from sklearn_skmm._exemplars import greedy_exemplars, median_distance
-from sklearn_skmm._moments import ridge_of_dimension
+from sklearn_skmm._components import row_blocks, weighted_rows
+from sklearn_skmm._exemplars import greedy_exemplars, greedy_of_few, median_distance
 from sklearn_skmm._rounding import inclusion_probabilities, systematic
 
 # Samples farther from the mean than this multiple of the median are drawn in to it before cells
@@ -29,7 +27,16 @@ SHARES = 2.0
 # Greedy exemplars look at all pairs. Of more samples, so many, or so many for each pick, stand for
 # all of them when the cells are laid out.
 SUBSAMPLE, SUBSAMPLE_PER_PICK = 8192, 4
-SWEEPS = 3
+# More picks than FEW are laid out at once only if the distances to them are no more than these.
+# Others are in two steps, so that it takes N·√n distances and not N·n: COARSE · √n coarse cells
+# first, then the picks of each among its own members.
+FEW, DISTANCES, COARSE = 256, 2**25, 1.5
+# Of the members of a coarse cell more than PART_FEW are again in two steps. Both steps look at
+# fewer samples than one does: at least so many for the coarse cells and for a part, or so many
+# for each pick.
+PART_FEW, COARSE_SUBSAMPLE, PART_SUBSAMPLE, STEP_PER_PICK = 128, 2048, 128, 8
+# Bytes of a part of the rows that are gathered once; of larger ones it is each time anew.
+HOLD = 2**26
 
 
 class Cells(NamedTuple):
@@ -38,6 +45,34 @@ class Cells(NamedTuple):
     exemplars: np.ndarray  # (n,) positions, each in its own cell
     labels: np.ndarray  # (N,) the cell of each sample
     costs: np.ndarray  # (N,) 0 at the exemplar, up to 1 far from it
+
+
+class _DrawnIn:
+    """Some rows of P about their weighted mean, drawn in, computed when asked for.
+
+    Those beyond `REACH` median distances from the mean are scaled to there.
+    """
+
+    def __init__(self, P, s: np.ndarray, members: np.ndarray | None = None):
+        self.shape = (len(s), P.shape[1])
+        if members is not None and len(s) * P.shape[1] * P.dtype.itemsize <= HOLD:
+            P, members = P[members], None
+        self.P, self.members = P, members
+        self.mean, self.factor = np.zeros((), P.dtype), np.ones((len(s), 1), P.dtype)
+        mean = np.zeros(P.shape[1])
+        for rows in row_blocks(*self.shape):
+            mean += weighted_rows(s[rows], self[rows])
+        self.mean = mean.astype(P.dtype)
+        radius = np.empty(len(s), P.dtype)
+        for rows in row_blocks(*self.shape):
+            radius[rows] = row_norms(self[rows])
+        reach = REACH * float(np.median(radius) or radius.mean(dtype=np.float64))
+        np.maximum(radius, np.finfo(P.dtype).tiny, out=radius)
+        self.factor = np.minimum(1.0, np.divide(reach, radius, out=radius), out=radius)[:, None]
+
+    def __getitem__(self, rows) -> np.ndarray:
+        P = self.P[rows if self.members is None else self.members[rows]]
+        return (P - self.mean) * self.factor[rows]
 
 
 def draw_in(P: np.ndarray, s: np.ndarray) -> np.ndarray:
@@ -50,10 +85,7 @@ def draw_in(P: np.ndarray, s: np.ndarray) -> np.ndarray:
     >>> draw_in(P, np.full(8, 1 / 8)).ravel()
     array([-2., -1.,  1., -1.,  1.,  2.,  3., -3.])
     """
-    P = P - s @ P
-    radius = np.sqrt(row_norms(P, squared=True))
-    reach = REACH * (float(np.median(radius)) or float(radius.mean()))
-    return P * np.minimum(1.0, reach / np.maximum(radius, np.finfo(float).tiny))[:, None]
+    return _DrawnIn(P, s)[:]
 
 
 def exemplar_cells(
@@ -70,7 +102,7 @@ def exemplar_cells(
 
     Parameters
     ----------
-    P : ndarray of shape (N, k)
+    P : ndarray or Components of shape (N, k)
         Samples.
     s : ndarray of shape (N,)
         Positive weights, which sum to one.
@@ -84,45 +116,77 @@ def exemplar_cells(
     Returns
     -------
     cells : Cells
-        The exemplars in order of selection, and the cell and cost of each sample.
+        The exemplars in order of selection, and the cell and cost of each sample. Those of
+        more than `at_once` allows come in the order of the coarse cells.
 
     Examples
     --------
     >>> import numpy as np
     >>> P = np.array([[0.0], [0.1], [5.0], [5.1], [5.2]])
     >>> cells = exemplar_cells(P, np.full(5, 1 / 5), 2, np.random.RandomState(0))
-    >>> cells.labels
-    array([1, 1, 0, 0, 0])
+    >>> cells.labels.tolist()
+    [1, 1, 0, 0, 0]
     """
-    return _greedy_cells(P, s, n, rng, step)[0]
+    if at_once(n, len(s)):
+        return _greedy_cells(P, s, None, n, rng, step)[0]
+    return _in_steps(P, s, n, rng, step, bounded=False)
 
 
-def _greedy_cells(P, s, n, rng, step) -> tuple[Cells, np.ndarray, float]:
+def at_once(n: int, n_samples: int) -> bool:
+    """Say whether n cells of as many samples are laid out in one step."""
+    return n <= FEW or n * n_samples <= DISTANCES
+
+
+def _greedy_cells(P, s, members, n, rng, step, least=None) -> tuple[Cells, _DrawnIn, float]:
     """Return n cells, with the rows after `draw_in` and the bandwidth they were laid out by."""
-    P = draw_in(P, s)
-    h = BANDWIDTH * median_distance(P, rng)
-    return _around(P, h, _exemplars(P, h, s, n, rng, step)), P, h
+    drawn = _DrawnIn(P, s, members)
+    h = BANDWIDTH * median_distance(drawn, rng, min(least or 1000, 1000))
+    return _around(drawn, h, _exemplars(drawn, h, s, n, rng, step, least)), drawn, h
 
 
-def _exemplars(P, h, s, n, rng, step) -> np.ndarray:
+def _exemplars(P, h, s, n, rng, step, least) -> np.ndarray:
     """Return n greedy exemplars, of many samples from a subsample."""
-    n_samples = len(P)
-    size = max(SUBSAMPLE, SUBSAMPLE_PER_PICK * n)
-    if n_samples <= size:
-        return greedy_exemplars(P, n, bandwidth=h, weight=s * n_samples, step=step).indices
-    # A draw with probabilities π and weights s / π has the expectations of all samples.
-    pi = inclusion_probabilities(s, size)
-    rows = systematic(pi / pi.sum(), size, rng)
-    weight = s[rows] / pi[rows]
-    weight *= size / weight.sum()
-    return rows[greedy_exemplars(P[rows], n, bandwidth=h, weight=weight, step=step).indices]
+    n_samples = len(s)
+    size = max(least, STEP_PER_PICK * n) if least else max(SUBSAMPLE, SUBSAMPLE_PER_PICK * n)
+    rows, weight = np.arange(min(n_samples, size)), s * n_samples
+    if n_samples > size:
+        # A draw with probabilities π and weights s / π has the expectations of all samples.
+        pi = inclusion_probabilities(s, size)
+        rows = systematic(pi / pi.sum(), size, rng)
+        weight = s[rows] / pi[rows]
+        weight *= size / weight.sum()
+    candidates = P[rows].astype(np.float64, copy=False)
+    weight = weight.astype(np.float64, copy=False)
+    if least:
+        return rows[greedy_of_few(candidates, n, h, weight, step)]
+    return rows[greedy_exemplars(candidates, n, bandwidth=h, weight=weight, step=step).indices]
 
 
 def _around(P, h, exemplars) -> Cells:
     """Give each sample to its nearest exemplar."""
-    labels, distances = pairwise_distances_argmin_min(P, P[exemplars], metric="sqeuclidean")
-    labels[exemplars], distances[exemplars] = np.arange(len(exemplars)), 0.0
-    return Cells(exemplars, labels, -np.expm1(-distances / (2.0 * h**2)))
+    centres, n_samples = P[exemplars], P.shape[0]
+    labels, costs = np.empty(n_samples, np.int32), np.empty(n_samples, centres.dtype)
+    for rows in row_blocks(n_samples, max(centres.shape)):
+        labels[rows], costs[rows] = _nearest(P[rows], centres)
+    labels[exemplars], costs[exemplars] = np.arange(len(exemplars)), 0.0
+    costs *= -0.5 / h**2
+    np.negative(np.expm1(costs, out=costs), out=costs)
+    return Cells(exemplars, labels, costs)
+
+
+def _nearest(rows, centres) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nearest centre of each row, and the squared distance."""
+    if rows.dtype == np.float64:
+        return pairwise_distances_argmin_min(rows, centres, metric="sqeuclidean")
+    # The same in single precision, which scikit-learn would leave.
+    distances = rows @ (-2.0 * centres.T)
+    distances += row_norms(centres, squared=True)
+    labels = distances.argmin(axis=1)
+    norms = row_norms(rows, squared=True)
+    smallest = distances[np.arange(len(rows)), labels] + norms
+    # Equal rows are at distance zero, not at that of their rounding.
+    smallest[smallest <= 8.0 * np.finfo(rows.dtype).eps * norms] = 0.0
+    return labels, smallest
 
 
 def bounded_cells(
@@ -159,145 +223,68 @@ def bounded_cells(
     >>> np.bincount(cells.labels)
     array([3, 3, 2, 1, 1])
     """
+    return _in_steps(P, s, n, rng, step, bounded=True)
+
+
+def _in_steps(P, s, n, rng, step, bounded) -> Cells:
+    """Lay out cells, and within those with several picks again."""
     exemplars = np.empty(n, dtype=int)
-    labels, costs = np.zeros(len(P), dtype=int), np.zeros(len(P))
-    todo = [(np.arange(len(P)), 0, n)]  # members, the first of their cells, the number of these
+    labels, costs = np.zeros(len(s), dtype=np.int32), np.zeros(len(s), dtype=P.dtype)
+    # Members (None is all), the first of their cells, and the number of these.
+    todo: list[tuple[np.ndarray | None, int, int]] = [(None, 0, n)]
+    # Within cells of one step everything is as in that step.
+    part, in_two_steps = False, not at_once(n, len(s))
     while todo:
         members, first, count = todo.pop()
-        weight = s[members] / s[members].sum()
-        cells, counts = _layout(P[members], weight, count, rng, step)
+        own = slice(None) if members is None else members
+        weight = s[own] / s[own].sum(dtype=np.float64).astype(s.dtype)
+        cells, counts = _layout(P, weight, members, count, rng, step, part, bounded)
         starts = first + np.concatenate([[0], np.cumsum(counts)[:-1]])
-        labels[members], costs[members] = starts[cells.labels], cells.costs
-        exemplars[starts] = members[cells.exemplars]
-        for c in np.flatnonzero(counts > 1):
-            todo.append((members[cells.labels == c], int(starts[c]), int(counts[c])))
+        labels[own], costs[own] = starts[cells.labels], cells.costs
+        exemplars[starts] = cells.exemplars if members is None else members[cells.exemplars]
+        if (counts > 1).any():
+            order = np.argsort(cells.labels, kind="stable")
+            ends = np.cumsum(np.bincount(cells.labels, minlength=len(counts)))
+            for c in np.flatnonzero(counts > 1):
+                inside = order[ends[c - 1] if c else 0 : ends[c]]
+                inside = inside if members is None else members[inside]
+                todo.append((inside, int(starts[c]), int(counts[c])))
+        part = in_two_steps
         step = lambda: False  # noqa: E731 (only the first layout counts as progress)
     return Cells(exemplars, labels, costs)
 
 
-def _layout(P, s, n, rng, step) -> tuple[Cells, np.ndarray]:
+def _layout(P, s, members, n, rng, step, part, bounded) -> tuple[Cells, np.ndarray]:
     """Return at most n cells, and how many picks each is to have, n in all."""
-    cells, P, h = _greedy_cells(P, s, n, rng, step)
-    if not cells.costs.any():
+    coarse = n > PART_FEW if part else not at_once(n, len(s))
+    n_cells = int(COARSE * np.sqrt(n)) if coarse else n
+    least = PART_SUBSAMPLE if part else COARSE_SUBSAMPLE if coarse else None
+    cells, P, h = _greedy_cells(P, s, members, n_cells, rng, step, least)
+    apart = bool(cells.costs.any())
+    if not coarse and not (apart and bounded):
         return cells, np.ones(n, dtype=int)  # equal rows cannot be split further
+    if not apart and np.bincount(cells.labels).max() > len(s) - n_cells:
+        # The same, if there is one row only.
+        labels = np.minimum(np.arange(len(s)), n - 1).astype(np.int32)
+        return Cells(np.arange(n), labels, cells.costs), np.ones(n, dtype=int)
     while True:
         mass = np.bincount(cells.labels, weights=s)
         sizes = np.bincount(cells.labels)
-        counts = np.clip(np.ceil(mass * (n / SHARES) - 1e-9), 1, sizes).astype(int)
+        floor = np.ceil(mass * (n / SHARES) - 1e-9) if bounded else 1
+        counts = np.clip(floor, 1, sizes).astype(int)
         if counts.sum() <= n or len(counts) <= 2:
             break
         kept = min(len(counts) - 1, n - int((counts - 1).sum()))
         cells = _around(P, h, cells.exemplars[: max(2, kept)])
+    share = mass
+    if coarse and apart:
+        # By their cost alone the exemplars cover best. By its mass alone a cell would have as many
+        # picks as is its share of the moments.
+        share = np.bincount(cells.labels, weights=s * cells.costs)
+        share = np.sqrt(share * mass) if bounded else share
     while counts.sum() != n:
         if counts.sum() < n:
-            counts[np.argmax(np.where(counts < sizes, mass / counts, -np.inf))] += 1
+            counts[np.argmax(np.where(counts < sizes, share / counts, -np.inf))] += 1
         else:
-            counts[np.argmin(np.where(counts > 1, mass / counts, np.inf))] -= 1
+            counts[np.argmin(np.where(counts > 1, share / counts, np.inf))] -= 1
     return cells, counts
-
-
-def moment_features(P: np.ndarray, eigenvalues: np.ndarray, n: int) -> np.ndarray:
-    r"""Return features whose mean holds the first and the diagonal of the second moment.
-
-    Parameters
-    ----------
-    P : ndarray of shape (N, k)
-        Components of the samples along the eigenvectors.
-    eigenvalues : ndarray of shape (k,)
-        :math:`\lambda_j > 0`.
-    n : int
-        Size of the coreset.
-
-    Returns
-    -------
-    F : ndarray of shape (N, 2k)
-        :math:`\sqrt{w_j}\, p_{ij}^2 / \lambda_j` and :math:`\sqrt{w_j}\, p_{ij} /
-        \sqrt{\lambda_j}`: each moment is judged relative to its eigenvalue. A direction counts
-        by :math:`w_j \propto \lambda_j / (\lambda_j + \alpha)`, the share of it that ridge
-        regression fits, with the ridge at which the effective dimension is half of min(n, 0.9 k).
-        By their share of the trace instead, all would count little next to an offset.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> moment_features(np.array([[2.0], [-2.0]]), np.array([4.0]), 1).mean(axis=0)
-    array([1., 0.])
-    """
-    alpha = ridge_of_dimension(eigenvalues, 0.5 * min(n, 0.9 * eigenvalues.size))
-    share = eigenvalues / (eigenvalues + alpha)
-    root = np.sqrt(share / share.sum())
-    # In units of the roots of the eigenvalues, so that no square over- or underflows.
-    Q = P / np.sqrt(eigenvalues)
-    return np.hstack([root * np.square(Q), root * Q])
-
-
-def match_in_cells(
-    F: np.ndarray,
-    target: np.ndarray,
-    cells: Cells,
-    centrality: float,
-    rng: np.random.RandomState,
-) -> np.ndarray:
-    r"""Pick one sample of each cell so that the mean of F over the picks is near the target.
-
-    Coordinate descent, cell by cell, on
-
-    .. math:: \Big\|\frac{1}{n} \sum_c F_{i_c} - t\Big\|^2
-              + \rho\, \frac{1}{n} \sum_c \frac{cost_{i_c}}{\overline{cost}}
-
-    from a random member of each cell.
-
-    Parameters
-    ----------
-    F : ndarray of shape (N, q)
-        Features, from `moment_features`.
-    target : ndarray of shape (q,)
-        The mean t that is to be matched.
-    cells : Cells
-        The partition.
-    centrality : float
-        :math:`\rho`; with infinity the picks are the exemplars.
-    rng : RandomState
-        Draws the start and the order of the cells.
-
-    Returns
-    -------
-    picks : ndarray of shape (n,), dtype int
-        One position for each cell.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> cells = Cells(np.array([1, 4]), np.array([0, 0, 0, 1, 1, 1]), np.array([1, 0, 1.0] * 2))
-    >>> F = np.array([[-3.0], [-2.0], [-1.0], [1.0], [2.0], [3.0]])
-    >>> rng = np.random.RandomState(0)
-    >>> match_in_cells(F, np.array([1.0]), cells, 0.0, rng)
-    array([2, 5])
-    >>> match_in_cells(F, np.array([1.0]), cells, np.inf, rng)
-    array([1, 4])
-    """
-    n = len(cells.exemplars)
-    if np.isinf(centrality):
-        return cells.exemplars.copy()
-    # Sorted by cell, so that the members of a cell are a slice.
-    order = np.argsort(cells.labels, kind="stable")
-    starts = np.searchsorted(cells.labels[order], np.arange(n + 1))
-    F = F[order] / n
-    penalty = cells.costs[order] * (centrality / n / (float(cells.costs.mean()) or 1.0))
-    # Terms of the objective that do not depend on the other cells.
-    alone = row_norms(F, squared=True) + penalty
-    tie = 1e-12 * float(alone.max())
-    picks = starts[:-1] + np.floor(rng.uniform(size=n) * np.diff(starts)).astype(int)
-    gap = F[picks].sum(axis=0) - target
-    for _ in range(SWEEPS):
-        before = picks.copy()
-        for c in rng.permutation(n):
-            members = slice(starts[c], starts[c + 1])
-            gap -= F[picks[c]]
-            values = 2.0 * (F[members] @ gap) + alone[members]
-            # Equal rows differ by rounding: the first of them, whatever that says.
-            picks[c] = starts[c] + np.argmax(values <= values.min() + tie)
-            gap += F[picks[c]]
-        if np.array_equal(picks, before):
-            break
-    return order[picks]

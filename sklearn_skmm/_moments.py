@@ -15,6 +15,9 @@ import numpy as np
 from scipy import linalg, optimize
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
+from sklearn_skmm._components import Energies, dot, double_blocks, largest_entry
+from sklearn_skmm._simplex import project_capped_simplex
+
 # The gap costs another pass over A, so it is measured once in so many iterations.
 GAP_EVERY = 10
 
@@ -48,12 +51,21 @@ def spectrum(X) -> Spectrum:
     """
     n_samples, n_features = X.shape
     # Scaled by the largest entry, so that no square over- or underflows.
-    scale = float(abs(X).max()) or 1.0
-    X = X / scale
+    scale = largest_entry(X) or 1.0
     wide = n_features > n_samples
-    gram = safe_sparse_dot(*((X, X.T) if wide else (X.T, X)), dense_output=True) / n_samples
-    values, vectors = linalg.eigh(gram, check_finite=False)
-    keep = values > max(X.shape) * np.finfo(np.float64).eps * max(values[-1], 0.0)
+    if wide:
+        X = X / np.float64(scale)
+        gram = safe_sparse_dot(X, X.T, dense_output=True)
+    else:
+        gram = np.zeros((n_features, n_features))
+        for block in double_blocks(X, scale):
+            gram += safe_sparse_dot(block.T, block, dense_output=True)
+    values, vectors = linalg.eigh(gram / n_samples, check_finite=False)
+    rounding = max(X.shape) * np.finfo(np.float64).eps
+    if X.dtype == np.float32:
+        # What the rows' own rounding looks like.
+        rounding = max(rounding, (8.0 * float(np.finfo(np.float32).eps)) ** 2)
+    keep = values > rounding * max(values[-1], 0.0)
     values, vectors = values[keep][::-1], vectors[:, keep][:, ::-1]
     if wide:
         # From left singular vectors to right ones: v_j = Xᵀ u_j / sqrt(N λ_j).
@@ -124,21 +136,23 @@ def explained_fraction(X, coreset, alpha: float) -> float:
     >>> explained_fraction(np.eye(2), np.array([[1.0, 0.0]]), alpha=1.0)
     0.25
     """
-    scale = float(max(abs(X).max(), abs(coreset).max()))
+    scale = max(largest_entry(X), largest_entry(coreset))
     if scale == 0.0:
         return 1.0
-    X, coreset, alpha = X / scale, coreset / scale, alpha / scale**2
-    total = float(row_norms(X, squared=True).sum())
-    if total == 0.0:
-        return 1.0
+    coreset, alpha = coreset / np.float64(scale), alpha / scale**2
     n, n_features = coreset.shape
     # The smaller of the two Gram matrices; the push-through identity makes them equal.
     small = n < n_features
     pair = (coreset, coreset.T) if small else (coreset.T, coreset)
     values, vectors = linalg.eigh(safe_sparse_dot(*pair, dense_output=True), check_finite=False)
     values = np.maximum(values, 0.0)
-    features = safe_sparse_dot(X, coreset.T, dense_output=True) if small else X
-    energies = directional_energies(features, vectors).sum(axis=0)
+    total, energies = 0.0, np.zeros(len(values))
+    for block in double_blocks(X, scale):
+        features = safe_sparse_dot(block, coreset.T, dense_output=True) if small else block
+        energies += directional_energies(features, vectors).sum(axis=0)
+        total += float(row_norms(block, squared=True).sum())
+    if total == 0.0:
+        return 1.0
     gain = (1.0 if small else values) / (values + n * alpha + np.finfo(float).tiny)
     explained = float(energies @ gain)
     return float(min(1.0, explained / total))
@@ -169,92 +183,7 @@ def duality_gap(s: np.ndarray, gradient: np.ndarray, n: int) -> float:
     entries of the gradient.
     """
     smallest = np.partition(gradient, n - 1)[:n]
-    return max(0.0, float(s @ gradient - smallest.mean()))
-
-
-def project_capped_simplex(v: np.ndarray, cap: float) -> np.ndarray:
-    r"""Project onto :math:`\{0 \le s_i \le cap, \sum_i s_i = 1\}`, exactly.
-
-    The projection is :math:`s_i = clip(v_i - \tau, 0, cap)` for the root :math:`\tau` of a
-    piecewise linear function with breakpoints v and v − cap. The median breakpoint that is
-    still in doubt halves the doubt each time, so the cost is O(N) and the root is exact.
-
-    Parameters
-    ----------
-    v : ndarray of shape (N,)
-        The point to project.
-    cap : float
-        Upper bound of each entry, at least 1 / N.
-
-    Returns
-    -------
-    s : ndarray of shape (N,)
-        The nearest feasible point.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> project_capped_simplex(np.array([3.0, 0.0, 0.0]), cap=0.5)
-    array([0.5 , 0.25, 0.25])
-    """
-    low, high = float(v.min()) - cap, float(v.max())
-    doubtful = v
-    n_top, n_free, sum_free = 0, 0, 0.0
-    newton = True
-    while doubtful.size:
-        tau = None
-        if newton:
-            # A secant step along the current piece: exact once that piece holds the root.
-            tau = _piece_root(doubtful, 0.5 * (low + high), cap, n_top, n_free, sum_free)
-        if tau is None or not low < tau < high:
-            inner = np.concatenate([doubtful, doubtful - cap])
-            inner = inner[(inner > low) & (inner < high)]
-            if not inner.size:
-                break
-            tau = float(np.partition(inner, inner.size // 2)[inner.size // 2])
-        newton = not newton
-        mass = n_top * cap + sum_free - n_free * tau
-        mass += np.clip(doubtful - tau, 0.0, cap).sum()
-        if mass >= 1.0:
-            low = tau
-        if mass <= 1.0:
-            high = tau
-        top = doubtful - cap >= high
-        free = (doubtful >= high) & (doubtful - cap <= low) & ~top
-        zero = doubtful <= low
-        n_top += int(np.count_nonzero(top))
-        n_free += int(np.count_nonzero(free))
-        sum_free += float(doubtful[free].sum())
-        doubtful = doubtful[~(top | free | zero)]
-        if low == high:
-            break
-    tau = (sum_free + n_top * cap - 1.0) / n_free if n_free and low < high else low
-    return _settle(v, tau, cap)
-
-
-def _piece_root(v, tau, cap, n_top, n_free, sum_free):
-    """Return the root of the linear piece that holds at tau, or None if it is flat."""
-    shifted = v - tau
-    top = shifted >= cap
-    free = (shifted > 0.0) & ~top
-    count = n_free + np.count_nonzero(free)
-    if not count:
-        return None
-    total = sum_free + float(v[free].sum()) + (n_top + np.count_nonzero(top)) * cap
-    return (total - 1.0) / count
-
-
-def _settle(v, tau, cap):
-    """Clip at tau, then spread the rounding of the sum over the free entries."""
-    s = np.clip(v - tau, 0.0, cap)
-    for _ in range(3):
-        residual = 1.0 - s.sum()
-        free = (s > 0.0) & (s < cap)
-        count = np.count_nonzero(free)
-        if not count or residual == 0.0:
-            break
-        s[free] = np.clip(s[free] + residual / count, 0.0, cap)
-    return s
+    return max(0.0, dot(s, gradient) - float(smallest.mean(dtype=np.float64)))
 
 
 class Solution(NamedTuple):
@@ -267,7 +196,7 @@ class Solution(NamedTuple):
 
 
 def solve(
-    A: np.ndarray,
+    A: Energies | np.ndarray,
     eigenvalues: np.ndarray,
     n: int,
     c_S: float,
@@ -286,8 +215,8 @@ def solve(
 
     Parameters
     ----------
-    A : ndarray of shape (N, k)
-        Squared components, from `directional_energies`.
+    A : Energies or ndarray of shape (N, k)
+        Squared components.
     eigenvalues : ndarray of shape (k,)
         What the weighted sum of the rows of A is to reach, times 1 / c_S.
     n : int
@@ -314,50 +243,62 @@ def solve(
     scale = float(eigenvalues.max(initial=0.0))
     if scale == 0.0:
         return Solution(s, 0.0, 0.0, 0)
-    A, target = A / scale, eigenvalues / (scale * c_S)
+    A = A if isinstance(A, Energies) else Energies(A)
+    target = eigenvalues / (scale * c_S)
+    s = s.astype(A.dtype, copy=False)
     # On the hyperplane sum(s) = 1 a constant added to a column of A changes f by nothing, so
     # the curvature that counts is that of the centred columns.
-    centred = A - A.mean(axis=0)
-    lipschitz = 2.0 * float(np.linalg.eigvalsh(centred.T @ centred)[-1])
+    lipschitz = 2.0 * float(np.linalg.eigvalsh(A.scatter() / scale**2)[-1])
     threshold = tol * float(target @ target)
 
-    def gap_at(point, moments):
-        shortfall = np.maximum(0.0, target - moments)
-        # f is a sum of squares, so f(s) itself bounds f(s) − min f too.
-        return min(duality_gap(point, -2.0 * (A @ shortfall), n), float(shortfall @ shortfall))
+    def shortfall_at(moments):
+        return np.maximum(0.0, target - moments)
+
+    def gradient_at(moments):
+        return A.matvec(shortfall_at(moments) * (-2.0 / scale))
 
     def value_at(moments):
-        shortfall = np.maximum(0.0, target - moments)
+        shortfall = shortfall_at(moments)
         return float(shortfall @ shortfall)
 
-    moments = s @ A
+    def gap_at(point, moments):
+        # f is a sum of squares, so f(s) itself bounds f(s) − min f too.
+        return min(duality_gap(point, gradient_at(moments), n), value_at(moments))
+
+    moments = A.rmatvec(s) / scale
     best, best_moments, best_value = s, moments, value_at(moments)
     gap = gap_at(s, moments)
-    if lipschitz <= np.finfo(float).eps * max(1.0, float(target @ target)):
+    if lipschitz <= np.finfo(A.dtype).eps * max(1.0, float(target @ target)):
         max_iter = 0  # every feasible s has the same moments
     # The moments of the extrapolated point y follow from linearity, without a pass over A.
     y, y_moments, momentum, curvature = s, moments, 1.0, lipschitz
     n_iter = 0
     while gap > max(threshold, rtol * best_value) and n_iter < max_iter:
-        gradient = -2.0 * (A @ np.maximum(0.0, target - y_moments))
+        gradient = gradient_at(y_moments)
         y_value = value_at(y_moments)
         # Directions whose moment is reached are flat, so the curvature is often far below the
         # bound: try a smaller one, and double it until the quadratic model lies above f.
         curvature *= 0.8
         while True:
-            new = project_capped_simplex(y - gradient / curvature, 1.0 / n)
-            new_moments = new @ A
+            new = gradient * A.dtype.type(-1.0 / curvature)
+            new += y
+            new = project_capped_simplex(new, 1.0 / n)
+            new_moments = A.rmatvec(new) / scale
             move = new - y
-            model = y_value + float(gradient @ move) + 0.5 * curvature * float(move @ move)
+            model = y_value + dot(gradient, move) + 0.5 * curvature * dot(move, move)
             if value_at(new_moments) <= model or curvature >= lipschitz:
                 break
             curvature = min(2.0 * curvature, lipschitz)
-        if (y - new) @ (new - s) > 0.0:
+        del gradient, y
+        step_taken = new - s
+        if dot(move, step_taken) < 0.0:
             momentum = 1.0  # the momentum points uphill: forget it
+        del move
         next_momentum = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
         beta = (momentum - 1.0) / next_momentum
-        y = new + beta * (new - s)
-        y_moments = new_moments + beta * (new_moments - moments)
+        step_taken *= A.dtype.type(beta)
+        step_taken += new
+        y, y_moments = step_taken, new_moments + beta * (new_moments - moments)
         s, moments, momentum = new, new_moments, next_momentum
         n_iter += 1
         value = value_at(moments)

@@ -41,6 +41,9 @@ def inclusion_probabilities(scores: np.ndarray, n: int) -> np.ndarray:
     if count <= n:
         rest = (n - count) / (n_items - count) if n_items > count else 0.0
         return np.where(positive, 1.0, rest)
+    largest, total = float(scores.max()), float(scores.sum(dtype=np.float64))
+    if np.isfinite(total) and total / largest >= n:
+        return np.minimum(scores / largest * (n / (total / largest)), 1.0)
     # With the k largest at 1, c = (n - k) / (sum of the others); take the least k for which
     # the next one stays at most 1.
     order = np.argsort(-scores, kind="stable")
@@ -70,7 +73,8 @@ def choice(s: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarray:
     >>> choice(np.array([0.5, 0.0, 0.5]), 2, np.random.RandomState(0))
     array([0, 2])
     """
-    return np.sort(rng.choice(len(s), size=n, replace=False, p=s / s.sum()))
+    p = s.astype(np.float64)
+    return np.sort(rng.choice(len(s), size=n, replace=False, p=p / p.sum()))
 
 
 def systematic(s: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarray:
@@ -88,7 +92,7 @@ def systematic(s: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarray:
     n_items = len(s)
     # A random order, so that no period in the data can resonate with the spacing.
     order = rng.permutation(n_items)
-    ends = np.cumsum(s[order])
+    ends = np.cumsum(s[order], dtype=np.float64)
     ends *= n / ends[-1]
     picks = np.searchsorted(ends, rng.uniform() + np.arange(n), side="right")
     # π_i ≤ 1 keeps the picks apart; rounding in the sums may not, at π_i = 1.
@@ -186,7 +190,8 @@ def _wide_direction(rows: np.ndarray, rng) -> np.ndarray:
 
 def certain(s: np.ndarray, n: int) -> np.ndarray:
     """Return π, with what rounding has left next to 0 and 1 put there."""
-    pi = s * (n / s.sum())
+    pi = s.astype(np.float64)
+    pi *= n / pi.sum()
     pi[pi <= EDGE] = 0.0
     pi[pi >= 1 - EDGE] = 1.0
     return pi

@@ -9,7 +9,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_skmm._balanced import cube, local_cube
 from sklearn_skmm._base import BaseSelector, Interval, Selection, StrOptions
-from sklearn_skmm._cells import bounded_cells, exemplar_cells, match_in_cells, moment_features
+from sklearn_skmm._cells import bounded_cells, exemplar_cells
+from sklearn_skmm._components import Components, Energies
+from sklearn_skmm._matching import MomentFeatures, match_in_cells
 from sklearn_skmm._moments import solve
 from sklearn_skmm._rounding import ROUNDINGS, spread, systematic
 
@@ -109,7 +111,7 @@ class SkMMSelector(BaseSelector):
         N / n for each: it is the plain mean over the coreset whose moments are matched. With
         ``rounding="exemplar"`` the mass that each exemplar stands for.
     weights_ : ndarray of shape (N,)
-        The weights s.
+        The weights s, in the precision of X.
     objective_ : float
         The objective at s, in units of the eigenvalues squared.
     dual_gap_ : float
@@ -145,6 +147,24 @@ class SkMMSelector(BaseSelector):
     GradientSketcher : Stage one, the sketched gradients.
     UniformSelector : The baseline.
 
+    Notes
+    -----
+    *Time.* One pass over X for its second moment, O(N m²), and m³ for the eigenvectors. The solver
+    takes a few passes of O(N m) from ``init="uniform"``, and hundreds from ``init="vertex"``.
+    ``"systematic"`` and ``"choice"`` are O(N). ``"cells"`` and ``"exemplar"`` take O(N n m) for up
+    to 256 picks, and for more if n·N is at most 2²⁵. Beyond, they lay out coarse cells first, and
+    the picks within these, in O(N √n m). ``"spread"`` looks at O(1,024 N) distances, and ``"cube"``
+    takes O(N m²).
+
+    *Memory.* X is read where it is, blocks of rows at a time, if it is float32 or float64 and its
+    rows lie one after the other; a read-only ``numpy.memmap`` will do. float32 stays float32, with
+    sums in double precision. Next to X there are about ten vectors of N entries, and at most
+    512 MiB and half the bytes of X in which the solver holds what it would else compute for each
+    pass. Sparse X, ``"spread"``, ``"cube"`` and ``"local_cube"`` need an array of shape (N, k) or
+    more, and `stratify` a copy of X.
+
+    The same seed gives the same samples on any number of threads.
+
     References
     ----------
     .. [1] Y. Dong, H. Phan, X. Pan, Q. Lei. "Sketchy Moment Matching: Toward Fast and Provable
@@ -168,6 +188,7 @@ class SkMMSelector(BaseSelector):
     True
     """
 
+    _dtypes: ClassVar[list[type]] = [np.float64, np.float32]
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "c_S": [Interval(Real, 0, None, closed="neither")],
@@ -211,14 +232,16 @@ class SkMMSelector(BaseSelector):
                 "Raise c_S or lower n_to_select."
             )
         eigenvalues, eigenvectors = reference.spectrum
-        s = np.full(n_samples, 1.0 / n_samples)
+        s = np.full(n_samples, 1.0 / n_samples, dtype=X.dtype)
         if self.init == "vertex":
-            s = np.zeros(n_samples)
+            s[:] = 0.0
             s[rng.choice(n_samples, size=n, replace=False)] = 1.0 / n
-        components = np.asarray(X @ eigenvectors)
+        # Lengths in units of the largest, so that no square over- or underflows.
+        unit = float(np.sqrt(eigenvalues.max(initial=0.0))) or 1.0
+        relative = eigenvalues / unit**2
         solution = solve(
-            np.square(components),
-            eigenvalues,
+            Energies(X, eigenvectors, unit),
+            relative,
             n,
             self.c_S,
             s,
@@ -227,52 +250,54 @@ class SkMMSelector(BaseSelector):
             rtol=RELATIVE_GAP,
             step=step,
         )
+        objective, dual_gap = solution.objective * unit**4, solution.dual_gap * unit**4
         threshold = max(
             self.tol * float(np.square(eigenvalues / self.c_S).sum()),
-            RELATIVE_GAP * solution.objective,
+            RELATIVE_GAP * objective,
         )
-        if solution.dual_gap > threshold:
+        if dual_gap > threshold:
             warnings.warn(
                 f"The solver stopped after {solution.n_iter} iterations at a dual gap of "
-                f"{solution.dual_gap:.3g}, above {threshold:.3g}. Increase max_iter or tol.",
+                f"{dual_gap:.3g}, above {threshold:.3g}. Increase max_iter or tol.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        indices, counts = self._round(components, eigenvalues, solution.s, n, rng, step)
+        indices, counts = self._round(X, eigenvectors, unit, relative, solution.s, n, rng, step)
         return Selection(
             indices,
             sample_weight=counts,
             per_sample={"weights_": solution.s},
             attributes={
-                "objective_": solution.objective,
-                "dual_gap_": solution.dual_gap,
+                "objective_": objective,
+                "dual_gap_": dual_gap,
                 "n_iter_": max(1, solution.n_iter),
                 "eigenvalues_": eigenvalues,
                 "components_": eigenvectors.T,
             },
         )
 
-    def _round(self, components, eigenvalues, s, n, rng, step):
+    def _round(self, X, directions, unit, eigenvalues, s, n, rng, step):
         """Return the coreset and what each member stands for, or None if all the same."""
         if self.rounding in ROUNDINGS or not eigenvalues.size:  # all samples are equal to zero
             return ROUNDINGS.get(self.rounding, systematic)(s, n, rng), None
-        # Lengths in units of the largest, so that no square over- or underflows.
-        P = components / np.sqrt(eigenvalues[0])
+        P = Components(X, directions, unit)
         if self.rounding == "spread":
-            return spread(s, n, P, rng), None
+            return spread(s, n, P[:], rng), None
         if self.rounding == "cube":
-            return cube(s, n, np.square(P), rng), None
+            return cube(s, n, np.square(P[:]), rng), None
         if self.rounding == "local_cube":
-            return local_cube(s, n, np.square(P), P, rng), None
+            return local_cube(s, n, np.square(P[:]), P[:], rng), None
         # At least n samples have a weight, none of which is above 1 / n.
         support = np.flatnonzero(s > 0.0)
-        weight = s[support] / s.sum()
+        weight = s[support] / s.sum(dtype=np.float64).astype(s.dtype)
+        if len(support) < len(s):
+            P = Components(X, directions, unit, members=support)
         if self.rounding == "exemplar":
-            cells = exemplar_cells(P[support], weight, n, rng, step)
+            cells = exemplar_cells(P, weight, n, rng, step)
             order = np.argsort(cells.exemplars)
             mass = np.bincount(cells.labels, weights=weight, minlength=n) * len(s)
             return support[cells.exemplars[order]], mass[order]
-        cells = bounded_cells(P[support], weight, n, rng, step)
-        F = moment_features(components[support], eigenvalues, n)
-        picks = match_in_cells(F, weight @ F, cells, self.centrality, rng)
+        cells = bounded_cells(P, weight, n, rng, step)
+        F = MomentFeatures(P, eigenvalues, n)
+        picks = match_in_cells(F, F.mean(weight), cells, self.centrality, rng)
         return np.sort(support[picks]), None

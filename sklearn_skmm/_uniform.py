@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+import numpy as np
+
 from sklearn_skmm._base import BaseSelector, Selection
 
 
@@ -44,6 +46,7 @@ class UniformSelector(BaseSelector):
     array([4, 5, 6])
     """
 
+    _dtypes: ClassVar[list[type]] = [np.float64, np.float32]
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "random_state": ["random_state"],

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from sklearn_skmm import SkMMSelector, _cells
+from sklearn_skmm import SkMMSelector, _cells, _matching
 from sklearn_skmm._cells import (
     Cells,
     bounded_cells,
     draw_in,
     exemplar_cells,
-    match_in_cells,
-    moment_features,
 )
 from sklearn_skmm._exemplars import median_distance
+from sklearn_skmm._matching import match_in_cells, moment_features
 from sklearn_skmm._moments import ridge_of_dimension, spectrum
 
 
@@ -153,7 +152,7 @@ def objective(F, target, cells, picks, centrality):
 @pytest.mark.parametrize("seed", range(5))
 def test_picks_are_locally_optimal(centrality, seed, monkeypatch):
     """No other member of one cell is better, and the best of all picks is not far below."""
-    monkeypatch.setattr(_cells, "SWEEPS", 100)
+    monkeypatch.setattr(_matching, "SWEEPS", 100)
     rng = np.random.RandomState(seed)
     F, labels = rng.normal(size=(16, 3)), rng.permutation(np.repeat(np.arange(4), 4))
     costs = rng.uniform(size=16)

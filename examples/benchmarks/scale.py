@@ -1,0 +1,186 @@
+"""Seconds and memory of a whole fit at a hundred thousand to ten million samples.
+
+    pip install -c constraints.txt -e '.[benchmark]'
+    python examples/benchmarks/scale.py --max 1e7
+
+Each row is a process of its own, so that its peak memory is its own. The samples are float32, a
+Gaussian mixture in 64 dimensions with a spectrum that decays by a power law; n is a hundredth of
+N, and at most 10,000. A bare pass is the mean of the times of ``s @ X`` and ``X @ g`` in the same
+process. The peer is scikit-learn's MiniBatchKMeans with n clusters and the samples nearest to its
+centres, given five minutes.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+from _record import RESULTS, clock, record
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.metrics import pairwise_distances_argmin_min
+
+from sklearn_skmm import SkMMSelector, UniformSelector
+from sklearn_skmm._components import double_blocks, mean_squared_norm
+
+M, CLUSTERS, BLOCK = 64, 50, 65_536
+LIMIT = 300  # seconds for the peer
+JUDGED = 100_000  # samples that stand for all where coverage is measured
+METHODS = ["systematic", "cells", "exemplar", "mini-batch k-means", "uniform"]
+
+
+def mixture(N, seed=0):
+    """Float32 rows, made in blocks, so that there is never more than X."""
+    rng = np.random.default_rng(seed)
+    decay = (np.arange(1, M + 1) ** -0.5).astype(np.float32)
+    centres = 3 * rng.standard_normal((CLUSTERS, M), dtype=np.float32)
+    shares = rng.dirichlet(np.ones(CLUSTERS))
+    spread = np.exp(0.5 * rng.standard_normal(CLUSTERS)).astype(np.float32)
+    X = np.empty((N, M), dtype=np.float32)
+    for start in range(0, N, BLOCK):
+        rows = X[start : start + BLOCK]
+        labels = rng.choice(CLUSTERS, size=len(rows), p=shares)
+        rng.standard_normal(out=rows, dtype=np.float32)
+        rows *= spread[labels, None]
+        rows += centres[labels]
+        rows *= decay
+    return X
+
+
+def select(method, X, n):
+    """Return positions; only our methods and the draw promise n distinct ones."""
+    if method == "uniform":
+        return UniformSelector(n, random_state=0).fit_transform(X)
+    if method != "mini-batch k-means":
+        return SkMMSelector(n, rounding=method, random_state=0).fit_transform(X)
+    kmeans = MiniBatchKMeans(n, n_init=1, batch_size=4096, random_state=0).fit(X)
+    return np.unique(pairwise_distances_argmin_min(kmeans.cluster_centers_, X)[0])
+
+
+def quality(X, picks):
+    """Return the mean distance to the nearest pick, and tr(Σ (Σ_S + αI)⁻¹), α = tr(Σ) / N."""
+    rows = X[np.random.RandomState(0).permutation(len(X))[:JUDGED]]
+    coverage = float(pairwise_distances_argmin_min(rows, X[picks])[1].mean())
+    sigma = sum(block.T @ block for block in double_blocks(X, 1.0)) / len(X)
+    coreset = X[picks].astype(float)
+    alpha = mean_squared_norm(X) / len(X)
+    sigma_s = coreset.T @ coreset / len(coreset) + alpha * np.eye(M)
+    return coverage, float(np.trace(np.linalg.solve(sigma_s, sigma)))
+
+
+def measure(N, method):
+    """Return one row of the table."""
+    X, n = mixture(N), min(N // 100, 10_000)
+    s, g = np.full(N, 1 / N, dtype=np.float32), np.ones(M, dtype=np.float32)
+    bare = (clock(lambda: s @ X, 7)[1] + clock(lambda: X @ g, 7)[1]) / 2
+    start, cpu = time.perf_counter(), time.process_time()
+    picks = select(method, X, n)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    coverage, v_optimality = quality(X, picks)
+    return {
+        "N": N,
+        "n": n,
+        "method": method,
+        "picks": len(picks),
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "bare_pass": bare,
+        "passes": seconds / bare,
+        "peak_bytes": peak,
+        "peak_over_X": peak / X.nbytes,
+        "peak_allowed": (1.6 * X.nbytes + 2**30) / X.nbytes,
+        "coverage": coverage,
+        "v_optimality": v_optimality,
+    }
+
+
+def in_a_process(N, method):
+    """Return the row from a fresh process, or None if it takes too long."""
+    command = [sys.executable, __file__, "--child", str(N), method]
+    # Making the samples and judging the picks come on top of the peer's minutes.
+    limit = LIMIT + 60 + N / 1e5 if method == "mini-batch k-means" else None
+    try:
+        out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return None
+    row = json.loads(out.stdout)
+    return row if method != "mini-batch k-means" or row["seconds"] <= LIMIT else None
+
+
+def slopes(table):
+    """Return the slope of log seconds over log N for each method with two sizes or more."""
+    return {
+        method: float(np.polyfit(np.log(rows["N"]), np.log(rows["seconds"]), 1)[0])
+        for method, rows in table.groupby("method", sort=False)
+        if len(rows) > 1
+    }
+
+
+def plot(table, slope):
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    for method, rows in table.groupby("method", sort=False):
+        label = f"{method} (slope {slope[method]:.2f})" if method in slope else method
+        left.loglog(rows["N"], rows["seconds"], "o-", label=label)
+        right.loglog(rows["N"], rows["peak_bytes"] / 2**30, "o-", label=method)
+    bytes_of_X = np.unique(table["N"]) * M * 4
+    right.loglog(np.unique(table["N"]), bytes_of_X / 2**30, "k:", label="X itself")
+    left.set(xlabel="samples N", ylabel="seconds of fit")
+    right.set(xlabel="samples N", ylabel="peak memory, GiB")
+    left.legend()
+    right.legend()
+    path = RESULTS / "scale.png"
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--max", type=float, default=1e7, help="largest N")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--dry", action="store_true", help="print only, record nothing")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(measure(int(args.child[0]), args.child[1])))
+        return
+    rows, given_up = [], set()
+    for N in (100_000, 1_000_000, 10_000_000):
+        for method in args.methods:
+            if args.max < N or method in given_up:
+                continue
+            row = in_a_process(N, method)
+            if row is None:
+                given_up.add(method)
+                print(f"{method} takes more than {LIMIT} s at N = {N:,}", flush=True)
+                continue
+            rows.append(row)
+            print(
+                "N={N:,} {method}: {seconds:.2f} s, {passes:.0f} passes, peak {peak_over_X:.2f} X "
+                "(allowed {peak_allowed:.2f}), coverage {coverage:.4f}, "
+                "V {v_optimality:.2f}".format(**row),
+                flush=True,
+            )
+    table = pd.DataFrame(rows)
+    slope = slopes(table)
+    print("slopes:", {method: round(value, 3) for method, value in slope.items()})
+    table["slope"] = table["method"].map(slope)
+    for column in ("seconds", "cpu_seconds", "bare_pass", "coverage", "v_optimality", "slope"):
+        table[column] = table[column].round(4)
+    for column in ("passes", "peak_over_X", "peak_allowed"):
+        table[column] = table[column].round(2)
+    if not args.dry:
+        command = f"python examples/benchmarks/scale.py --max {args.max:g}"
+        print("wrote", record(table, "scale", command=command).name, plot(table, slope).name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+r"""Rows of P = X V and of A = P∘P, a block at a time.
+
+Ten million samples of 64 float32 columns fill 2.6 GB, so that nothing of the size of X is to be
+held next to it. Blocks and runs of rows are cut the same way wherever they come from, and no
+product is left to BLAS that it would add up in another order on another number of threads.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.extmath import row_norms
+
+# Entries of one block: 16,384 rows of 64 columns, which stay in the processor's cache.
+BLOCK = 2**20
+# Rows, or entries of a vector, that one call to BLAS adds up, and entries of these rows. It hands
+# as few to one thread only, and single precision loses little over as many.
+RUN, RUN_ENTRIES = 128, 2**13
+# Bytes of A, or of P, that may be held so that they need not be computed for each pass. Of A half
+# of it besides: with the solver's vectors, that is 0.6 of the bytes of X.
+KEEP = 2**29
+
+
+def row_blocks(n_samples: int, n_features: int) -> list[slice]:
+    """Return slices of whole runs that cover the rows.
+
+    Examples
+    --------
+    >>> row_blocks(20_000, 64)
+    [slice(0, 16384, None), slice(16384, 20000, None)]
+    """
+    rows = max(1, BLOCK // max(n_features, 1) // RUN) * RUN
+    return [slice(k, min(k + rows, n_samples)) for k in range(0, n_samples, rows)]
+
+
+def weighted_rows(s: np.ndarray, A: np.ndarray) -> np.ndarray:
+    """Return Σ_i s_i a_i in double precision, added up run by run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> weighted_rows(np.full(300, 0.5), np.ones((300, 2)))
+    array([150., 150.])
+    """
+    k, run = A.shape[1], RUN
+    while run * k > RUN_ENTRIES and run > 8:
+        run //= 2
+    whole = len(s) // run * run
+    total = (s[whole:] @ A[whole:]).astype(np.float64)
+    if whole:
+        runs = s[:whole].reshape(-1, 1, run) @ A[:whole].reshape(-1, run, k)
+        total += runs.sum(axis=(0, 1), dtype=np.float64)
+    return total
+
+
+def dot(a: np.ndarray, b: np.ndarray) -> float:
+    """Return aᵀb in double precision, added up run by run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dot(np.ones(1000, dtype=np.float32), np.ones(1000, dtype=np.float32))
+    1000.0
+    """
+    whole = len(a) // RUN * RUN
+    runs = np.vecdot(a[:whole].reshape(-1, RUN), b[:whole].reshape(-1, RUN))
+    return float(runs.sum(dtype=np.float64)) + float(a[whole:] @ b[whole:])
+
+
+def largest_entry(X) -> float:
+    """Return max |x_ij|, without an array of |x_ij|.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> largest_entry(np.array([[1.0, -3.0]]))
+    3.0
+    """
+    return float(max(X.max(), -X.min()))
+
+
+def double_blocks(X, scale: float) -> Iterator[np.ndarray]:
+    """Yield the rows of X / scale in double precision, block by block; sparse rows at once."""
+    if sparse.issparse(X):
+        yield X / np.float64(scale)
+        return
+    for rows in row_blocks(*X.shape):
+        yield np.divide(X[rows], scale, dtype=np.float64)
+
+
+def mean_squared_norm(X) -> float:
+    """Return the trace of the second moment, Σ_i |x_i|² / N.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean_squared_norm(np.array([[3.0], [1.0]]))
+    5.0
+    """
+    # Block by block: the squares of single precision overflow early.
+    total = sum(float(row_norms(block, squared=True).sum()) for block in double_blocks(X, 1.0))
+    return total / X.shape[0]
+
+
+class Components:
+    """Rows of P = X V / unit, computed when asked for. All are held if that takes few bytes.
+
+    Parameters
+    ----------
+    X : {ndarray, sparse matrix} of shape (N, n_features)
+        Samples.
+    directions : ndarray of shape (n_features, k)
+        V.
+    unit : float, default=1.0
+        What lengths are measured in.
+    members : ndarray or None, default=None
+        Positions of the rows that P is to have; None is all.
+    keep : int or None, default=None
+        How many bytes P may take to be held; None is `KEEP`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Components(np.eye(3), np.array([[1.0], [2.0], [3.0]]))[[0, 2]]
+    array([[1.],
+           [3.]])
+    """
+
+    def __init__(self, X, directions, unit=1.0, members=None, keep=None):
+        self.X, self.directions, self.unit = X, directions.astype(X.dtype, copy=False), unit
+        self.members, self.dtype = members, X.dtype
+        self.shape = (X.shape[0] if members is None else len(members), directions.shape[1])
+        self.held = None
+        keep = KEEP if keep is None else keep
+        # Rows of a sparse matrix are slow to gather.
+        if sparse.issparse(X) or self.shape[0] * self.shape[1] * self.dtype.itemsize <= keep:
+            held = np.empty(self.shape, dtype=self.dtype)
+            for rows in row_blocks(*self.shape):
+                held[rows] = self[rows]
+            self.held = held
+
+    def __getitem__(self, rows) -> np.ndarray:
+        if self.held is not None:
+            return self.held[rows]
+        rows = rows if self.members is None else self.members[rows]
+        P = self.X[rows] @ self.directions
+        P /= self.unit
+        return P
+
+
+class Energies:
+    """A = P∘P with P = X V / unit, or a given A, as an operator in both directions.
+
+    As many blocks are held as `keep` bytes take; the others are computed for each pass.
+
+    Parameters
+    ----------
+    X : {ndarray, sparse matrix} of shape (N, n_features)
+        Samples, or A itself.
+    directions : ndarray of shape (n_features, k) or None, default=None
+        V; with None, X is A.
+    unit : float, default=1.0
+        What lengths are measured in.
+    keep : int or None, default=None
+        Bytes of A that may be held; None is `KEEP` and half of those of A.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> A = Energies(np.array([[1.0, 2.0], [3.0, 4.0]]), np.eye(2))
+    >>> A.rmatvec(np.ones(2))
+    array([10., 20.])
+    >>> A.matvec(np.array([1.0, 0.0]))
+    array([1., 9.])
+    """
+
+    def __init__(self, X, directions=None, unit=1.0, keep=None):
+        self.X, self.dtype, self.directions = X, X.dtype, None
+        if directions is not None:
+            self.directions = (directions / unit).astype(X.dtype, copy=False)
+        self.shape = (X.shape[0], (X if directions is None else directions).shape[1])
+        blocks = row_blocks(*self.shape)
+        if keep is None:
+            keep = KEEP + math.prod(self.shape) * self.dtype.itemsize // 2
+        # One array, for which the system gives larger pages than for many.
+        size = self.shape[1] * self.dtype.itemsize
+        ends = [rows.stop for rows in blocks if directions is not None and rows.stop * size <= keep]
+        self.held = np.empty((max(ends, default=0), self.shape[1]), dtype=self.dtype)
+        for rows in blocks[: len(ends)]:
+            self.held[rows] = self._block(rows)
+
+    def _block(self, rows) -> np.ndarray:
+        if self.directions is None:
+            return self.X[rows]
+        block = self.X[rows] @ self.directions
+        return np.square(block, out=block)
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield slices and the rows of A there, in order."""
+        for rows in row_blocks(*self.shape):
+            yield rows, self.held[rows] if rows.stop <= len(self.held) else self._block(rows)
+
+    def rmatvec(self, s: np.ndarray) -> np.ndarray:
+        """Return Aᵀs, of shape (k,), in double precision."""
+        total = np.zeros(self.shape[1])
+        for rows, block in self.blocks():
+            total += weighted_rows(s[rows], block)
+        return total
+
+    def matvec(self, g: np.ndarray) -> np.ndarray:
+        """Return A g, of shape (N,), in the precision of A."""
+        g = g.astype(self.dtype, copy=False)
+        out = np.empty(self.shape[0], dtype=self.dtype)
+        for rows, block in self.blocks():
+            np.dot(block, g, out=out[rows])
+        return out
+
+    def scatter(self) -> np.ndarray:
+        """Return Σ_i (a_i − ā)(a_i − ā)ᵀ, of shape (k, k)."""
+        mean = self.rmatvec(np.full(self.shape[0], 1.0 / self.shape[0], dtype=self.dtype))
+        mean = mean.astype(self.dtype)
+        total = np.zeros((self.shape[1], self.shape[1]))
+        for _, block in self.blocks():
+            block = block - mean
+            total += block.T @ block
+        return total

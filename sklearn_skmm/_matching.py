@@ -1,0 +1,198 @@
+"""Cell moment matching: one sample of each cell, so that the moments of the picks match.
+
+Pure functions of arrays. Exemplars cover the data and sit in the middle of what they stand for, but
+they shrink the second moment, which hurts regression. A draw that matches the moments picks the
+rims of the data, which hurts classification. Here each answers the other.
+"""
+
+import numpy as np
+from sklearn.utils.extmath import row_norms
+
+from sklearn_skmm._cells import Cells
+from sklearn_skmm._components import row_blocks, weighted_rows
+from sklearn_skmm._moments import ridge_of_dimension
+
+SWEEPS = 3
+
+
+def direction_weights(eigenvalues: np.ndarray, n: int) -> np.ndarray:
+    """Return how much each direction counts in `moment_features`, with sum 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> direction_weights(np.array([4.0, 4.0]), 1)
+    array([0.5, 0.5])
+    """
+    alpha = ridge_of_dimension(eigenvalues, 0.5 * min(n, 0.9 * eigenvalues.size))
+    share = eigenvalues / (eigenvalues + alpha)
+    return share / share.sum()
+
+
+def moment_features(P: np.ndarray, eigenvalues: np.ndarray, n: int) -> np.ndarray:
+    r"""Return features whose mean holds the first and the diagonal of the second moment.
+
+    Parameters
+    ----------
+    P : ndarray of shape (N, k)
+        Components of the samples along the eigenvectors.
+    eigenvalues : ndarray of shape (k,)
+        :math:`\lambda_j > 0`.
+    n : int
+        Size of the coreset.
+
+    Returns
+    -------
+    F : ndarray of shape (N, 2k)
+        :math:`\sqrt{w_j}\, p_{ij}^2 / \lambda_j` and :math:`\sqrt{w_j}\, p_{ij} /
+        \sqrt{\lambda_j}`: each moment is judged relative to its eigenvalue. A direction counts
+        by :math:`w_j \propto \lambda_j / (\lambda_j + \alpha)`, the share of it that ridge
+        regression fits, with the ridge at which the effective dimension is half of min(n, 0.9 k).
+        By their share of the trace instead, all would count little next to an offset.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> moment_features(np.array([[2.0], [-2.0]]), np.array([4.0]), 1).mean(axis=0)
+    array([1., 0.])
+    """
+    return MomentFeatures(P, eigenvalues, n)[:]
+
+
+class MomentFeatures:
+    """The rows of `moment_features`, computed when asked for, in double precision.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> F = MomentFeatures(np.array([[2.0], [-2.0]]), np.array([4.0]), 1)
+    >>> F[[1]], F.mean(np.array([0.5, 0.5]))
+    (array([[ 1., -1.]]), array([1., 0.]))
+    """
+
+    def __init__(self, P, eigenvalues: np.ndarray, n: int):
+        self.P, self.root = P, np.sqrt(direction_weights(eigenvalues, n))
+        # In units of the roots of the eigenvalues, so that no square over- or underflows.
+        self.unit = np.sqrt(eigenvalues)
+        self.shape = (P.shape[0], 2 * P.shape[1])
+
+    def __getitem__(self, rows) -> np.ndarray:
+        Q = self.P[rows] / self.unit
+        return np.hstack([self.root * np.square(Q), self.root * Q])
+
+    def product(self, rows, g: np.ndarray) -> np.ndarray:
+        """Return F[rows] @ g, without F[rows]."""
+        P = self.P[rows].astype(np.float64, copy=False)
+        k = P.shape[1]
+        values = P @ (g[k:] * self.root / self.unit)
+        values += np.square(P) @ (g[:k] * self.root / self.unit**2)
+        return values
+
+    def squared_norms(self, rows) -> np.ndarray:
+        """Return |F_i|² for each of the rows."""
+        squares = np.square(self.P[rows], dtype=np.float64)
+        squares /= self.unit**2
+        weight = self.root**2
+        return squares @ weight + np.square(squares) @ weight
+
+    def mean(self, s: np.ndarray) -> np.ndarray:
+        """Return Σ_i s_i F_i."""
+        total = np.zeros(self.shape[1])
+        for rows in row_blocks(*self.shape):
+            P = self.P[rows]
+            total += np.hstack([weighted_rows(s[rows], np.square(P)), weighted_rows(s[rows], P)])
+        return total * np.hstack([self.root / self.unit**2, self.root / self.unit])
+
+
+class _Given:
+    """Features that are an array."""
+
+    def __init__(self, F: np.ndarray):
+        self.F, self.shape = F, F.shape
+
+    def __getitem__(self, rows):
+        return self.F[rows]
+
+    def product(self, rows, g):
+        return self.F[rows] @ g
+
+    def squared_norms(self, rows):
+        return row_norms(self.F[rows], squared=True)
+
+
+def match_in_cells(
+    F: MomentFeatures | np.ndarray,
+    target: np.ndarray,
+    cells: Cells,
+    centrality: float,
+    rng: np.random.RandomState,
+) -> np.ndarray:
+    r"""Pick one sample of each cell so that the mean of F over the picks is near the target.
+
+    Coordinate descent, cell by cell, on
+
+    .. math:: \Big\|\frac{1}{n} \sum_c F_{i_c} - t\Big\|^2
+              + \rho\, \frac{1}{n} \sum_c \frac{cost_{i_c}}{\overline{cost}}
+
+    from a random member of each cell.
+
+    Parameters
+    ----------
+    F : MomentFeatures or ndarray of shape (N, q)
+        Features. Those of one cell at a time are looked at.
+    target : ndarray of shape (q,)
+        The mean t that is to be matched.
+    cells : Cells
+        The partition.
+    centrality : float
+        :math:`\rho`; with infinity the picks are the exemplars.
+    rng : RandomState
+        Draws the start and the order of the cells.
+
+    Returns
+    -------
+    picks : ndarray of shape (n,), dtype int
+        One position for each cell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cells = Cells(np.array([1, 4]), np.array([0, 0, 0, 1, 1, 1]), np.array([1, 0, 1.0] * 2))
+    >>> F = np.array([[-3.0], [-2.0], [-1.0], [1.0], [2.0], [3.0]])
+    >>> rng = np.random.RandomState(0)
+    >>> match_in_cells(F, np.array([1.0]), cells, 0.0, rng)
+    array([2, 5])
+    >>> match_in_cells(F, np.array([1.0]), cells, np.inf, rng)
+    array([1, 4])
+    """
+    n = len(cells.exemplars)
+    if np.isinf(centrality):
+        return cells.exemplars.copy()
+    # Sorted by cell, so that the members of a cell are a slice.
+    order = np.argsort(cells.labels, kind="stable")
+    starts = np.searchsorted(cells.labels[order], np.arange(n + 1))
+    features = F if isinstance(F, MomentFeatures) else _Given(F)
+    penalty = centrality / n / (float(cells.costs.mean(dtype=np.float64)) or 1.0)
+    # Terms of the objective that do not depend on the other cells.
+    alone = np.empty(len(order))
+    for rows in row_blocks(*features.shape):
+        alone[rows] = features.squared_norms(order[rows]) / n**2
+        alone[rows] += cells.costs[order[rows]] * penalty
+    tie = 1e-12 * float(alone.max())
+    picks = starts[:-1] + np.floor(rng.uniform(size=n) * np.diff(starts)).astype(int)
+    chosen = features[order[picks]] / n
+    gap = chosen.sum(axis=0) - target
+    for _ in range(SWEEPS):
+        before = picks.copy()
+        for c in rng.permutation(n):
+            members = slice(starts[c], starts[c + 1])
+            gap -= chosen[c]
+            values = features.product(order[members], gap * (2.0 / n)) + alone[members]
+            # Equal rows differ by rounding: the first of them, whatever that says.
+            best = int(np.argmax(values <= values.min() + tie))
+            picks[c] = starts[c] + best
+            chosen[c] = features[order[picks[c] : picks[c] + 1]][0] / n
+            gap += chosen[c]
+        if np.array_equal(picks, before):
+            break
+    return order[picks]
