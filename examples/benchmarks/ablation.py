@@ -14,7 +14,7 @@ from _tasks import TASKS
 from no_regret import DEFAULT, METHODS, run_all, totals
 from sklearn.cluster import KMeans
 
-from sklearn_skmm import SkMMSelector, _cells, _skmm
+from sklearn_skmm import SkMMSelector, _cells, _matching, _skmm
 
 
 class Patched:
@@ -39,17 +39,14 @@ def k_means_cells(P, s, n, rng, step):
     return _cells.Cells(exemplars, labels, costs)
 
 
-def by_share_of_trace(P, eigenvalues, n):
-    """Moments weighted by the eigenvalues themselves."""
-    root = np.sqrt(eigenvalues / eigenvalues.sum())
-    Q = P / np.sqrt(eigenvalues)
-    return np.hstack([root * np.square(Q), root * Q])
+def by_share_of_trace(eigenvalues, n):
+    """Weights of the directions: the eigenvalues themselves."""
+    return eigenvalues / eigenvalues.sum()
 
 
-def all_alike(P, eigenvalues, n):
-    """Moments of all directions alike."""
-    Q = P / np.sqrt(eigenvalues) / np.sqrt(len(eigenvalues))
-    return np.hstack([np.square(Q), Q])
+def all_alike(eigenvalues, n):
+    """Weights of the directions: all the same."""
+    return np.full(len(eigenvalues), 1.0 / len(eigenvalues))
 
 
 def skmm(**params):
@@ -72,8 +69,8 @@ VARIANTS = {
     "outliers not drawn in": patched(_cells, "REACH", np.inf),
     "outliers drawn in to 1.5 medians": patched(_cells, "REACH", 1.5),
     "outliers drawn in to 1 median": patched(_cells, "REACH", 1.0),
-    "moments by share of the trace": patched(_skmm, "moment_features", by_share_of_trace),
-    "moments of all directions alike": patched(_skmm, "moment_features", all_alike),
+    "moments by share of the trace": patched(_matching, "direction_weights", by_share_of_trace),
+    "moments of all directions alike": patched(_matching, "direction_weights", all_alike),
     "cells of k-means": patched(_skmm, "bounded_cells", k_means_cells),
     "bandwidth 0.35 medians": patched(_cells, "BANDWIDTH", 0.35),
     "bandwidth 0.7 medians": patched(_cells, "BANDWIDTH", 0.7),
