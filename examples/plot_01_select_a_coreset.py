@@ -79,7 +79,7 @@ def finetuned_accuracy(indices):
 # %%
 # Select in a Pipeline
 # --------------------
-# No label is used: the loss is taken at the model's own prediction.
+# No label is used: the output of the network is differentiated.
 
 sketcher = GradientSketcher(m=64, model=pretrained, layers=[-2, -1], random_state=0)
 pipe = make_pipeline(sketcher, SkMMSelector(n_to_select=100, random_state=0))
@@ -118,9 +118,10 @@ print(f"\nAccuracy on the digits 5 to 9, per cent, mean of {len(seeds)} seeds")
 print(table.round(1).to_string())
 
 # %%
-# An interval that holds zero means that the difference cannot be told from chance. At small n the
-# selection does not pay here: the network is sure of many images, most of them wrongly, so their
-# gradients are next to nothing, and a coreset that covers the gradients takes few of them.
+# An interval that holds zero means that the difference cannot be told from chance. With
+# ``target="predicted"``, the gradient of the loss at the network's own prediction, the selection
+# would lose: the network is sure of many images, most of them wrongly, so those gradients are next
+# to nothing, and a coreset that covers gradients takes few of these images.
 
 import matplotlib.pyplot as plt  # noqa: E402
 

@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from sklearn_skmm._components import mean_squared_norm
+from sklearn_skmm._dask import gather, is_dask
 from sklearn_skmm._moments import explained_fraction
 from sklearn_skmm._selection import Reference, Selection, allocate, resolve_n_to_select
 
@@ -269,6 +270,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         return explained_fraction(X, self._coreset, self._alpha)
 
     def _validate(self, X, *, reset):
+        if is_dask(X):
+            X = gather(X, self._dtypes)
         # No copy of X if its dtype is one of these and its rows lie one after the other.
         return validate_data(
             self, X, reset=reset, accept_sparse="csr", dtype=self._dtypes, order="C"

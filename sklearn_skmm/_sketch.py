@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_skmm._base import MAX_SEED, Interval, StrOptions, all_or_nothing
 from sklearn_skmm._cache import SketchCache, digest
+from sklearn_skmm._dask import first_rows, is_dask, sketch_lazily
 from sklearn_skmm._plan import FORMED, PlannedLayer, SketchPlan
 from sklearn_skmm._projection import BlockProjection, projection_for
 
@@ -125,6 +126,9 @@ class GradientSketcher(
     shuffle, or a Hugging Face ``datasets.Dataset``. Of data sets that hold labels, these are used
     with ``target="label"`` where y is None.
 
+    Of a Dask array `fit` reads the first chunk, and `transform` returns a Dask array that is
+    computed when it is asked for, with the model as it is then.
+
     The embedding does not depend on the batch size, the order or the device.
 
     References
@@ -231,11 +235,11 @@ class GradientSketcher(
         Returns
         -------
         sketch : ndarray of shape (n_samples, m)
-            Sketched gradients, float32 or float64 as the gradients are.
+            Sketched gradients, float32 or float64 as the gradients are. A Dask array, of which
+            nothing is computed yet, for a Dask array X.
         """
         check_is_fitted(self)
-        X = self._validate(X, reset=False)
-        return self._finite(list(self._sketched(X, y)))
+        return sketch_lazily(self, X, y) if is_dask(X) else self._sketch(X, y)
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
@@ -252,12 +256,16 @@ class GradientSketcher(
         Returns
         -------
         sketch : ndarray of shape (n_samples, m)
-            Sketched gradients.
+            Sketched gradients; a Dask array for a Dask array X.
         """
         context = self._init_callback_context(max_subtasks=None)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         with all_or_nothing(self):
             X_checked = self._fit(X)
+            if is_dask(X):
+                sketch = sketch_lazily(self, X, y)
+                context.call_on_fit_task_end(estimator=self, X=X, y=y)
+                return sketch
             parts = []
             batches = self._sketched(X_checked, y)
             while True:
@@ -282,7 +290,7 @@ class GradientSketcher(
                 f"{'no ' if self.model is None else 'a '}model."
             )
         with all_or_nothing(self):
-            X = self._validate(X, reset=True)
+            X = self._validate(first_rows(X) if is_dask(X) else X, reset=True)
             seed = int(check_random_state(self.random_state).randint(MAX_SEED))
             if self.model is None:
                 self._fit_rows(X, seed)
@@ -365,7 +373,12 @@ class GradientSketcher(
             )
         return self.target
 
-    def _sketched(self, X, y):
+    def _sketch(self, X, y, start=0):
+        """Return GΓ of X, whose first sample is at this position in the whole."""
+        X = self._validate(X, reset=False)
+        return self._finite(list(self._sketched(X, y, start)), start)
+
+    def _sketched(self, X, y, start=0):
         """Yield GΓ for consecutive batches of X."""
         if self.model is None:
             yield self.projection_.apply(X)
@@ -377,7 +390,6 @@ class GradientSketcher(
         if self.cache_dir is not None:
             yield from self._cached(torch_side, engine, batches)
             return
-        start = 0
         for batch in batches:
             yield engine.sketch(batch, start, self._planned)
             start += batch.size
@@ -411,13 +423,13 @@ class GradientSketcher(
                 start += len(sketch)
             yield sketch
 
-    def _finite(self, parts):
+    def _finite(self, parts, start=0):
         sketch = np.concatenate(parts)
         if not np.isfinite(sketch).all():
             bad = np.flatnonzero(~np.isfinite(sketch).all(axis=1))
             raise ValueError(
                 f"The gradients of {bad.size} samples are not finite, the first at position "
-                f"{bad[0]}."
+                f"{start + bad[0]}."
             )
         return sketch
 

@@ -9,7 +9,7 @@ import pytest
 
 import sklearn_skmm
 
-OPTIONAL = ("torch", "pandas", "matplotlib")
+OPTIONAL = ("torch", "pandas", "matplotlib", "dask", "distributed")
 
 
 def run(code):
@@ -31,7 +31,7 @@ def test_everything_but_models_works_without_optional_dependencies():
         "import sys\n"
         "class Absent:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.split('.')[0] in {OPTIONAL}: raise ImportError(name)\n"
+        f"        if name.split('.')[0] in {OPTIONAL}: raise ModuleNotFoundError(name, name=name)\n"
         "sys.meta_path.insert(0, Absent())\n"
         "import numpy as np, sklearn_skmm as s\n"
         "from sklearn.pipeline import make_pipeline\n"

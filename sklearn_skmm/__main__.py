@@ -1,0 +1,8 @@
+"""Run the command line as ``python -m sklearn_skmm``."""
+
+import sys
+
+from sklearn_skmm._cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,358 @@
+"""Dask arrays give what NumPy arrays give, lazily, and on machines that die."""
+
+import os
+import pickle
+import signal
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+from sklearn_skmm import CoresetEstimator, GradientSketcher, HerdingSelector, SkMMSelector, _dask
+from tests._selectors import make, selector_classes
+
+dask = pytest.importorskip("dask", reason="Dask is an extra")
+da = pytest.importorskip("dask.array", reason="Dask is an extra")
+
+N = 103
+# Other axes too; with one row; the whole.
+CHUNKS = [(20, 3), (1, 5), (N, 5), ((40, 1, 60, 2), (1, 4))]
+
+
+@pytest.fixture
+def data():
+    rng = np.random.RandomState(0)
+    return rng.normal(size=(N, 5)), rng.randint(3, size=N)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 3)).double()
+
+
+@pytest.fixture
+def counted():
+    """A function that makes a Dask array whose chunks of rows are counted as they are read."""
+
+    def make_counted(X, rows, **options):
+        reads = Counter()
+
+        def read(block, block_info):
+            reads[block_info[0]["chunk-location"][0]] += 1
+            return block
+
+        whole = da.from_array(X, chunks=(rows, *X.shape[1:]))
+        return whole.map_blocks(read, dtype=X.dtype, meta=np.empty((0,) * X.ndim, X.dtype)), reads
+
+    return make_counted
+
+
+def assert_close(actual, desired):
+    np.testing.assert_allclose(actual, desired, rtol=1e-10, atol=1e-12)
+
+
+# Sketching
+
+
+@pytest.mark.parametrize("with_model", [False, True])
+def test_nothing_is_computed_before_it_is_asked_for(data, model, counted, with_model):
+    X, reads = counted(data[0], 10)
+    sketcher = GradientSketcher(4, model=model if with_model else None, random_state=0).fit(X)
+    assert reads == {0: 1}  # two samples are looked at
+    sketch = sketcher.transform(X)
+    assert isinstance(sketch, da.Array)
+    assert sketch.chunks == (X.chunks[0], (4,))
+    assert reads == {0: 1}
+    values = sketch.compute()
+    assert reads == {0: 2} | dict.fromkeys(range(1, 11), 1)
+    assert (values.shape, values.dtype) == ((N, 4), sketch.dtype)
+    assert isinstance(sketcher.fit_transform(X), da.Array)
+    assert reads[1] == 1
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("sketch", ["gaussian", "sparse_sign"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_rows(data, chunks, sketch, dtype):
+    X = (10 * data[0]).astype(dtype)
+    sketcher = GradientSketcher(6, sketch=sketch, random_state=0)
+    expected = sketcher.fit_transform(X)
+    lazy = GradientSketcher(6, sketch=sketch, random_state=0).fit_transform(
+        da.from_array(X, chunks=chunks)
+    )
+    assert lazy.dtype == lazy.compute().dtype == expected.dtype
+    np.testing.assert_allclose(
+        lazy.compute(), expected, rtol=1e-5 if dtype == np.float32 else 1e-12
+    )
+    # One Γ, whichever container was fitted.
+    assert_close(sketcher.transform(da.from_array(X, chunks=chunks)).compute(), lazy.compute())
+
+
+def test_sparse_chunks(data):
+    X = np.where(np.abs(data[0]) > 1, data[0], 0)
+    lazy = da.from_array(X, chunks=(20, 5)).map_blocks(sparse.csr_array)
+    sketcher = GradientSketcher(6, random_state=0)
+    assert_close(sketcher.fit_transform(lazy).compute(), sketcher.fit_transform(X))
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("target", ["output", "label", "predicted", "sampled", "random"])
+def test_models(data, model, chunks, target):
+    X, y = data
+    sketcher = GradientSketcher(6, model=model, target=target, batch_size=8, random_state=0)
+    expected = sketcher.fit_transform(X, y)
+    X = da.from_array(X, chunks=chunks)
+    for labels in (y, y.tolist(), da.from_array(y, chunks=33)):
+        assert_close(sketcher.fit_transform(X, labels).compute(), expected)
+    # Draws are those of the positions in what `transform` is given.
+    part = sketcher.transform(X[50:], y[50:]).compute()
+    assert_close(part, sketcher.transform(data[0][50:], y[50:]))
+
+
+def test_images_float32_and_labels_of_several_columns(model):
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(20, 2, 6, 6)).astype(np.float32)
+    y = rng.normal(size=(20, 3)).astype(np.float32)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    params = {"loss": "squared_error", "target": "label", "random_state": 0}
+    sketcher = GradientSketcher(6, model=model, **params)
+    expected = sketcher.fit_transform(X, y)
+    lazy = sketcher.transform(da.from_array(X, chunks=(7, 1, 2, 6)), y)
+    assert lazy.dtype == lazy.compute().dtype == expected.dtype == np.float32
+    np.testing.assert_allclose(lazy.compute(), expected, rtol=1e-4, atol=1e-5)
+    doubled = sketcher.set_params(dtype="float64").fit_transform(da.from_array(X, chunks=7), y)
+    assert doubled.dtype == doubled.compute().dtype == np.float64
+
+
+def test_threads_do_not_meet_in_the_model(data, model):
+    model.train()
+    sketcher = GradientSketcher(6, model=model, batch_size=2, random_state=0)
+    expected = sketcher.fit_transform(data[0])
+    lazy = sketcher.transform(da.from_array(data[0], chunks=(2, 5)))
+    for _ in range(5):
+        assert_close(lazy.compute(scheduler="threads", num_workers=8), expected)
+    assert all(module.training for module in model.modules())
+
+
+def test_empty_chunks(data, model):
+    X = da.from_array(data[0], chunks=(20, 5))
+    X = X[X[:, 0] > 1.5]
+    X.compute_chunk_sizes()
+    assert 0 in X.chunks[0]
+    for sketcher in (GradientSketcher(6), GradientSketcher(6, model=model)):
+        sketcher.set_params(random_state=0)
+        if X.chunks[0][0]:
+            sketcher.fit(X)
+        assert_close(sketcher.fit(data[0]).transform(X).compute(), sketcher.transform(X.compute()))
+    with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+        sketcher.transform(X[:0])
+
+
+def test_what_is_not_finite_raises_when_computed(data, model):
+    X = data[0].copy()
+    X[57, 2] = np.nan
+    X = da.from_array(X, chunks=(20, 5))
+    for sketcher in (GradientSketcher(6), GradientSketcher(6, model=model)):
+        lazy = sketcher.fit_transform(X)
+        with pytest.raises(ValueError, match="NaN"):
+            lazy.compute()
+    y = data[1].astype(float)
+    y[57] = np.nan
+    model = nn.Linear(5, 1).double()
+    sketcher = GradientSketcher(6, model=model, loss="squared_error", target="label")
+    lazy = sketcher.fit_transform(da.from_array(data[0], chunks=(20, 5)), y)
+    with pytest.raises(ValueError, match="1 samples are not finite, the first at position 57"):
+        lazy.compute()
+
+
+def test_what_is_wrong_with_shapes_raises_at_once(data, model, counted, tmp_path):
+    X, reads = counted(data[0], 10)
+    labelled = GradientSketcher(6, model=model, target="label").fit(X)
+    reads.clear()
+    with pytest.raises(ValueError, match="expecting 5 features"):
+        GradientSketcher(6).fit(data[0]).transform(X[:, :3])
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        labelled.transform(X)
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[103, 102\]"):
+        labelled.transform(X, data[1][1:])
+    unknown = X[X[:, 0] > 0]
+    for estimator in (labelled, GradientSketcher(6), SkMMSelector(5)):
+        with pytest.raises(ValueError, match="compute_chunk_sizes"):
+            estimator.fit(unknown)
+    with pytest.raises(ValueError, match="compute_chunk_sizes"):
+        labelled.transform(unknown, data[1])
+    assert not reads
+    cached = GradientSketcher(6, model=model, cache_dir=tmp_path / "cache", random_state=0)
+    with pytest.raises(ValueError, match="cache_dir"):
+        cached.fit_transform(X)
+    assert not vars(cached).keys() & {"projection_", "_seed"}
+
+
+def test_a_sketch_is_that_of_its_sketcher_at_the_time(data, model):
+    X = da.from_array(data[0], chunks=(20, 5))
+    sketcher = GradientSketcher(6, model=model, random_state=0)
+    expected = sketcher.fit_transform(data[0])
+    lazy = sketcher.fit_transform(X)
+    sketcher.set_params(m=3, layers=[-1], random_state=1).fit(data[0])
+    assert_close(lazy.compute(), expected)
+
+
+def test_the_model_is_in_the_graph_once(data):
+    model = nn.Sequential(nn.Linear(5, 20_000), nn.Linear(20_000, 1))
+    n_bytes = sum(p.nbytes for p in model.parameters())
+    X = da.from_array(data[0].astype(np.float32), chunks=(10, 5))
+    sketcher = GradientSketcher(2, model=model, layers=[-1], sketch="product", random_state=0)
+    sketch = sketcher.fit_transform(X)
+    (optimized,) = dask.optimize(sketch)
+    sizes = [len(pickle.dumps(task)) for task in dict(optimized.__dask_graph__()).values()]
+    assert len(sizes) > 11
+    assert sorted(size > n_bytes / 10 for size in sizes)[-2:] == [False, True]
+
+
+# Selecting
+
+
+@pytest.mark.parametrize("cls", selector_classes())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_selectors_take_dask_arrays(data, counted, cls, dtype):
+    X, y = (10 * data[0]).astype(dtype), data[1]
+    expected = make(cls, 12).fit(X, y)
+    lazy, reads = counted(X, 30)
+    selector = make(cls, 12)
+    np.testing.assert_array_equal(selector.fit_transform(lazy, y), expected.sample_indices_)
+    assert reads == dict.fromkeys(range(4), 1)
+    np.testing.assert_array_equal(selector.transform(lazy), expected.transform(X))
+    assert selector.score(lazy) == expected.score(X)
+    rows, labels = selector.fit_resample(lazy, da.from_array(y, chunks=50))
+    assert isinstance(rows, da.Array)
+    assert isinstance(labels, da.Array)
+    np.testing.assert_array_equal(rows.compute(), X[expected.sample_indices_])
+    np.testing.assert_array_equal(labels.compute(), y[expected.sample_indices_])
+
+
+def test_strata_pipelines_and_estimators(data, model):
+    X, y = data
+    lazy, labels = da.from_array(X, chunks=(20, 5)), da.from_array(y, chunks=17)
+    stratified = SkMMSelector(12, stratify=True, random_state=0)
+    expected = stratified.fit_transform(X, y)
+    np.testing.assert_array_equal(stratified.fit_transform(lazy, labels), expected)
+    pipe = make_pipeline(
+        GradientSketcher(6, model=model, random_state=0), SkMMSelector(12, random_state=0)
+    )
+    expected = pipe.fit_transform(X)
+    np.testing.assert_array_equal(pipe.fit_transform(lazy), expected)
+    fitted = CoresetEstimator(Ridge(), pipe).fit(lazy, y)
+    np.testing.assert_array_equal(fitted.sample_indices_, expected)
+    np.testing.assert_allclose(fitted.predict(X), fitted.estimator_.predict(X))
+
+
+def test_what_does_not_fit_into_memory_is_refused(data, counted, monkeypatch):
+    X, reads = counted(data[0].astype(np.float32), 10)
+    selector = HerdingSelector(5)  # works in float64
+    monkeypatch.setattr(_dask, "available_memory", lambda: 2 * 8 * 5 * N - 1)
+    with pytest.raises(ValueError, match=r"Dask array of 0\.0 MiB.*smaller m"):
+        selector.fit(X)
+    assert not reads
+    assert "sample_indices_" not in vars(selector)
+    SkMMSelector(5, random_state=0).fit(X)  # keeps float32
+    for enough in (2 * 8 * 5 * N, None):
+        monkeypatch.setattr(_dask, "available_memory", lambda enough=enough: enough)
+        selector.fit(X)
+    huge = da.zeros((10**12, 64), chunks=(10**9, 64))
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="488,281,250"):
+        selector.fit(huge)
+
+
+def test_available_memory(monkeypatch):
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 2**20 < _dask.available_memory() <= total
+
+    def absent(*args):
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", absent)
+    assert _dask.available_memory() == total
+    monkeypatch.delattr(os, "sysconf")
+    assert _dask.available_memory() is None
+
+
+# On a cluster
+
+
+@pytest.fixture(scope="module")
+def client():
+    distributed = pytest.importorskip("distributed", reason="distributed is an extra")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        pids = list(client.run(os.getpid).values())
+        yield client
+        pids += client.run(os.getpid).values()
+    deadline = time.monotonic() + 10
+    while alive := [pid for pid in pids if os.path.exists(f"/proc/{pid}")]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.05)
+
+
+class Slow:
+    """Gives a block of rows after a while, and notes which process was asked for which."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, block, block_info):
+        k = block_info[0]["chunk-location"][0]
+        (self.folder / f"{os.getpid()}-{k}-{time.monotonic_ns()}").touch()
+        time.sleep(0.2)
+        return block
+
+    def notes(self):
+        """Return a pair of process and chunk for each start."""
+        return [tuple(map(int, path.name.split("-")[:2])) for path in self.folder.iterdir()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["output", "label", "sampled"])
+def test_processes(client, data, model, target):
+    X, y = data
+    sketcher = GradientSketcher(6, model=model, target=target, random_state=0)
+    expected = sketcher.fit_transform(X, y)
+    lazy = sketcher.fit_transform(da.from_array(X, chunks=(10, 3)), da.from_array(y, chunks=40))
+    assert_close(lazy.compute(scheduler=client), expected)
+    # The selector uses the cluster too, for it is the default while there is a client.
+    selector = SkMMSelector(12, random_state=0)
+    assert len(np.intersect1d(selector.fit_transform(lazy), selector.fit_transform(expected))) == 12
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_changes_nothing(client, data, model, tmp_path):
+    X = data[0]
+    sketcher = GradientSketcher(6, model=model, target="sampled", random_state=0)
+    expected = sketcher.fit_transform(X)
+    slow = Slow(tmp_path)
+    chunks = da.from_array(X, chunks=(10, 5)).map_blocks(slow, dtype=X.dtype, meta=X[:0])
+    future = client.compute(sketcher.fit(X).transform(chunks))
+    victim = next(iter(client.run(os.getpid).values()))
+    deadline = time.monotonic() + 30
+    # One block of the victim is finished and lost with it, the next is never finished.
+    while sum(pid == victim for pid, _ in slow.notes()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not future.done()
+    os.kill(victim, signal.SIGKILL)
+    assert_close(future.result(timeout=30), expected)
+    notes = slow.notes()
+    assert {k for _, k in notes} == set(range(11))
+    again = [k for k, n in Counter(k for _, k in notes).items() if n > 1]
+    assert {k for pid, k in notes if pid == victim} <= set(again)
