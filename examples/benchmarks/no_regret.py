@@ -138,8 +138,8 @@ def profile(table, path):
     for method in METHODS:
         share = (ratios[method].to_numpy()[:, None] <= grid).mean(axis=0)
         bold = method == DEFAULT
-        ax.step(grid, share, where="post", lw=2.8 if bold else 1.3, zorder=3 if bold else 2)
-        ax.lines[-1].set_label(method)
+        style = {"lw": 2.8, "color": "black", "zorder": 3} if bold else {"lw": 1.3}
+        ax.step(grid, share, where="post", label=method, **style)
     ax.set(
         xscale="log",
         xlim=(1, 4),
