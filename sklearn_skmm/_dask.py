@@ -87,7 +87,7 @@ def sketch_lazily(sketcher: Any, X: Any, y: Any) -> Any:
     dtype = _sketch_dtype(sketcher, X)
     inputs = [X, ("sample", *(f"X{axis}" for axis in range(1, X.ndim)))]
     if sketcher.model is not None and sketcher._resolve_target() == "label":
-        y = _labels(y, X)
+        y = _labels(sketcher, y, X)
         inputs += [y, ("sample", *(f"y{axis}" for axis in range(1, y.ndim)))]
     starts = np.cumsum((0, *X.chunks[0][:-1]))
     # One key of the graph, on which all blocks depend: a scheduler sends the model to each worker
@@ -195,15 +195,12 @@ def _rows(X: Any, name: str) -> Any:
     return X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
 
 
-def _labels(y: Any, X: Any) -> Any:
+def _labels(sketcher: Any, y: Any, X: Any) -> Any:
     """Return y as a Dask array with the chunks of X."""
     import dask.array as da
 
     if y is None:
-        raise ValueError(
-            "GradientSketcher with target='label' requires y to be passed, but the target y is "
-            "None and X brings no labels. target='output' needs none."
-        )
+        raise ValueError(sketcher._gradients().NO_LABELS)
     y = _rows(y if is_dask(y) else da.from_array(np.asarray(y), chunks=-1), "y")
     if len(y) != len(X):
         raise ValueError(
@@ -224,7 +221,7 @@ def _sketch_dtype(sketcher: Any, X: Any) -> np.dtype:
     """Return the dtype of the sketch, which Dask needs to know beforehand."""
     if sketcher.model is not None:
         engine = sketcher._engine(sketcher._gradients(), sketcher._seed)
-        return np.dtype(str(engine.sketch_dtype).removeprefix("torch."))
+        return engine.numpy_dtype
     if sketcher.dtype is not None:
         return np.dtype(sketcher.dtype)
     return X.dtype if X.dtype in (np.float32, np.float64) else np.dtype(np.float64)

@@ -6,7 +6,7 @@ get per-sample gradients from `torch.func`, or from one sample after the other.
 
 Hooks are trusted where they were seen to agree with autograd: each parameter has a *signature* in
 the graph of a batch, that says how it was used, and what was confirmed for one signature (see
-`Engine.confirm`) holds for later batches with the same. Others are confirmed anew.
+`_confirm`) holds for later batches with the same. Others are confirmed anew.
 """
 
 import warnings
@@ -19,12 +19,13 @@ from torch.autograd.graph import get_gradient_edge
 from torch.func import functional_call, grad, vmap
 
 from sklearn_skmm._batches import Batch, to_device
+from sklearn_skmm._confirm import autograd_sums, confirm
 from sklearn_skmm._layers import Exact, rule_for
 from sklearn_skmm._objective import output_of
-from sklearn_skmm._parameters import matrix_shape, select_parameters
+from sklearn_skmm._parameters import select_parameters
 from sklearn_skmm._plan import PlannedParameter
 from sklearn_skmm._projection import BLOCK_ROWS
-from sklearn_skmm._uses import UNUSED, Signature, Use, agree, graph
+from sklearn_skmm._uses import UNUSED, Signature, Use, graph
 
 # Gradients that are formed for a part of a batch together.
 CHUNK_BYTES = 256 * 2**20
@@ -99,6 +100,7 @@ class Engine:
         # Half precision is for the model; sums over many entries are not.
         double = any(p.dtype == torch.float64 for p in self.chosen.values())
         self.sketch_dtype = torch.float64 if double else torch.float32
+        self.numpy_dtype = np.dtype(np.float64 if double else np.float32)
         # Tied weights go by the name that comes first.
         names = {id(p): name for name, p in parameters.items()}
         self.names = {
@@ -206,66 +208,6 @@ class Engine:
         own = self.names[use.module]
         return {own[local]: term for local, term in terms.items() if local in own}
 
-    def truths(self, names, output, cotangent) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return random weights of the samples, and with these autograd's sums of gradients."""
-        weights = self._random(len(output), 1)[:, 0]
-        weighted = cotangent * weights.to(cotangent).reshape(-1, *[1] * (output.ndim - 1))
-        leaves = [self.chosen[name] for name in names]
-        grads = torch.autograd.grad(output, leaves, weighted, retain_graph=True, allow_unused=True)
-        return weights, {
-            name: (torch.zeros_like(p) if g is None else g.to_dense()).to(self.sketch_dtype)
-            for name, p, g in zip(names, leaves, grads, strict=True)
-        }
-
-    def confirm(self, weights, truths, uses, deltas) -> set[str]:
-        """Return the parameters whose per-sample gradients the hooks give.
-
-        Sums over the samples are compared, with random weights and from the left and right
-        multiplied by random vectors: they agree by no accident, and no gradient is formed.
-
-        Parameters
-        ----------
-        weights, truths : Tensor of shape (B,), dict of str to Tensor
-            From `truths`.
-        uses, deltas : list
-            Uses of layers, and the gradients at their outputs, without weights.
-        """
-        sides = {
-            name: [self._random(n, 8, seed) for seed, n in enumerate(matrix_shape(g), 1)]
-            for name, g in truths.items()
-        }
-        found = {name: weights.new_zeros(8) for name in truths}
-        for use, delta in zip(uses, deltas, strict=True):
-            names = found.keys() & self.names[use.module].values()
-            if delta is None or not names:
-                continue
-            try:
-                terms = self.terms(use, delta, len(weights))
-                for name in names & terms.keys():
-                    found[name] += weights @ terms[name].product(*sides[name])
-            except Exception:  # the rule may not be made for this
-                for name in names:
-                    found[name] += torch.nan
-        products = {
-            name: Exact(g.reshape(1, -1), matrix_shape(g)[1]).product(*sides[name])[0] / 8**0.5
-            for name, g in truths.items()
-        }
-        return self.agreeing({name: g / 8**0.5 for name, g in found.items()}, products, truths)
-
-    def agreeing(self, found, expected, truths) -> set[str]:
-        """Return the parameters for which two vectors agree, as far as autograd is precise."""
-        largest = max(float(g.norm()) for g in truths.values())
-        return {
-            name
-            for name, g in truths.items()
-            if agree(
-                float((found[name] - expected[name]).norm()),
-                float(g.norm()),
-                largest,
-                self.chosen[name].dtype,
-            )
-        }
-
     def per_sample(self, names, batch, cotangent, source) -> Iterator[dict]:
         """Yield, for parts of a batch, the flat gradients of the named parameters.
 
@@ -358,8 +300,8 @@ class Engine:
             deltas = self.backward(output, uses, cotangent, retain_graph=bool(doubted))
             refuted: set[str] = set()
             if doubted:
-                weights, truths = self.truths(doubted, output, cotangent)
-                agreed = self.confirm(weights, truths, uses, deltas)
+                weights, truths = autograd_sums(self, doubted, output, cotangent)
+                agreed = confirm(self, weights, truths, uses, deltas)
                 refuted = set(doubted) - agreed
                 for name in agreed:
                     if truths[name].any():  # nothing is learned from zeros
@@ -418,12 +360,11 @@ class Engine:
     def _add_exact(self, out, term, projection):
         """Form the gradient, as much of it as meets one block of Γ, and multiply."""
         rows, cols = term.shape
-        dtype = np.dtype(str(self.sketch_dtype).removeprefix("torch."))
         for k, first in enumerate(range(0, rows * cols, BLOCK_ROWS)):
             last = min(first + BLOCK_ROWS, rows * cols)
             top = first // cols
             part = term.gradient(top, -(-last // cols))[:, first - top * cols : last - top * cols]
-            block = projection.block(k, dtype)
+            block = projection.block(k, self.numpy_dtype)
             if isinstance(block, np.ndarray):
                 out += part @ torch.from_numpy(block).to(self.device)
             else:
@@ -433,17 +374,6 @@ class Engine:
         """Return a side of a product projection on the device."""
         key = (id(projection), side)
         if key not in self._factors:
-            dtype = np.dtype(str(self.sketch_dtype).removeprefix("torch."))
-            factor = (projection.row_factor, projection.col_factor)[side](dtype)
+            factor = (projection.row_factor, projection.col_factor)[side](self.numpy_dtype)
             self._factors[key] = torch.from_numpy(factor).to(self.device)
         return self._factors[key]
-
-    def noise(self, like):
-        """Return random numbers in the shape of a tensor."""
-        return self._random(like.numel(), 1, 3).reshape(like.shape).to(like.dtype)
-
-    def _random(self, rows, cols, seed=0):
-        """Return standard normal numbers, the same every time."""
-        stream = np.random.Generator(np.random.Philox(key=[1, seed]))
-        drawn = torch.as_tensor(stream.standard_normal((rows, cols)))
-        return drawn.to(self.device, self.sketch_dtype)

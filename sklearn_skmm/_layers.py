@@ -207,16 +207,15 @@ def _over_last(normal, delta, size):
     }
 
 
-def _layer_norm(module, a, delta, size):
-    normal = F.layer_norm(a, module.normalized_shape, eps=module.eps)
-    over = a.ndim - len(module.normalized_shape)
-    return _over_last(normal.flatten(over), delta.flatten(over), size)
+def _normalised(normalise):
+    """Return the rule's terms for a layer that normalises the last dimensions like that."""
 
+    def terms(module, a, delta, size):
+        normal = normalise(a, module.normalized_shape, eps=module.eps)
+        over = a.ndim - len(module.normalized_shape)
+        return _over_last(normal.flatten(over), delta.flatten(over), size)
 
-def _rms_norm(module, a, delta, size):
-    normal = F.rms_norm(a, module.normalized_shape, eps=module.eps)
-    over = a.ndim - len(module.normalized_shape)
-    return _over_last(normal.flatten(over), delta.flatten(over), size)
+    return terms
 
 
 def _own_rms_norm(module, a, delta, size):
@@ -262,8 +261,8 @@ RULES = (
         0,
     ),
     Rule(lambda m: isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d), _grouped_convolution),
-    Rule(lambda m: isinstance(m, nn.LayerNorm), _layer_norm),
-    Rule(lambda m: isinstance(m, nn.RMSNorm), _rms_norm),
+    Rule(lambda m: isinstance(m, nn.LayerNorm), _normalised(F.layer_norm)),
+    Rule(lambda m: isinstance(m, nn.RMSNorm), _normalised(F.rms_norm)),
     # Those of transformers, LlamaRMSNorm and others.
     Rule(lambda m: type(m).__name__.endswith(("RMSNorm", "T5LayerNorm")), _own_rms_norm),
     Rule(lambda m: isinstance(m, nn.GroupNorm), _group_norm),

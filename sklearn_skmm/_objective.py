@@ -12,6 +12,11 @@ TOGETHER = 4096
 # Labels with this value are left out, as in torch's cross entropy.
 IGNORED = -100
 
+NO_LABELS = (
+    "GradientSketcher with target='label' requires y to be passed, but the target y is None and X "
+    "brings no labels. target='output' needs none."
+)
+
 
 def output_of(result: Any) -> torch.Tensor:
     """Return the tensor of outputs in what a model returns."""
@@ -85,10 +90,7 @@ class Objective:
         if self.target == "output":
             return None
         if self.target == "label" and labels is None:
-            raise ValueError(
-                "GradientSketcher with target='label' requires y to be passed, but the target y is "
-                "None and X brings no labels. target='output' needs none."
-            )
+            raise ValueError(NO_LABELS)
         if callable(self.loss):
             return labels
         if self.loss == "squared_error":

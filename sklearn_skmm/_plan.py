@@ -29,12 +29,10 @@ class PlannedParameter(NamedTuple):
     @property
     def cost(self) -> int:
         """Multiply-adds per sample for forming and sketching the gradient."""
-        m = self.projection.m
         if self.method == "product" and self.source == "hooks":
-            width = m * self.projection.terms
+            width = self.projection.m * self.projection.terms
             return 0 if self.partner else self.positions * (sum(self.shape) + 1) * width
-        per_entry = min(8, m) if self.method == "sparse_sign" else m
-        return self.r * (self.positions + per_entry)
+        return self.r * (self.positions + self.projection.per_row)
 
 
 class PlannedLayer(NamedTuple):

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 from sklearn_skmm._batches import Batch
+from sklearn_skmm._confirm import agree, agreeing, autograd_sums, confirm, noise
 from sklearn_skmm._engine import Engine, evaluation_mode
 from sklearn_skmm._parameters import matrix_shape
 from sklearn_skmm._plan import FORMED, PlannedParameter
-from sklearn_skmm._projection import ProductProjection, projection_for
-from sklearn_skmm._uses import UNUSED, Signature, agree
+from sklearn_skmm._product import ProductProjection
+from sklearn_skmm._projection import projection_for
+from sklearn_skmm._uses import UNUSED, Signature
 
 # Multiply-adds per sample, a few microseconds.
 NOTHING = 2**18
@@ -172,7 +174,7 @@ def _sources(engine, batch) -> tuple[dict[str, str], dict[str, Signature], dict[
         chosen = engine.chosen
         try:
             engine.chosen = {
-                name: p if p.any() else (engine.noise(p) / 100).requires_grad_()
+                name: p if p.any() else (noise(engine, p) / 100).requires_grad_()
                 for name, p in chosen.items()
             }
             again, shown_again, *_ = _probe(engine, batch, hidden)
@@ -226,10 +228,10 @@ def _probe(engine, batch, names):
         Cotangent, weights of the samples, and weighted sums of autograd's gradients.
     """
     output, uses = engine.forward(batch)
-    cotangent = engine.noise(output)
+    cotangent = noise(engine, output)
     deltas = engine.backward(output, uses, cotangent, retain_graph=True)
-    weights, truths = engine.truths(names, output, cotangent)
-    agreed = engine.confirm(weights, truths, uses, deltas)
+    weights, truths = autograd_sums(engine, names, output, cotangent)
+    agreed = confirm(engine, weights, truths, uses, deltas)
     positions: dict[str, int] = {}
     for use, delta in zip(uses, deltas, strict=True):
         if delta is not None and use.ratio is not None:
@@ -246,4 +248,4 @@ def _vmap_works(engine, batch, names, cotangent, weights, truths) -> bool:
         return False
     found = {name: weights @ torch.cat([part[name] for part in parts]) for name in names}
     flat = {name: truth.flatten() for name, truth in truths.items()}
-    return engine.agreeing({**flat, **found}, flat, truths) >= set(names)
+    return agreeing(engine, {**flat, **found}, flat, truths) >= set(names)

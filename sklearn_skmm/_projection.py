@@ -3,7 +3,6 @@
 E[ΓΓᵀ] = I for each, so that sketches keep squared norms and inner products in expectation.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -20,7 +19,7 @@ CACHE_BYTES = 256 * 2**20
 # Blocks of sparse Γ that are applied together.
 APPLIED_BLOCKS = 64
 # First words of the spawn keys: what is drawn for different uses of one seed is independent.
-_SPARSE_SIGN, _FACTOR = 1, 2
+SPARSE_SIGN, FACTOR = 1, 2
 
 
 def _used_columns(G):
@@ -63,35 +62,14 @@ def _check_columns(projection, G) -> None:
         raise ValueError(f"G has {G.shape[1]} columns, but {projection} is expecting r of them.")
 
 
-def _signs(stream, m, positions):
-    """Return the rows at these positions of the ±1 matrix of a stream, int8 and m wide."""
-    out = np.empty((positions.size, m), dtype=np.int8)
-    blocks = positions // BLOCK_ROWS
-    for k in np.unique(blocks).tolist():
-        here = np.flatnonzero(blocks == k)
-        rows = positions[here] - k * BLOCK_ROWS
-        out[here] = _draw_signs(stream, k, rows.max() + 1, m)[rows]
-    return out
-
-
-def _draw_signs(stream, k, n_rows, m):
-    """Return the first rows of block k of the ±1 matrix of a stream, one bit for each sign."""
-    # SeedSequence splits its input into 32-bit words and pads it with zeros. The length keeps (1,)
-    # from (1, 0), and two words for each int keep (2**32, 0) from (0, 1).
-    entropy = [len(stream), *(word for x in stream for word in divmod(x, 2**32))]
-    bit_generator = np.random.Philox(np.random.SeedSequence(entropy, spawn_key=(_FACTOR, k)))
-    words = bit_generator.random_raw(-(-n_rows * m // 64)).astype("<u8")  # whatever the machine
-    bits = np.unpackbits(words.view(np.uint8), count=n_rows * m, bitorder="little")
-    return (2 * bits.view(np.int8) - 1).reshape(n_rows, m)
-
-
-class _Projection(ABC):
+class Projection(ABC):
     """Γ of shape (r, m) that is drawn in blocks of BLOCK_ROWS rows, n_kept numbers in all."""
 
     kind: ClassVar[str]
 
     def __init__(self, r: int, m: int, n_kept: float):
         self.r, self.m, self._n_kept = r, m, n_kept
+        self.per_row = m  # entries of a row of Γ that are not zero
         self._cache: dict[tuple[Any, str], Any] = {}
 
     def __getstate__(self):
@@ -137,7 +115,7 @@ class _Projection(ABC):
         return out
 
 
-class GaussianProjection(_Projection):
+class GaussianProjection(Projection):
     r"""Γ of shape (r, m) with independent entries N(0, 1/m), drawn in blocks when needed.
 
     The Johnson–Lindenstrauss embedding of the theorem in [1]_: squared norms and inner products
@@ -175,7 +153,7 @@ class GaussianProjection(_Projection):
         return stream.standard_normal((self._n_rows(k), self.m)) / np.sqrt(self.m)
 
 
-class SparseSignProjection(_Projection):
+class SparseSignProjection(Projection):
     r"""Γ of shape (r, m) with s = min(nnz, m) entries :math:`\pm 1/\sqrt{s}` in each row.
 
     The sparse Johnson–Lindenstrauss transform [1]_, or OSNAP [2]_. Rows are independent and have
@@ -219,7 +197,7 @@ class SparseSignProjection(_Projection):
 
     def __init__(self, r: int, m: int, seed: int, nnz: int = 8):
         super().__init__(r, m, n_kept=2 * r * min(nnz, m))  # a value and a position each
-        self.seed, self.nnz = seed, nnz
+        self.seed, self.nnz, self.per_row = seed, nnz, min(nnz, m)
 
     def apply(self, G: Any) -> np.ndarray:
         """Return GΓ of shape (N, m) for dense or sparse G of shape (N, r), in G's float dtype."""
@@ -241,8 +219,8 @@ class SparseSignProjection(_Projection):
         # Uniform sets of positions, rather than one position in each of s ranges of columns. Where
         # s does not divide m, ranges differ in width: E[ΓΓᵀ] is still I, but columns carry unequal
         # shares and E<Γi, Γj>² exceeds 1/m. With uniform sets nothing depends on divisibility.
-        rows, s = self._n_rows(k), min(self.nnz, self.m)
-        seeds = np.random.SeedSequence(self.seed, spawn_key=(_SPARSE_SIGN, k))
+        rows, s = self._n_rows(k), self.per_row
+        seeds = np.random.SeedSequence(self.seed, spawn_key=(SPARSE_SIGN, k))
         stream = np.random.Generator(np.random.Philox(seeds))
         tops = np.arange(self.m - s, self.m)
         # The low bit is the sign; the rest is uniform over 0..top, for Floyd's sampling.
@@ -254,101 +232,6 @@ class SparseSignProjection(_Projection):
         values, positions = (2 * (codes & 1) - 1) / np.sqrt(s), (codes >> 1).astype(np.int32)
         starts = np.arange(0, rows * s + 1, s, dtype=np.int32)
         return sparse.csr_array((values.ravel(), positions.ravel(), starts), (rows, self.m))
-
-
-class ProductProjection(_Projection):
-    r"""Γ of shape (rows · cols, m) for gradients of a (rows × cols) weight matrix, of two factors.
-
-    With independent signs :math:`Q_l \in \{\pm 1\}^{\mathrm{rows} \times m}` and
-    :math:`P_l \in \{\pm 1\}^{\mathrm{cols} \times m}` for each of L terms, and gradients flattened
-    row by row,
-
-    .. math:: \Gamma_{(i \cdot \mathrm{cols} + j), k} = \sum_l Q_{l,ik} P_{l,jk} / \sqrt{L m},
-
-    a sum of Khatri–Rao products [1]_. The gradient of a linear layer is
-    :math:`A = \sum_t \delta_t \otimes a_t` over positions t, and its sketch
-
-    .. math:: g\Gamma = \sum_l \sum_t (Q_l^T \delta_t) \circ (P_l^T a_t) / \sqrt{L m}
-
-    takes O((rows + cols) L m) for each t, with A never formed. The entries of Γ have mean 0 and
-    variance 1/m and are uncorrelated, :math:`E[\Gamma\Gamma^T] = I`, but not independent.
-
-    Parameters
-    ----------
-    rows, cols, m : int
-        Shape of the weight matrix, and the sketch dimension.
-    row_stream, col_stream : tuple of int
-        Different keys of Q and P, each int in [0, 2**64). A factor depends on its stream and L m
-        alone: projections share the factors that have the same stream, whichever side they are
-        on, and a shorter one is the first rows of a longer one.
-    terms : int, default=1
-        L; more terms bring the spread nearer to the Gaussian's.
-
-    Notes
-    -----
-    Columns of Γ are independent, so :math:`\mathrm{Var}\|g\Gamma\|^2 = (E z^4 - \|A\|_F^4)/m` with
-    :math:`z = q^T A p` [2]_. For signs, :math:`E(u^T p)^4 = 3\|u\|^4 - 2\sum_j u_j^4` and
-    :math:`E(q^T M q)^2 = (\mathrm{tr} M)^2 + 2\|M\|_F^2 - 2\sum_i M_{ii}^2` for symmetric M. With
-    :math:`u = A^T q`, then :math:`M = AA^T`, and then the first once more with columns of A for u,
-
-    .. math::
-        m \mathrm{Var}\|g\Gamma\|^2 = 2\|A\|_F^4 + 6\|AA^T\|_F^2
-        - 6\sum_i \|A_{i\cdot}\|^4 - 6\sum_j \|A_{\cdot j}\|^4 + 4\sum_{ij} A_{ij}^4.
-
-    This is for L = 1; all but the first summand, the excess over the Gaussian's, is divided by L.
-    For :math:`A = \delta a^T` with :math:`\|\delta\| = \|a\| = 1` and L = 1 this is
-    :math:`(3 - 2\sum_i \delta_i^4)(3 - 2\sum_j a_j^4) - 1 \leq 8`, against the Gaussian's 2. In
-    general it is at most :math:`2 + 6\|AA^T\|_F^2 / L` for :math:`\|A\|_F = 1`: the bound falls
-    from :math:`2 + 6 / L` for rank one towards 2 as the energy of A spreads over more directions.
-
-    A bias, a (rows × 1) matrix b, that has the `row_stream` of its weight and another `col_stream`
-    is a further column of A: the sketches add up to that of [A b], to which all of this applies.
-
-    References
-    ----------
-    .. [1] Y. Sun, Y. Guo, J. A. Tropp, M. Udell. "Tensor Random Projection for Low Memory
-       Dimension Reduction". NeurIPS Workshop, 2018. :arxiv:`2105.00105`
-    .. [2] Z. Bujanović, D. Kressner. "Norm and Trace Estimation with Random Rank-one Vectors".
-       SIAM Journal on Matrix Analysis and Applications 42(1), 2021. :arxiv:`2004.06433`
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> projection = ProductProjection(3, 2, m=4, row_stream=(0, 1), col_stream=(0, 2))
-    >>> delta, a = np.array([1.0, 2.0, -1.0]), np.array([3.0, 0.5])
-    >>> Q, P = projection.row_factor(np.float64), projection.col_factor(np.float64)
-    >>> gradient = np.outer(delta, a).reshape(1, 6)
-    >>> bool(np.allclose(projection.apply(gradient), (delta @ Q) * (a @ P) / np.sqrt(4)))
-    True
-    """
-
-    kind = "product"
-
-    def __init__(self, rows, cols, m, row_stream: tuple, col_stream: tuple, terms: int = 1):
-        # Γ itself is not kept: a model has many, and signs are drawn faster than they are applied.
-        super().__init__(rows * cols, m, n_kept=math.inf)
-        self.rows, self.cols, self.terms = rows, cols, terms
-        self.row_stream, self.col_stream = tuple(row_stream), tuple(col_stream)
-        if self.row_stream == self.col_stream:  # Q and P would be one matrix, and Γ biased
-            raise ValueError(f"row_stream={row_stream} must differ from col_stream.")
-
-    def row_factor(self, dtype=np.float64) -> np.ndarray:
-        """Return the Q_l side by side, (rows, L m); may be the cache, so not to be changed."""
-        return self._factor(self.row_stream, self.rows, dtype)
-
-    def col_factor(self, dtype=np.float64) -> np.ndarray:
-        """Return the P_l side by side, (cols, L m); may be the cache, so not to be changed."""
-        return self._factor(self.col_stream, self.cols, dtype)
-
-    def _factor(self, stream, n, dtype):
-        width = self.terms * self.m
-        return self._cached(stream, dtype, n * width, lambda: _signs(stream, width, np.arange(n)))
-
-    def _draw(self, k):
-        i, j = np.divmod(k * BLOCK_ROWS + np.arange(self._n_rows(k)), self.cols)
-        width = self.terms * self.m
-        signs = _signs(self.row_stream, width, i) * _signs(self.col_stream, width, j)
-        return signs.reshape(len(i), self.terms, self.m).sum(1) / np.sqrt(width)
 
 
 class BlockProjection:
@@ -373,14 +256,14 @@ class BlockProjection:
 
     kind = "block"
 
-    def __init__(self, parts: "Sequence[_Projection | BlockProjection]"):
+    def __init__(self, parts: "Sequence[Projection | BlockProjection]"):
         self.parts: list[Any] = list(parts)
         dimensions = {part.m for part in self.parts}
         if len(dimensions) != 1:
             raise ValueError(f"parts must be projections with the same m, got m in {dimensions}.")
         self.r, self.m = sum(part.r for part in self.parts), dimensions.pop()
 
-    __repr__ = _Projection.__repr__
+    __repr__ = Projection.__repr__
 
     def to_array(self, dtype=np.float64) -> np.ndarray:
         """Return the whole Γ, an ndarray of shape (r, m); for small r."""
@@ -398,7 +281,7 @@ class BlockProjection:
         return out
 
 
-def projection_for(kind: str, r: int, m: int, seed: int) -> _Projection:
+def projection_for(kind: str, r: int, m: int, seed: int) -> Projection:
     """Return the projection of that kind.
 
     Parameters

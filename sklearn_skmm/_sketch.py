@@ -17,7 +17,6 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_skmm._base import MAX_SEED, Interval, StrOptions, all_or_nothing
-from sklearn_skmm._cache import SketchCache, digest
 from sklearn_skmm._dask import first_rows, is_dask, sketch_lazily
 from sklearn_skmm._plan import FORMED, PlannedLayer, SketchPlan
 from sklearn_skmm._projection import BlockProjection, projection_for
@@ -264,19 +263,8 @@ class GradientSketcher(
             X_checked = self._fit(X)
             if is_dask(X):
                 sketch = sketch_lazily(self, X, y)
-                context.call_on_fit_task_end(estimator=self, X=X, y=y)
-                return sketch
-            parts = []
-            batches = self._sketched(X_checked, y)
-            while True:
-                task = context.subcontext(task_name="batch")
-                task.call_on_fit_task_begin(estimator=self)
-                part = next(batches, None)
-                task.call_on_fit_task_end(estimator=self)
-                if part is None:
-                    break
-                parts.append(part)
-            sketch = self._finite(parts)
+            else:
+                sketch = self._finite(list(_reported(self._sketched(X_checked, y), context, self)))
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return sketch
 
@@ -318,7 +306,7 @@ class GradientSketcher(
             # By r alone, so that dense and sparse X have one sketch.
             kind = "gaussian" if r <= FORMED else "sparse_sign"
         self.projection_ = projection_for(kind, r, self.m, seed)
-        cost = r * (min(8, self.m) if kind == "sparse_sign" else self.m)
+        cost = r * self.projection_.per_row
         self.sketch_plan_ = SketchPlan([PlannedLayer("X", "rows", r, "X", kind, cost)])
 
     def _engine(self, torch_side, seed):
@@ -388,40 +376,11 @@ class GradientSketcher(
         y = y if engine.objective.target == "label" else None
         batches = torch_side.open_batches(X, y, self.batch_size, engine.model.forward)
         if self.cache_dir is not None:
-            yield from self._cached(torch_side, engine, batches)
+            yield from torch_side.resumed(engine, batches, self._planned, self.cache_dir)
             return
         for batch in batches:
             yield engine.sketch(batch, start, self._planned)
             start += batch.size
-
-    def _cached(self, torch_side, engine, batches):
-        """Yield GΓ for blocks of batches, those that are in the cache from there."""
-        key = {
-            "model": torch_side.fingerprint(engine.model),
-            "loss": _name(self.loss),
-            "target": engine.objective.target,
-            "parameters": digest(*(str(p) for p in self._planned)),
-            "m": self.m,
-            "seed": self._seed,
-            "dtype": str(engine.dtype),
-        }
-        cache = SketchCache(self.cache_dir, key)
-        start = 0
-        for k, block in enumerate(torch_side.blocks(batches)):
-            labelled = engine.objective.target == "label"
-            inputs = digest(start, *(a for b in block for a in torch_side.arrays(b, labelled)))
-            sketch = cache.get(k, inputs)
-            if sketch is None:
-                parts = []
-                for batch in block:
-                    parts.append(engine.sketch(batch, start, self._planned))
-                    start += batch.size
-                sketch = np.concatenate(parts)
-                if np.isfinite(sketch).all():
-                    cache.put(k, inputs, sketch)
-            else:
-                start += len(sketch)
-            yield sketch
 
     def _finite(self, parts, start=0):
         sketch = np.concatenate(parts)
@@ -442,10 +401,13 @@ class GradientSketcher(
         return tags
 
 
-def _name(loss):
-    """Return what tells a loss from others in the key of a cache."""
-    if isinstance(loss, str):
-        return loss
-    code = getattr(loss, "__code__", None)
-    name = f"{getattr(loss, '__module__', '')}.{getattr(loss, '__qualname__', repr(loss))}"
-    return name if code is None else f"{name}:{digest(code.co_code, *code.co_names)}"
+def _reported(batches, context, estimator):
+    """Yield the batches, each a task of the callbacks."""
+    while True:
+        task = context.subcontext(task_name="batch")
+        task.call_on_fit_task_begin(estimator=estimator)
+        part = next(batches, None)
+        task.call_on_fit_task_end(estimator=estimator)
+        if part is None:
+            return
+        yield part

@@ -44,22 +44,3 @@ def graph(output) -> tuple[set, Counter]:
                 nodes.add(node)
                 stack.append(node)
     return nodes, leaves
-
-
-def agree(difference, truth, largest, dtype) -> bool:
-    """Whether two ways to one gradient agree, by the norms of their difference and of itself.
-
-    Parameters
-    ----------
-    difference, truth : float
-        Norms.
-    largest : float
-        Norm of the largest gradient of a parameter. What is next to nothing beside it, such as
-        that of a bias below a softmax, is rounding.
-    dtype : torch.dtype
-        Precision in which it was computed.
-    """
-    eps = torch.finfo(dtype).eps
-    relative = max(20 * eps, min(10 * eps**0.5, 1e-2)) if eps < 1e-4 else 20 * eps
-    rounding = 20 * min(eps, torch.finfo(torch.float32).eps)
-    return bool(difference <= relative * truth + rounding * largest)

@@ -9,11 +9,11 @@ import pytest
 from scipy import sparse
 
 from sklearn_skmm import _projection
+from sklearn_skmm._product import ProductProjection
 from sklearn_skmm._projection import (
     BLOCK_ROWS,
     BlockProjection,
     GaussianProjection,
-    ProductProjection,
     SparseSignProjection,
     projection_for,
 )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_skmm import GradientSketcher, _gradients
+from sklearn_skmm import GradientSketcher, _gradients, _resume
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def data():
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(_gradients, "CACHED_ROWS", 10)
+    monkeypatch.setattr(_resume, "CACHED_ROWS", 10)
 
 
 def files(directory):
@@ -127,9 +127,9 @@ def test_gradients_that_are_not_finite_leave_no_block(data, tmp_path):
 KILLS = """
 import os, random, signal, sys, time
 import numpy as np, torch
-from sklearn_skmm import GradientSketcher, _gradients
+from sklearn_skmm import GradientSketcher, _resume
 torch.set_num_threads(1)
-_gradients.CACHED_ROWS = 10
+_resume.CACHED_ROWS = 10
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 3))
 X = np.random.RandomState(0).normal(size=(400, 5)).astype(np.float32)
