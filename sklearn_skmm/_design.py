@@ -130,7 +130,8 @@ def objective(problem: Problem, indices: np.ndarray) -> float:
     2.0
     """
     n = len(indices)
-    return n * float(problem.signal @ np.diag(inverse(problem.rows[indices], n * problem.ridge)))
+    root = inverse_root(problem.rows[indices], n * problem.ridge)
+    return n * float(problem.signal @ np.einsum("ij,ij->i", root, root))
 
 
 def relax(
@@ -236,7 +237,8 @@ def _evaluate(problem, s):
     support = np.flatnonzero(s)
     if len(support) < len(rows):
         rows, s = rows[support], s[support]
-    M = inverse(rows * np.sqrt(s)[:, None], ridge)
+    root = inverse_root(rows * np.sqrt(s)[:, None], ridge)
+    M = root @ root.T
     return float(signal @ np.diag(M)), M
 
 
@@ -260,13 +262,16 @@ def _rank_bound(problem, n):
     return float(ratio[n:].sum()) + head**2 / (trace + min(n, len(ratio)))
 
 
-def inverse(rows: np.ndarray, ridge: np.ndarray) -> np.ndarray:
-    """Return (rowsᵀ rows + diag(ridge))⁻¹.
+def inverse_root(rows: np.ndarray, ridge: np.ndarray) -> np.ndarray:
+    r"""Return W with W Wᵀ = (rowsᵀ rows + diag(ridge))⁻¹.
+
+    A row that alone covers a direction has :math:`x^\top W W^\top x` just below 1: as the squared
+    norm of Wᵀx it keeps the digits that the product with the inverse loses.
 
     Examples
     --------
     >>> import numpy as np
-    >>> inverse(np.eye(2), np.ones(2))
+    >>> inverse_root(np.eye(2), np.full(2, 3.0))
     array([[0.5, 0. ],
            [0. , 0.5]])
     """
@@ -276,8 +281,8 @@ def inverse(rows: np.ndarray, ridge: np.ndarray) -> np.ndarray:
         factor = linalg.cholesky(moment, lower=True, check_finite=False)
     except linalg.LinAlgError:  # the ridge is lost in the rounding of the moment
         values, vectors = linalg.eigh(moment, check_finite=False)
-        return (vectors / np.maximum(values, ridge.min())) @ vectors.T
-    return linalg.cho_solve((factor, True), np.eye(len(moment)), check_finite=False)
+        return vectors / np.sqrt(np.maximum(values, ridge.min()))
+    return linalg.solve_triangular(factor, np.eye(len(moment)), lower=True, check_finite=False).T
 
 
 def largest(values: np.ndarray, count: int) -> np.ndarray:

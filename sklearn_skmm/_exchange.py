@@ -18,12 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklearn_skmm._design import WORKING_SET, Problem, inverse, largest, objective
+from sklearn_skmm._design import WORKING_SET, Problem, inverse_root, largest, objective
 
 # Decreases of V below this share of V are rounding.
 ROUNDING = 1e-12
 # Pairs of a row and a member that are compared at a time, so that they stay in cache.
 PAIRS = 2**18
+# An update that divides or multiplies by more than this loses digits that matter.
+LOST = 1e3
 
 
 class State(NamedTuple):
@@ -69,12 +71,12 @@ def greedy(
         free[indices] = False
     while len(indices) < n:
         # Afresh once in k picks, against drift: as much work as the k picks themselves.
-        state = start_state(problem, np.array(indices, dtype=int), n)
+        state = start_state(problem, indices, n)
         for _ in range(min(rows.shape[1], n - len(indices))):
             pick = _first_max(np.where(free, state.w / (1.0 + state.q), -1.0))
-            state = update(state, columns, problem.signal, [pick], [1.0])
             indices.append(pick)
             free[pick] = False
+            state = update(problem, columns, state, indices, n, came=[pick])
             step()
     return np.array(indices, dtype=int)
 
@@ -174,10 +176,7 @@ def _sweep(problem, columns, members, improvable, least):
         if free[i] and gain[i] > least:
             members[r] = i
             free[i], free[j] = False, True
-            if keep > 1e-8:
-                state = update(state, columns, signal, [j, i], [-1.0, 1.0])
-            else:  # j alone covered a direction: what is left of 1 − q is mostly rounding
-                state = start_state(problem, members, n)
+            state = update(problem, columns, state, members, n, came=[i], went=[j])
     return members
 
 
@@ -201,9 +200,8 @@ def compare(problem: Problem, members: np.ndarray, least: float) -> tuple[np.nda
         The members that some row improves on.
     """
     rows, signal, ridge = problem
-    M = inverse(rows[members], len(members) * ridge)
-    H = rows[members] @ M
-    keep = _keep(np.einsum("ij,ij->i", H, rows[members]))
+    M, q, H = _leverages(rows[members], inverse_root(rows[members], len(members) * ridge))
+    keep = _keep(q)
     member_terms = np.vstack([keep, np.square(H) @ signal])
     left, right = np.ascontiguousarray(H.T), np.ascontiguousarray(2.0 * signal[:, None] * H.T)
     is_member = np.zeros(len(rows), dtype=bool)
@@ -228,44 +226,59 @@ def compare(problem: Problem, members: np.ndarray, least: float) -> tuple[np.nda
     return better, improvable
 
 
-def start_state(problem: Problem, indices: np.ndarray, n: int) -> State:
+def start_state(problem: Problem, indices, n: int) -> State:
     """Return M, q and w of a subset that is to have n rows."""
-    M = inverse(problem.rows[indices], n * problem.ridge)
-    H = problem.rows @ M
-    return State(M, np.einsum("ij,ij->i", H, problem.rows), np.square(H) @ problem.signal)
+    root = inverse_root(problem.rows[np.asarray(indices, dtype=int)], n * problem.ridge)
+    M, q, H = _leverages(problem.rows, root)
+    return State(M, q, np.square(H) @ problem.signal)
 
 
 def update(
-    state: State, columns: np.ndarray, signal: np.ndarray, positions: list, signs: list
+    problem: Problem, columns: np.ndarray, state: State, indices, n: int, *, came=(), went=()
 ) -> State:
-    """Return the state after rows are added (+1) or removed (−1), by the identity of Woodbury.
+    """Return the state after rows came and went, by the identity of Woodbury.
+
+    Where that would lose digits, the state is computed afresh: when a row is the first to cover
+    a direction, which takes a large part off M, or was the last.
 
     Parameters
     ----------
-    state : State
-        Before.
+    problem : Problem
+        From `scale`.
     columns : ndarray of shape (k, N)
         The rows of the problem, transposed and contiguous.
-    signal : ndarray of shape (k,)
-        Of the problem.
-    positions : list of int
-        The rows that come or go, all at once.
-    signs : list of float
-        1 or −1 for each.
+    state : State
+        Before.
+    indices : array-like of shape (n_indices,), dtype int
+        The subset after.
+    n : int
+        How many rows it is to have in the end.
+    came, went : list of int, default=()
+        The rows that are new in it, and those that were in it before.
 
     Returns
     -------
     state : State
         After.
     """
-    H, Q, P = _products(state, columns, signal, positions)
-    inner = np.linalg.inv(np.diag(signs) + Q[:, positions])
-    T = inner @ Q
+    positions = [*went, *came]
+    H, Q, P = _products(state, columns, problem.signal, positions)
+    inner = Q[:, positions] + np.diag([-1.0] * len(went) + [1.0] * len(came))
+    inverted = np.linalg.inv(inner)
+    if not max(abs(inner).max(), abs(inverted).max()) < LOST:
+        return start_state(problem, indices, n)
+    T = inverted @ Q
     return State(
-        state.inverse - H.T @ (inner @ H),
+        state.inverse - H.T @ (inverted @ H),
         state.q - np.einsum("ij,ij->j", T, Q),
-        state.w + np.einsum("ij,ij->j", T, (H * signal) @ H.T @ T - 2.0 * P),
+        state.w + np.einsum("ij,ij->j", T, (H * problem.signal) @ H.T @ T - 2.0 * P),
     )
+
+
+def _leverages(rows, root):
+    """Return M, xᵀ M x of the rows and M x of the rows."""
+    G = rows @ root
+    return root @ root.T, np.einsum("ij,ij->i", G, G), G @ root.T
 
 
 def _products(state, columns, signal, positions):

@@ -107,12 +107,12 @@ def test_updates_equal_recomputation(seed, k, n, log_alpha):
     S = rng.choice(30, n, replace=False)
     out, new = S[0], np.setdiff1d(np.arange(30), S)[0]
     before = start_state(problem, S, n)
-    for positions, signs, after in (
-        ([new], [1.0], np.append(S, new)),
-        ([out], [-1.0], S[1:]),
-        ([out, new], [-1.0, 1.0], np.append(S[1:], new)),
+    for came, went, after in (
+        ([new], [], np.append(S, new)),
+        ([], [out], S[1:]),
+        ([new], [out], np.append(S[1:], new)),
     ):
-        ours = update(before, columns, problem.signal, positions, signs)
+        ours = update(problem, columns, before, after, n, came=came, went=went)
         for a, b in zip(ours, start_state(problem, after, n), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9 * abs(b).max())
     # What adding and removing do to V, as the greedy selection takes it.
