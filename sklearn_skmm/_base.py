@@ -11,14 +11,16 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
+from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import _safe_indexing, check_array, check_random_state, column_or_1d
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
-from sklearn_skmm._components import mean_squared_norm
+from sklearn_skmm._components import check_range, check_values, mean_squared_norm
 from sklearn_skmm._dask import gather, is_dask
+from sklearn_skmm._memory import check_fits
 from sklearn_skmm._moments import explained_fraction
 from sklearn_skmm._selection import Reference, Selection, allocate, resolve_n_to_select
 
@@ -31,9 +33,18 @@ __all__ = [
     "Selection",
     "StrOptions",
     "all_or_nothing",
+    "computing_in_numpy",
 ]
 
 MAX_SEED = np.iinfo(np.int32).max
+# How much longer than those of `fit` the rows of another pool may be, in the mean square: fourth
+# powers of lengths relative to those of `fit` are then in the range of the floats.
+LONGER = {np.dtype(np.float64): 2.0**400, np.dtype(np.float32): 2.0**40}
+
+
+def computing_in_numpy():
+    """Have scikit-learn convert what it validates to NumPy, also with array API dispatch."""
+    return config_context(array_api_dispatch=False)
 
 
 @contextmanager
@@ -53,10 +64,16 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     Subclasses store `n_to_select`, `stratify` and, where they draw, `random_state`, extend
     `_parameter_constraints` and write `_select`. `_needs_y` says that the method itself uses y.
-    `_dtypes` are those of X that the method works in; X of another is taken to the first.
+    `_dtypes` are those of X that the method works in; X of another is taken to the first. `_copies`
+    is how many arrays like that one the method holds at its peak, next to it, for many samples.
     """
 
     _dtypes: ClassVar[list[type]] = [np.float64]
+    _copies: ClassVar[float] = 0.1
+
+    # To be raised with each release in which some selector takes other samples for the same
+    # parameters, data and seed. A fitted selector keeps the number under which it was fitted.
+    selection_version_: int = 1
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "n_to_select": [
@@ -146,6 +163,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             for reference in (whole, *self._references):
                 reference.release()
             self.n_samples_seen_ = n_samples
+            self.selection_version_ = type(self).selection_version_
             self.sample_indices_ = selection.indices
             self.sample_weight_ = selection.sample_weight
             self._coreset = X[selection.indices]
@@ -174,6 +192,13 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
+        fitted = self._alpha * self.n_samples_seen_
+        longer = mean_squared_norm(X) / fitted if fitted else 1.0
+        if longer > LONGER[X.dtype]:
+            raise ValueError(
+                f"The mean squared norm of the rows of X is {longer:.3g} times that in fit. They "
+                "must be in the same units."
+            )
         if self.stratify:
             strata, members = self._strata(y, X.shape[0])
             unseen = np.setdiff1d(strata, self.strata_)
@@ -271,11 +296,29 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     def _validate(self, X, *, reset):
         if is_dask(X):
-            X = gather(X, self._dtypes)
+            X, place = gather(X, self._dtypes)
+            if reset:
+                self.gathered_ = place
+        if isinstance(X, np.ndarray) and X.dtype.kind in "biuf":
+            check_fits(self, X.shape, self._bytes_next_to(X))
         # No copy of X if its dtype is one of these and its rows lie one after the other.
-        return validate_data(
-            self, X, reset=reset, accept_sparse="csr", dtype=self._dtypes, order="C"
-        )
+        check_values(X, "X")
+        # scikit-learn looks for infinities in a sum, which may come to inf - inf, and after a cast.
+        with computing_in_numpy(), np.errstate(invalid="ignore", over="ignore"):
+            X = validate_data(
+                self, X, reset=reset, accept_sparse="csr", dtype=self._dtypes, order="C"
+            )
+        check_range(X, "X")
+        return X
+
+    def _bytes_next_to(self, X) -> float:
+        """Return about how many bytes are held at the peak next to an array X."""
+        kept = X.dtype in self._dtypes
+        itemsize = (X.dtype if kept else np.dtype(self._dtypes[0])).itemsize
+        return (self._peak_copies(itemsize) + (not kept)) * itemsize * X.size
+
+    def _peak_copies(self, itemsize) -> float:
+        return self._copies
 
     def _needs_y(self) -> bool:
         return False
@@ -285,7 +328,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             raise ValueError(
                 f"{type(self).__name__}{reason} requires y to be passed, but the target y is None."
             )
-        y = column_or_1d(check_array(y, ensure_2d=False, dtype=None), warn=True)
+        with computing_in_numpy():
+            y = column_or_1d(check_array(y, ensure_2d=False, dtype=None), warn=True)
         if _num_samples(y) != n_samples:
             raise ValueError(
                 f"Found input variables with inconsistent numbers of samples: "

@@ -10,6 +10,7 @@ import re
 import secrets
 import stat
 import time
+import tokenize
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -196,7 +197,7 @@ class SketchCache:
                 if data is None:
                     continue
                 if name.endswith(f"-{_content(data)}.npy"):
-                    with suppress(ValueError, EOFError):
+                    with suppress(ValueError, EOFError, SyntaxError, tokenize.TokenError):
                         # From the bytes that were verified: the file may be another by now.
                         block = np.load(io.BytesIO(data), mmap_mode=None, allow_pickle=False)
                         if _is_block(block):

@@ -3,6 +3,8 @@
 import os
 import re
 import secrets
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,6 +16,13 @@ import numpy as np
 PROG = "sklearn-skmm"
 TABLES = (".csv", ".parquet")
 INPUTS = (".npy", ".npz", *TABLES)
+# What an .npy begins with.
+MAGIC = b"\x93NUMPY"
+# What comes of files that are broken, in their headers or in what is compressed.
+BROKEN = (
+    *(ValueError, EOFError, KeyError, TypeError, RuntimeError, SyntaxError, tokenize.TokenError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
 
 
 class Refused(Exception):
@@ -39,9 +48,10 @@ def listed(names) -> str:
 
 
 def _read_array(path, key) -> Pool:
-    if suffix(path) == ".npy":
-        return _checked(path, np.load(path, mmap_mode="r", allow_pickle=False), key)
     with open(path, "rb") as file:  # NumPy leaves it open where it is broken
+        if suffix(path) == ".npy" and file.read(len(MAGIC)) == MAGIC:
+            return _checked(path, np.load(path, mmap_mode="r", allow_pickle=False), key)
+        file.seek(0)
         return _checked(path, np.load(file, allow_pickle=False), key)
 
 
@@ -139,7 +149,7 @@ def read_pool(path, *, key=None, columns=None, stratify=None) -> Pool:
         if suffix(path) in TABLES:
             return _read_table(path, columns, stratify)
         return _read_array(path, key)
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except BROKEN as error:
         reason = first_line(error)
         if "pickle" in reason:  # NumPy's advice, to allow it, is not to be passed on
             reason = "it is no array, or one of Python objects."

@@ -20,6 +20,8 @@ RUN, RUN_ENTRIES = 128, 2**13
 # Bytes of A, or of P, that may be held so that they need not be computed for each pass. Of A half
 # of it besides: with the solver's vectors, that is 0.6 of the bytes of X.
 KEEP = 2**29
+# Squares of smaller numbers lose digits.
+SMALLEST = 2.0**-500
 
 
 def row_blocks(n_samples: int, n_features: int) -> list[slice]:
@@ -78,6 +80,47 @@ def largest_entry(X) -> float:
     3.0
     """
     return float(max(X.max(), -X.min()))
+
+
+def check_values(X, name: str) -> None:
+    """Refuse arrays of which a conversion to floats would lose the meaning.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_values(np.array(["2026-11-25"], dtype="datetime64[D]"), "X")
+    Traceback (most recent call last):
+    ValueError: X must hold numbers, got dtype datetime64[D].
+    """
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        raise ValueError(
+            f"{name} is a masked array with {np.ma.count_masked(X)} masked entries, which stand "
+            f"for no number. Fill or leave them out."
+        )
+    if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):  # NaT would become a number
+        raise ValueError(f"{name} must hold numbers, got dtype {X.dtype}.")
+
+
+def check_range(X, name: str) -> None:
+    """Refuse X whose squared distances, or their sum over the samples, are not in the range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_range(np.array([[0.0, 1e200]]), "X")
+    Traceback (most recent call last):
+    ValueError: The largest entry of X is 1e+200 in absolute value, ...
+    """
+    if X.dtype == np.float32:
+        return  # its squares are in the range of double precision
+    largest = largest_entry(X)
+    limit = math.sqrt(np.finfo(np.float64).max / (16.0 * math.prod(X.shape)))
+    if largest > limit or 0.0 < largest < SMALLEST:
+        raise ValueError(
+            f"The largest entry of {name} is {largest:.6g} in absolute value, but must be zero or "
+            f"from {SMALLEST:.3g} to {limit:.3g}, so that squares neither over- nor underflow. "
+            f"Multiply {name} by a constant."
+        )
 
 
 def double_blocks(X, scale: float) -> Iterator[np.ndarray]:

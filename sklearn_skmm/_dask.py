@@ -1,20 +1,27 @@
 """Dask arrays: sketched lazily, chunk by chunk, and gathered once for selection.
 
+What does not fit into memory is gathered in a file, which selection reads by blocks.
+
 Dask is an extra. Nothing here imports it before somebody passes a Dask array.
 """
 
 import copy
-import os
+import shutil
 import sys
+import tempfile
 import threading
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import validate_data
 
+from sklearn_skmm._memory import available_memory
+
 # Threads of Dask's local scheduler share the model, whose mode is switched and whose layers get
 # hooks while a block is sketched: one block at a time in each process. Torch has its own threads.
 _MODEL = threading.Lock()
+# Bytes of the rows that are computed at a time on their way into a file.
+PART = 2**28
 
 
 def is_dask(X: Any) -> bool:
@@ -111,8 +118,8 @@ def sketch_lazily(sketcher: Any, X: Any, y: Any) -> Any:
     )
 
 
-def gather(X: Any, dtypes: list[type]) -> Any:
-    """Return a Dask array in memory, computed once.
+def gather(X: Any, dtypes: list[type]) -> tuple[Any, str]:
+    """Return a Dask array in memory or in a file, computed once.
 
     Parameters
     ----------
@@ -125,47 +132,54 @@ def gather(X: Any, dtypes: list[type]) -> Any:
     -------
     X : array
         NumPy's, or what the chunks are.
+    place : {"memory", "file"}
+        Where it is. A file if X takes more than half of the memory that is available; it has no
+        name, lies in the folder that Dask's setting ``temporary-directory`` names, or in the
+        system's, and is gone when nobody reads it any more.
 
     Raises
     ------
     ValueError
-        If X takes more than half of the memory that is available.
+        If X takes more than half of the available memory, and more than there is room for in that
+        folder, or its chunks are not NumPy's.
     """
+    import dask
+
     _check_known(X, "X")
     if X.dtype.kind in "biuf" and X.dtype not in dtypes:
         X = X.astype(dtypes[0])
     available = available_memory()
     # Half, for while Dask puts the chunks together they are in memory beside the whole.
-    if available is not None and 2 * X.nbytes > available:
+    if available is None or 2 * X.nbytes <= available:
+        return X.compute(), "memory"
+    folder = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if X.nbytes > free or not isinstance(X._meta, np.ndarray) or X.ndim != 2:
         raise ValueError(
-            f"X is a Dask array of {X.nbytes / 2**20:,.1f} MiB, but a selector needs it in memory "
-            f"and takes at most half of the {available / 2**20:,.1f} MiB that are available. "
-            "Use fewer features, as a GradientSketcher with a smaller m gives, or float32; or "
-            "store it as one .npy file and pass that as a numpy.memmap."
+            f"X is a Dask array of {X.nbytes / 2**20:,.1f} MiB. A selector takes at most half of "
+            f"the {available / 2**20:,.1f} MiB of memory that are available, or, of chunks that "
+            f"are NumPy arrays, the {free / 2**20:,.1f} MiB that are free for temporary files. Use "
+            "fewer features, as a GradientSketcher with a smaller m gives, or float32, or set "
+            "'temporary-directory' in dask.config to a larger disk."
         )
-    return X.compute()
+    return _in_a_file(X, folder), "file"
 
 
-def available_memory() -> int | None:
-    """Return how many bytes can be allocated without swapping, None where nobody says.
-
-    Examples
-    --------
-    >>> available_memory() != 0
-    True
-    """
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    try:
-        # Elsewhere: all that there is, which is no less.
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
+def _in_a_file(X: Any, folder: str) -> np.ndarray:
+    """Return the rows of a Dask array from a file without a name, written some chunks at a time."""
+    X = _rows(X, "X")
+    ends = np.cumsum(X.chunks[0])
+    row_bytes = max(1, X.nbytes // max(1, len(X)))
+    with tempfile.TemporaryFile(dir=folder) as file:
+        start = 0
+        while start < len(X):
+            # As many chunks as PART holds, and one at least: they are computed side by side.
+            last = np.searchsorted(ends, start + PART // row_bytes, side="right")
+            stop = int(max(ends[last - 1] if last else 0, ends[ends > start][0]))
+            file.write(np.ascontiguousarray(X[start:stop].compute()).data)
+            start = stop
+        file.flush()
+        return np.memmap(file, dtype=X.dtype, mode="r", shape=X.shape)
 
 
 def _sketch_block(sketcher: Any, start: Any, X: Any, y: Any = None) -> np.ndarray:

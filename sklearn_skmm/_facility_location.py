@@ -4,6 +4,7 @@ from numbers import Real
 from typing import ClassVar
 
 from sklearn_skmm._base import BaseSelector, Interval, Selection, StrOptions
+from sklearn_skmm._components import largest_entry
 from sklearn_skmm._exemplars import greedy_exemplars, median_distance
 
 
@@ -55,6 +56,12 @@ class FacilityLocationSelector(BaseSelector):
     KMeansSelector : Centres first, then samples.
     KCenterSelector : The largest distance instead of the sum.
 
+    Notes
+    -----
+    All pairs of samples are looked at, several times, so that a tenfold N takes a hundredfold time.
+    For hundreds of thousands use ``SkMMSelector(n, rounding="exemplar")``: it lowers the cost with
+    the Gaussian kernel, too, but looks at a subsample for exemplars, in O(N √n m).
+
     References
     ----------
     .. [1] G. L. Nemhauser, L. A. Wolsey, M. L. Fisher. "An analysis of approximations for
@@ -74,6 +81,7 @@ class FacilityLocationSelector(BaseSelector):
     array([1, 4])
     """
 
+    _copies: ClassVar[float] = 2.1
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "metric": [StrOptions({"gaussian", "euclidean", "sqeuclidean"})],
@@ -102,7 +110,10 @@ class FacilityLocationSelector(BaseSelector):
             h = self.bandwidth or 0.5 * reference.learn(
                 "median", lambda X, y: median_distance(X, rng)
             )
-        result = greedy_exemplars(X, n, metric=self.metric, bandwidth=h, step=step)
+        # Beyond these bounds the kernel is 0 or 1 anyway, but its exponent out of range.
+        least = max(1e-16 * largest_entry(X), 1e-152)
+        within = min(max(h, least), 1e153)
+        result = greedy_exemplars(X, n, metric=self.metric, bandwidth=within, step=step)
         return Selection(
             result.indices,
             sample_weight=result.counts,

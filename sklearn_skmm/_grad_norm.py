@@ -40,6 +40,11 @@ class GradNormSelector(BaseSelector):
     --------
     GradientSketcher : Sketched gradients of a model.
 
+    Notes
+    -----
+    O(N m) time for N samples of m features, in double precision, and memory for vectors of N
+    entries.
+
     References
     ----------
     .. [1] M. Paul, S. Ganguli, G. K. Dziugaite. "Deep learning on a data diet: finding important

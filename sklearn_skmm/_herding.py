@@ -40,6 +40,11 @@ class HerdingSelector(BaseSelector):
     --------
     SkMMSelector : Matches second moments.
 
+    Notes
+    -----
+    O(N n m) time for N samples of m features, n passes over X in double precision. Next to that,
+    memory for vectors of N entries.
+
     References
     ----------
     .. [1] M. Welling. "Herding dynamical weights to learn". ICML 2009.

@@ -48,6 +48,11 @@ class KCenterSelector(BaseSelector):
     --------
     FacilityLocationSelector : The mean distance instead of the largest.
 
+    Notes
+    -----
+    O(N n m) time for N samples of m features, n passes over X in double precision, of which there
+    is a centred copy.
+
     References
     ----------
     .. [1] T. F. Gonzalez. "Clustering to minimize the maximum intercluster distance".
@@ -63,6 +68,7 @@ class KCenterSelector(BaseSelector):
     1.0
     """
 
+    _copies: ClassVar[float] = 1.1
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "init": [StrOptions({"random", "center"})],
@@ -96,7 +102,7 @@ class KCenterSelector(BaseSelector):
         nearest = distances_to(first)
         for t in range(1, n):
             step()
-            nearest[indices[:t]] = -1.0
+            nearest[indices[:t]] = -np.inf
             # Distances within rounding of the largest are ties, broken by position.
             indices[t] = np.argmax(nearest >= nearest.max() - tie)
             np.minimum(nearest, distances_to(indices[t]), out=nearest)

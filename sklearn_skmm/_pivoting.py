@@ -47,6 +47,12 @@ class AdaptiveSelector(BaseSelector):
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where X has string column names.
 
+    Notes
+    -----
+    O(N n m + n² m) time for N samples of m features, a pass over X in double precision for each
+    block of picks, or for each pick with ``pivoting="greedy"``. Next to X, memory for the products
+    with one block.
+
     References
     ----------
     .. [1] A. Deshpande, L. Rademacher, S. Vempala, G. Wang. "Matrix approximation and projective
@@ -63,6 +69,7 @@ class AdaptiveSelector(BaseSelector):
     array([0, 2])
     """
 
+    _copies: ClassVar[float] = 0.4
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "pivoting": [StrOptions({"random", "greedy"})],
@@ -89,7 +96,12 @@ class AdaptiveSelector(BaseSelector):
             basis = np.empty((0, X.shape[1]))
             if floor == 0.0:  # only zero rows are left: nothing tells them apart
                 rest = np.flatnonzero(free)
-                indices += rng.choice(rest, size=n - len(indices), replace=False).tolist()
+                left_over = n - len(indices)
+                if self.pivoting == "greedy":
+                    rest = rest[:left_over]
+                else:
+                    rest = rng.choice(rest, size=left_over, replace=False)
+                indices += rest.tolist()
                 break
             while len(indices) < n and residual.max() > floor:
                 if self.pivoting == "greedy":

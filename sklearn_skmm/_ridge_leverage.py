@@ -53,6 +53,10 @@ class RidgeLeverageSelector(BaseSelector):
     --------
     TruncatedLeverageSelector : A truncation instead of a ridge.
 
+    Notes
+    -----
+    O(N m²) time for N samples of m features, and two arrays like X in double precision.
+
     References
     ----------
     .. [1] A. Alaoui, M. W. Mahoney. "Fast randomized kernel ridge regression with statistical
@@ -69,6 +73,7 @@ class RidgeLeverageSelector(BaseSelector):
     array([0.5, 0.5])
     """
 
+    _copies: ClassVar[float] = 2.1
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="left"), None],
@@ -86,5 +91,5 @@ class RidgeLeverageSelector(BaseSelector):
         k = sampled_rank(n)
         alpha = values[k:].sum() / k if self.alpha is None else self.alpha
         energies = directional_energies(X, vectors)
-        scores = np.sum(energies / (X.shape[0] * (values + alpha)), axis=1)
+        scores = np.sum(energies / (values + alpha) / X.shape[0], axis=1)
         return draw_by_scores(scores, n, rng)

@@ -16,7 +16,14 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_skmm._base import MAX_SEED, Interval, StrOptions, all_or_nothing
+from sklearn_skmm._base import (
+    MAX_SEED,
+    Interval,
+    StrOptions,
+    all_or_nothing,
+    computing_in_numpy,
+)
+from sklearn_skmm._components import check_values
 from sklearn_skmm._dask import first_rows, is_dask, sketch_lazily
 from sklearn_skmm._plan import FORMED, PlannedLayer, SketchPlan
 from sklearn_skmm._projection import BlockProjection, projection_for
@@ -334,14 +341,17 @@ class GradientSketcher(
         return _gradients
 
     def _validate(self, X, *, reset):
+        check_values(X, "X")
         if self.model is None:
-            return validate_data(
-                self,
-                X,
-                reset=reset,
-                accept_sparse="csr",
-                dtype=self.dtype or [np.float64, np.float32],
-            )
+            # scikit-learn looks for infinities after a cast, in a sum that may be inf - inf.
+            with computing_in_numpy(), np.errstate(invalid="ignore", over="ignore"):
+                return validate_data(
+                    self,
+                    X,
+                    reset=reset,
+                    accept_sparse="csr",
+                    dtype=self.dtype or [np.float64, np.float32],
+                )
         if not self._gradients().is_array(X):
             return X
         # Inputs may have any number of dimensions and be integers (tokens); frames are tables.
@@ -369,7 +379,9 @@ class GradientSketcher(
     def _sketched(self, X, y, start=0):
         """Yield GΓ for consecutive batches of X."""
         if self.model is None:
-            yield self.projection_.apply(X)
+            with np.errstate(over="ignore", invalid="ignore"):  # `_finite` says it better
+                sketch = self.projection_.apply(X)
+            yield sketch
             return
         torch_side = self._gradients()
         engine = self._engine(torch_side, self._seed)

@@ -18,6 +18,8 @@ from sklearn_skmm._rounding import ROUNDINGS, spread, systematic
 # An objective proved to be this close to the minimum, relative to it, is close enough: the
 # coreset is drawn from the weights, and the draw moves the moments by far more.
 RELATIVE_GAP = 1e-3
+# What these roundings hold at their peak next to X, in arrays of its shape.
+COPIES = {"spread": (5.0, 0.1), "cube": (3.0, 3.1), "local_cube": (4.1, 3.1)}
 
 
 class SkMMSelector(BaseSelector):
@@ -223,6 +225,11 @@ class SkMMSelector(BaseSelector):
         self.stratify = stratify
         self.random_state = random_state
 
+    def _peak_copies(self, itemsize):
+        # Arrays like X, and in double precision whatever X is.
+        like_X, double = COPIES.get(self.rounding, (1.1, 0.0))
+        return like_X + double * 8 / itemsize
+
     def _select(self, X, n, reference, rng, step):
         n_samples = X.shape[0]
         if n < n_samples and self.c_S < n / n_samples:
@@ -250,15 +257,19 @@ class SkMMSelector(BaseSelector):
             rtol=RELATIVE_GAP,
             step=step,
         )
-        objective, dual_gap = solution.objective * unit**4, solution.dual_gap * unit**4
         threshold = max(
-            self.tol * float(np.square(eigenvalues / self.c_S).sum()),
-            RELATIVE_GAP * objective,
+            self.tol * float(np.square(relative / self.c_S).sum()),
+            RELATIVE_GAP * solution.objective,
         )
-        if dual_gap > threshold:
+        # Fourth powers may be beyond the range of floats: they are then infinite or zero.
+        objective, dual_gap, limit = (
+            value * unit * unit * unit * unit
+            for value in (solution.objective, solution.dual_gap, threshold)
+        )
+        if solution.dual_gap > threshold:
             warnings.warn(
                 f"The solver stopped after {solution.n_iter} iterations at a dual gap of "
-                f"{dual_gap:.3g}, above {threshold:.3g}. Increase max_iter or tol.",
+                f"{dual_gap:.3g}, above {limit:.3g}. Increase max_iter or tol.",
                 ConvergenceWarning,
                 stacklevel=2,
             )

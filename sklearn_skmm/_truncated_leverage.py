@@ -52,6 +52,11 @@ class TruncatedLeverageSelector(BaseSelector):
     --------
     RidgeLeverageSelector : A ridge instead of a truncation.
 
+    Notes
+    -----
+    O(N m²) time for N samples of m features in double precision, and memory for the k leading
+    components of each.
+
     References
     ----------
     .. [1] P. Drineas, M. W. Mahoney, S. Muthukrishnan. "Relative-error CUR matrix decompositions".
@@ -66,6 +71,7 @@ class TruncatedLeverageSelector(BaseSelector):
     array([1. , 0.5, 0.5])
     """
 
+    _copies: ClassVar[float] = 0.2
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left"), None],

@@ -71,6 +71,10 @@ class UncertaintySelector(BaseSelector):
     ValueError
         In `fit`, if the estimator is not fitted and there is no y.
 
+    Notes
+    -----
+    O(N) time for N samples after the classifier's probabilities, which are asked for once.
+
     References
     ----------
     .. [1] B. Settles. "Active learning literature survey". University of Wisconsin–Madison, 2009.
@@ -109,7 +113,14 @@ class UncertaintySelector(BaseSelector):
             "classifier",
             lambda X, y: clone(self.estimator).fit(X, y) if self._needs_y() else self.estimator,
         )
-        scores = CRITERIA[self.criterion](classifier.predict_proba(X))
+        proba = np.asarray(classifier.predict_proba(X))
+        if proba.ndim != 2 or len(proba) != X.shape[0] or not np.isfinite(proba).all():
+            raise ValueError(
+                f"The 'estimator' parameter must have a predict_proba that gives finite numbers of "
+                f"shape ({X.shape[0]}, n_classes), got shape {proba.shape} with "
+                f"{np.count_nonzero(~np.isfinite(proba))} that are not, from {self.estimator!r}."
+            )
+        scores = CRITERIA[self.criterion](proba)
         return Selection(
             np.argsort(-scores, kind="stable")[:n], per_sample={"uncertainties_": scores}
         )

@@ -38,6 +38,10 @@ class UniformSelector(BaseSelector):
     --------
     SkMMSelector : Selection by moment matching.
 
+    Notes
+    -----
+    O(N) time. Of X only the number of rows is used; it is read once, to check it.
+
     Examples
     --------
     >>> import numpy as np

@@ -107,6 +107,7 @@ class VOptimalSelector(BaseSelector):
     A solver's iteration costs O(Nk²), a sweep of exchanges the same and O(k) for each pair of a
     member and a sample in a working set of 8 max(n, k), where k is the rank of X. At the end all
     samples are compared to all members, O(Nnk), so that the result is exchange-optimal among all.
+    In double precision, with three arrays like X next to it.
 
     References
     ----------
@@ -126,6 +127,7 @@ class VOptimalSelector(BaseSelector):
     True
     """
 
+    _copies: ClassVar[float] = 3.1
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="neither"), None],

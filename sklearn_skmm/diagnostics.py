@@ -5,10 +5,13 @@ G is (N, r), one (sketched) gradient per row, :math:`\Sigma = G^\top G / N`, and
 infinite by its definition, for a rank-deficient S.
 """
 
+from numbers import Real
+
 import numpy as np
 from scipy import linalg
 from sklearn.utils import check_array
 
+from sklearn_skmm._components import check_range, check_values
 from sklearn_skmm._moments import directional_energies, spectrum
 
 __all__ = [
@@ -21,8 +24,25 @@ __all__ = [
 ]
 
 
+def _check_number(value, name, *, positive=False):
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}.")
+    if not 0 <= value < np.inf or (positive and value == 0):
+        what = "positive" if positive else "at least 0"
+        raise ValueError(f"{name} must be {what if value <= 0 else 'finite'}, got {value}.")
+
+
+def _check_G(G):
+    check_values(G, "G")
+    # scikit-learn looks for infinities after a cast, in a sum that may be inf - inf.
+    with np.errstate(invalid="ignore", over="ignore"):
+        G = check_array(G, dtype=np.float64, input_name="G")
+    check_range(G, "G")
+    return G
+
+
 def _check(G, indices):
-    G = check_array(G, dtype=np.float64, input_name="G")
+    G = _check_G(G)
     indices = np.asarray(indices)
     if indices.dtype == bool and indices.shape == (G.shape[0],):
         indices = np.flatnonzero(indices)
@@ -58,7 +78,7 @@ def intrinsic_dimension(G) -> int:
     >>> intrinsic_dimension(np.diag([10.0, 10.0, 0.1, 0.1]))
     2
     """
-    G = check_array(G, dtype=np.float64, input_name="G")
+    G = _check_G(G)
     values = spectrum(G).eigenvalues
     if not values.size:
         return 0
@@ -139,7 +159,10 @@ def variance_term(G, indices, *, sigma=1.0, basis=None) -> float:
     1.0
     """
     G, coreset = _check(G, indices)
+    _check_number(sigma, "sigma")
     P = _projector(basis, G.shape[1])
+    if not P.shape[1]:
+        return 0.0  # a basis of zeros
     # Σ_S restricted to range(P): P's columns are orthonormal, so the pseudo-inverse is inside.
     values, vectors = spectrum(coreset @ P)
     energies = directional_energies(G @ P, vectors).mean(axis=0)
@@ -172,6 +195,7 @@ def bias_term(G, indices, *, theta_norm=1.0, basis=None) -> float:
     1.0
     """
     G, coreset = _check(G, indices)
+    _check_number(theta_norm, "theta_norm")
     P = spectrum(coreset).eigenvectors if basis is None else _projector(basis, G.shape[1])
     outside = G - (G @ P) @ P.T
     return float(2.0 * theta_norm**2 * np.square(outside).sum() / len(G))
@@ -201,8 +225,7 @@ def v_optimality(G, indices, *, alpha) -> float:
     1.0
     """
     G, coreset = _check(G, indices)
-    if not alpha > 0:
-        raise ValueError(f"alpha must be positive, got {alpha}.")
+    _check_number(alpha, "alpha", positive=True)
     moment = coreset.T @ coreset / len(coreset) + alpha * np.eye(G.shape[1])
     return float(np.trace(linalg.solve(moment, G.T @ G / len(G), assume_a="pos")))
 
@@ -237,6 +260,8 @@ def excess_risk_bound(G, indices, *, sigma=1.0, theta_norm=1.0) -> float:
     0.01
     """
     G, coreset = _check(G, indices)
+    _check_number(sigma, "sigma")
+    _check_number(theta_norm, "theta_norm")
     values, vectors = spectrum(coreset)
     energies = directional_energies(G, vectors).mean(axis=0)
     variance = sigma**2 / len(coreset) * np.concatenate([[0.0], np.cumsum(energies / values)])

@@ -1,10 +1,12 @@
 """Dask arrays give what NumPy arrays give, lazily, and on machines that die."""
 
+import errno
 import os
 import pickle
 import signal
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -253,35 +255,78 @@ def test_strata_pipelines_and_estimators(data, model):
     np.testing.assert_allclose(fitted.predict(X), fitted.estimator_.predict(X))
 
 
-def test_what_does_not_fit_into_memory_is_refused(data, counted, monkeypatch):
+def test_what_does_not_fit_into_memory_is_read_from_a_file(data, counted, monkeypatch, tmp_path):
+    X, reads = counted(data[0].astype(np.float32), 10)
+    kept = SkMMSelector(5, random_state=0).fit(X)
+    assert kept.gathered_ == "memory"
+    monkeypatch.setattr(_dask, "available_memory", lambda: 0)
+    for part in (1, 4 * 5 * 25, 2**28):  # one chunk at a time, two, all
+        monkeypatch.setattr(_dask, "PART", part)
+        reads.clear()
+        filed = SkMMSelector(5, random_state=0)
+        with dask.config.set(temporary_directory=str(tmp_path)):
+            np.testing.assert_array_equal(filed.fit_transform(X), kept.sample_indices_)
+        assert filed.gathered_ == "file"
+        assert set(reads.values()) == {1}
+        assert len(reads) == X.numblocks[0]
+    assert not list(tmp_path.iterdir())
+    np.testing.assert_array_equal(filed.transform(X), kept.sample_indices_)
+    assert pickle.loads(pickle.dumps(filed)).score(data[0]) == kept.score(data[0])
+    uneven = da.from_array(data[0], chunks=((1, N - 3, 2), 2))
+    selector = HerdingSelector(5).fit(uneven)
+    np.testing.assert_array_equal(
+        selector.sample_indices_, HerdingSelector(5).fit_transform(data[0])
+    )
+
+
+def test_what_fits_nowhere_is_refused(data, counted, monkeypatch):
     X, reads = counted(data[0].astype(np.float32), 10)
     selector = HerdingSelector(5)  # works in float64
+    for enough in (2 * 8 * 5 * N, None):
+        monkeypatch.setattr(_dask, "available_memory", lambda enough=enough: enough)
+        assert selector.fit(X).gathered_ == "memory"
     monkeypatch.setattr(_dask, "available_memory", lambda: 2 * 8 * 5 * N - 1)
+    assert selector.fit(X).gathered_ == "file"
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=8 * 5 * N - 1))
+    reads.clear()
+    before = dict(vars(selector))
     with pytest.raises(ValueError, match=r"Dask array of 0\.0 MiB.*smaller m"):
         selector.fit(X)
     assert not reads
-    assert "sample_indices_" not in vars(selector)
-    SkMMSelector(5, random_state=0).fit(X)  # keeps float32
-    for enough in (2 * 8 * 5 * N, None):
-        monkeypatch.setattr(_dask, "available_memory", lambda enough=enough: enough)
-        selector.fit(X)
-    huge = da.zeros((10**12, 64), chunks=(10**9, 64))
+    assert vars(selector) == before
     monkeypatch.undo()
+    huge = da.zeros((10**12, 64), chunks=(10**9, 64))
     with pytest.raises(ValueError, match="488,281,250"):
         selector.fit(huge)
 
 
-def test_available_memory(monkeypatch):
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 2**20 < _dask.available_memory() <= total
+def test_a_full_disk_is_an_error_and_leaves_nothing(data, monkeypatch, tmp_path):
+    class Full:
+        """A file of which a write fails, as on a full disk."""
 
-    def absent(*args):
-        raise FileNotFoundError
+        def __init__(self, dir):
+            assert dir == str(tmp_path)
 
-    monkeypatch.setattr("builtins.open", absent)
-    assert _dask.available_memory() == total
-    monkeypatch.delattr(os, "sysconf")
-    assert _dask.available_memory() is None
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args):
+            pass
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_dask, "available_memory", lambda: 0)
+    monkeypatch.setattr(_dask.tempfile, "TemporaryFile", Full)
+    selector = SkMMSelector(5, random_state=0)
+    X = da.from_array(data[0], chunks=(10, 5))
+    with (
+        dask.config.set(temporary_directory=str(tmp_path)),
+        pytest.raises(OSError, match="No space left"),
+    ):
+        selector.fit(X)
+    assert not list(tmp_path.iterdir())
+    assert not [name for name in vars(selector) if name.endswith("_")]
 
 
 # On a cluster
