@@ -2,13 +2,20 @@
 
 from sklearn_skmm._compare import compare_selectors
 from sklearn_skmm._coreset import CoresetEstimator
-from sklearn_skmm._display import CoresetDisplay, SelectionCurveDisplay
+from sklearn_skmm._display import (
+    CoresetDisplay,
+    MomentMatchDisplay,
+    PerformanceProfileDisplay,
+    SelectionCurveDisplay,
+    SpectrumDisplay,
+)
 from sklearn_skmm._facility_location import FacilityLocationSelector
 from sklearn_skmm._grad_norm import GradNormSelector
 from sklearn_skmm._herding import HerdingSelector
 from sklearn_skmm._k_center import KCenterSelector
 from sklearn_skmm._k_means import KMeansSelector
 from sklearn_skmm._pivoting import AdaptiveSelector
+from sklearn_skmm._query import SelectorQuery
 from sklearn_skmm._ridge_leverage import RidgeLeverageSelector
 from sklearn_skmm._sketch import GradientSketcher
 from sklearn_skmm._skmm import SkMMSelector
@@ -29,9 +36,13 @@ __all__ = [
     "HerdingSelector",
     "KCenterSelector",
     "KMeansSelector",
+    "MomentMatchDisplay",
+    "PerformanceProfileDisplay",
     "RidgeLeverageSelector",
     "SelectionCurveDisplay",
+    "SelectorQuery",
     "SkMMSelector",
+    "SpectrumDisplay",
     "TruncatedLeverageSelector",
     "UncertaintySelector",
     "UniformSelector",

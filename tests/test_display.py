@@ -11,8 +11,8 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
-from sklearn_skmm import KMeansSelector, UniformSelector
-from sklearn_skmm._display import COLORS, LINES, MARKERS, CoresetDisplay, SelectionCurveDisplay
+from sklearn_skmm import CoresetDisplay, KMeansSelector, SelectionCurveDisplay, UniformSelector
+from sklearn_skmm._display_style import COLORS, LINES, MARKERS
 
 matplotlib = pytest.importorskip("matplotlib")
 pd = pytest.importorskip("pandas")

@@ -129,31 +129,22 @@ def totals(table):
 
 def profile(table, path):
     """Draw the share of cells on which each method is within a factor of the best of all."""
-    import matplotlib.pyplot as plt
-
-    ratios = table.pivot_table(index=["task", "n"], columns="method", values="loss", sort=False)
-    ratios = ratios.div(ratios.min(axis=1), axis=0)
-    grid = np.geomspace(1, 4, 400)
-    figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for method in METHODS:
-        share = (ratios[method].to_numpy()[:, None] <= grid).mean(axis=0)
-        bold = method == DEFAULT
-        style = {"lw": 2.8, "color": "black", "zorder": 3} if bold else {"lw": 1.3}
-        ax.step(grid, share, where="post", label=method, **style)
-    ax.set(
-        xscale="log",
-        xlim=(1, 4),
-        ylim=(0, 1.02),
+    table = table.rename(columns={"method": "selector", "loss": "score"})
+    display = s.PerformanceProfileDisplay.from_results(
+        table[table["selector"].isin(METHODS)],
+        score_kind="loss",
+        max_factor=4,
+        line_kw={
+            "SkMM (paper)": {"color": "0.45"},
+            DEFAULT: {"linewidth": 2.8, "color": "black", "linestyle": "-", "zorder": 3},
+        },
+    )
+    display.ax_.set(
         xlabel="mean loss divided by the best method's",
-        ylabel=f"share of the {len(ratios)} cells (task × n)",
+        ylabel=f"share of the {len(display.ratios_)} cells (task × n)",
         title="Performance profile: higher and further left is better",
     )
-    ticks = [1, 1.1, 1.25, 1.5, 2, 3, 4]
-    ax.set_xticks(ticks, [str(t) for t in ticks])
-    ax.minorticks_off()
-    ax.grid(alpha=0.3)
-    ax.legend(loc="lower right", fontsize=9)
-    figure.savefig(path, dpi=110)
+    display.figure_.savefig(path, dpi=110)
 
 
 def run_all(names, methods, seeds, data):

@@ -1,0 +1,21 @@
+"""What the displays share: colours, markers, lines, and the axes to draw on."""
+
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+# The colours of Okabe and Ito, for colour-blind readers, but for the yellow, too faint for a line.
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+MARKERS = "os^DvPX<>*p"
+LINES = ("-", "--", "-.", ":")
+
+
+def axes_for(display, ax):
+    """Set and return the axes, and where the legend goes: beside the axes if they are new."""
+    check_matplotlib_support(f"{type(display).__name__}.plot")
+    import matplotlib.pyplot as plt
+
+    legend_kw = {}
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 4.8), layout="constrained")
+        legend_kw = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
+    display.ax_, display.figure_ = ax, ax.figure
+    return ax, legend_kw
