@@ -1,0 +1,132 @@
+"""The methods of the comparison, and what they select from."""
+
+import dataclasses
+import sys
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import train
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+import sklearn_skmm as s
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from _methods import paper_skmm
+
+# These see sketched gradients and no label.
+LABEL_FREE = {
+    "uniform": lambda n, r: s.UniformSelector(n, random_state=r),
+    "herding": lambda n, r: s.HerdingSelector(n),
+    "k-center": lambda n, r: s.KCenterSelector(n, random_state=r),
+    "adaptive": lambda n, r: s.AdaptiveSelector(n, random_state=r),
+    "t-leverage": lambda n, r: s.TruncatedLeverageSelector(n, random_state=r),
+    "r-leverage": lambda n, r: s.RidgeLeverageSelector(n, random_state=r),
+    "k-means": lambda n, r: s.KMeansSelector(n, random_state=r),
+    "facility-location": lambda n, r: s.FacilityLocationSelector(n, random_state=r),
+    "skmm-paper": lambda n, r: paper_skmm(n, r),
+    "skmm": lambda n, r: s.SkMMSelector(n, random_state=r),
+}
+# These look at a model that was trained on all labels, which whoever has to label does not have.
+UNCERTAINTY = {
+    "entropy": "entropy",
+    "margin": "margin",
+    "least-confidence": "least_confidence",
+}
+CLASSIFICATION = (*LABEL_FREE, *UNCERTAINTY, "gradnorm")
+REGRESSION = (*LABEL_FREE, "gradnorm")
+PILOT_EPOCHS = 10
+
+
+class GivenProbabilities(ClassifierMixin, BaseEstimator):
+    """A classifier whose samples are their own probabilities."""
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def fit(self, X, y=None):
+        """Do nothing."""
+        return self
+
+    def predict_proba(self, X):
+        """Return X."""
+        return X
+
+
+class Rows(torch.utils.data.Dataset):
+    """Features, read from their file when asked for."""
+
+    def __init__(self, X):
+        self.X = X
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, index):
+        return train.as_tensor(self.X[index], "cpu")
+
+
+class Candidates:
+    """The training samples as the methods see them with one seed, computed when first needed."""
+
+    def __init__(self, X, y, make_tail, *, recipe, m, target, seed, device):
+        self.X, self.y, self.make_tail, self.recipe = X, y, make_tail, recipe
+        self.m, self.target, self.seed, self.device = m, target, seed, device
+
+    def _sketch(self, model, target):
+        sketcher = s.GradientSketcher(
+            self.m,
+            model=model,
+            loss="squared_error" if self.recipe is None else "cross_entropy",
+            target=target,
+            device=self.device,
+            random_state=self.seed,
+        )
+        y = None
+        if target == "label":
+            y = self.y[:, None].astype(np.float32) if self.recipe is None else self.y
+        return sketcher.fit_transform(Rows(self.X), y)
+
+    @cached_property
+    def sketch(self):
+        """Sketched gradients of the model before it is finetuned."""
+        return self._sketch(self.make_tail(self.seed), self.target)
+
+    @cached_property
+    def pilot(self):
+        """A tail trained on all samples and their labels, for a short time."""
+        recipe = self.recipe and dataclasses.replace(self.recipe, epochs=PILOT_EPOCHS)
+        tail = self.make_tail(self.seed)
+        return train.fit(tail, self.X, self.y, recipe=recipe, seed=self.seed, device=self.device)
+
+    @cached_property
+    def probabilities(self):
+        """What the pilot makes of each sample."""
+        return softmax(train.predict(self.pilot, self.X, device=self.device), axis=1)
+
+    @cached_property
+    def label_sketch(self):
+        """Sketched gradients of the pilot's loss at the labels."""
+        return self._sketch(self.pilot, "label")
+
+
+def prepare(method, candidates):
+    """Compute what several methods share, so that no method's time includes it."""
+    if method in UNCERTAINTY:
+        candidates.probabilities  # noqa: B018
+    elif method == "gradnorm":
+        candidates.label_sketch  # noqa: B018
+    else:
+        candidates.sketch  # noqa: B018
+
+
+def select(method, n, candidates):
+    """Return the positions of n training samples."""
+    if method in UNCERTAINTY:
+        selector = s.UncertaintySelector(n, GivenProbabilities(), criterion=UNCERTAINTY[method])
+        return selector.fit_transform(candidates.probabilities)
+    if method == "gradnorm":
+        return s.GradNormSelector(n).fit_transform(candidates.label_sketch)
+    return LABEL_FREE[method](n, candidates.seed).fit_transform(candidates.sketch)

@@ -1,0 +1,100 @@
+"""A table of results that an interrupted run goes on with."""
+
+import csv
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from _record import processor
+
+KEY = ("task", "method", "n", "seed")
+# Rows of a task are comparable if these agree; `inputs` is a digest of weights, images and labels.
+SETTINGS = ("model", "inputs", "m", "target", "epochs")
+METRICS = ("accuracy", "macro_f1", "mae", "select_seconds", "train_seconds")
+COLUMNS = (*KEY, *SETTINGS, *METRICS)
+PACKAGES = ("sklearn-skmm", "numpy", "scipy", "scikit-learn", "torch", "transformers", "pillow")
+
+
+def heading(device):
+    """Return comment lines that say what the rows were computed with, and where."""
+    versions = []
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            versions.append(f"{package} absent")
+    where = processor()
+    if torch.device(device).type == "cuda":
+        where = f"{torch.cuda.get_device_name(device)}, {where}"
+    return [
+        "# python examples/paper/run.py",
+        f"# python {platform.python_version()}, {', '.join(versions)}",
+        f"# {where}",
+    ]
+
+
+class Table:
+    """Finished rows in a CSV file; read it with ``pandas.read_csv(path, comment="#")``.
+
+    One process may write to a file at a time.
+    """
+
+    def __init__(self, path, head):
+        self.path, self.head, self.rows = Path(path), head, []
+        if not self.path.exists():
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        found = [line for line in lines if line.startswith("#")]
+        if found != head:
+            raise SystemExit(
+                f"{path} was made with\n"
+                + "\n".join(found)
+                + "\nand this is\n"
+                + "\n".join(head)
+                + "\nRows of the two do not belong in one table: give another --out."
+            )
+        reader = csv.DictReader(lines[len(found) :])
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise SystemExit(f"{path} is no table of these experiments: give another --out.")
+        self.rows = list(reader)
+
+    def check(self, task, settings):
+        """Refuse to go on with rows of this task that were made with other settings."""
+        wanted = _as_text(settings)
+        for row in self.rows:
+            other = [name for name in SETTINGS if row[name] != wanted[name]]
+            if row["task"] == task and other:
+                had = ", ".join(f"{name}={row[name]}" for name in other)
+                now = ", ".join(f"{name}={wanted[name]}" for name in other)
+                raise SystemExit(
+                    f"{self.path} has rows of {task} with {had}; now {now}. Give another --out."
+                )
+
+    def finished(self, *key):
+        """Tell whether there is a row of this task, method, n and seed."""
+        return any(tuple(row[name] for name in KEY) == tuple(map(str, key)) for row in self.rows)
+
+    def append(self, row):
+        """Add a row. The file holds all of it or nothing, whenever the process is killed."""
+        self.rows.append(_as_text(row))
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                file.write("".join(f"{line}\n" for line in self.head))
+                writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(self.rows)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self.path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _as_text(row):
+    return {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()}

@@ -1,0 +1,81 @@
+"""Finetune a tail on features, predict with it, and say how good that is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
+
+BATCH = 512
+ALPHAS = np.logspace(-4, 3, 15)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Adam with a constant rate, without weight decay."""
+
+    lr: float
+    epochs: int = 50
+
+
+def fit(tail, X, y, *, recipe, seed, device):
+    """Train, in place, what of the tail requires gradients; of a regression all of it is solved."""
+    if recipe is None:
+        return fit_ridge(tail, X, y)
+    rng = np.random.RandomState(seed)
+    targets = torch.as_tensor(y, dtype=torch.long)
+    tail.to(device).train()
+    trained = [parameter for parameter in tail.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=recipe.lr)
+    # As many batches as 512 at a time make, but of even size: a last one of a single sample would
+    # have a normalisation of its own.
+    n_batches = -(-len(y) // BATCH)
+    for _ in range(recipe.epochs):
+        for batch in np.array_split(rng.permutation(len(y)), n_batches):
+            batch.sort()  # features are read from a file in order
+            optimizer.zero_grad()
+            output = tail(as_tensor(X[batch], device))
+            torch.nn.functional.cross_entropy(output, targets[batch].to(device)).backward()
+            optimizer.step()
+    return tail.cpu().eval()
+
+
+def fit_ridge(tail, X, y):
+    """Solve for the weights of a linear tail, regularised as leave-one-out on these rows prefers.
+
+    A linear regression needs no optimiser, and no test set to tune one on.
+    """
+    ridge = RidgeCV(alphas=ALPHAS).fit(np.asarray(X, dtype=np.float64), y)
+    with torch.no_grad():
+        tail.weight.copy_(torch.as_tensor(ridge.coef_).reshape(1, -1))
+        tail.bias.fill_(float(ridge.intercept_))
+    return tail.eval()
+
+
+@torch.no_grad()
+def predict(tail, X, *, device):
+    """Return the outputs for all rows."""
+    tail.to(device).eval()
+    parts = [
+        tail(as_tensor(X[start : start + BATCH], device)).cpu().numpy()
+        for start in range(0, len(X), BATCH)
+    ]
+    tail.cpu()
+    return np.concatenate(parts)
+
+
+def as_tensor(rows, device):
+    """Return rows, which may be of half precision and in a read-only file, for a model."""
+    return torch.from_numpy(np.array(rows)).to(device).float()
+
+
+def evaluate(output, y, *, regression):
+    """Return the metrics: in years for ages, in percent for classes."""
+    if regression:
+        return {"mae": mean_absolute_error(y, output[:, 0])}
+    predicted = output.argmax(axis=1)
+    return {
+        "accuracy": 100 * accuracy_score(y, predicted),
+        "macro_f1": 100 * f1_score(y, predicted, average="macro", zero_division=0),
+    }
