@@ -1,0 +1,64 @@
+"""The documentation names every public object, and every page can be reached.
+
+What the pages refer to, and that they load nothing from other hosts, the documentation's build
+checks.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import sklearn_skmm
+from sklearn_skmm import datasets, diagnostics
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(path.stem for path in DOCS.glob("*.rst"))
+MADE = {"sg_execution_times"}  # by sphinx-gallery
+
+PUBLIC = [
+    *sklearn_skmm.__all__,
+    *(f"datasets.{name}" for name in datasets.__all__),
+    *(f"diagnostics.{name}" for name in diagnostics.__all__),
+]
+
+
+def entries(page, directive):
+    """The indented entries under each of these directives on a page."""
+    lines = (DOCS / f"{page}.rst").read_text(encoding="utf-8").splitlines()
+    found, inside = [], False
+    for line in lines:
+        if line.startswith(f".. {directive}::"):
+            inside = True
+        elif line.strip() and not line.startswith("   "):
+            inside = False
+        elif inside and line.strip() and not line.strip().startswith(":"):
+            found.append(line.strip())
+    return found
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_in_the_reference(name):
+    assert name in entries("api", "autosummary")
+
+
+def test_the_reference_names_nothing_else():
+    assert set(entries("api", "autosummary")) <= set(PUBLIC)
+
+
+def test_every_page_can_be_reached():
+    reached, todo = set(), ["index"]
+    while todo:
+        page = todo.pop()
+        reached.add(page)
+        targets = {entry for entry in entries(page, "toctree") if entry in PAGES}
+        todo.extend(targets - reached)
+    assert reached == set(PAGES) - MADE
+
+
+def test_links_of_the_readme_exist():
+    readme = DOCS.parent / "README.md"
+    links = re.findall(r"\]\(([^)#]+)\)", readme.read_text(encoding="utf-8"))
+    relative = [link for link in links if "://" not in link]
+    assert relative
+    assert [link for link in relative if not (readme.parent / link).exists()] == []
