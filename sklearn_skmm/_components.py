@@ -255,8 +255,12 @@ class Energies:
         """Return A g, of shape (N,), in the precision of A."""
         g = g.astype(self.dtype, copy=False)
         out = np.empty(self.shape[0], dtype=self.dtype)
-        for rows, block in self.blocks():
-            np.dot(block, g, out=out[rows])
+        # A product in single precision with few columns may compute on lanes of a register that
+        # belong to no row, and raise the flag of an invalid operation for what was left in them.
+        # All numbers are finite here: invalid operations on them would show as overflow before.
+        with np.errstate(invalid="ignore"):
+            for rows, block in self.blocks():
+                np.dot(block, g, out=out[rows])
         return out
 
     def scatter(self) -> np.ndarray:

@@ -63,8 +63,9 @@ class SkMMSelector(BaseSelector):
         How the coreset is found from s, one of
 
         - ``"cells"``: one sample of each of n cells around exemplars, so that the first and second
-          moments of the picks match those of the weighted samples, see `centrality`. Cells that
-          hold more than twice their share of the weight are split.
+          moments of the picks come near those of the weighted samples without leaving the middle
+          of the cells; `centrality` weighs the two. Where the moments alone count, ``"cube"`` is
+          nearer to them. Cells that hold more than twice their share of the weight are split.
         - ``"exemplar"``: the exemplars themselves, weighted facility location.
         - ``"cube"``: a draw that keeps the second moment along each direction on its target, up
           to the rounding of k + 1 samples (Deville & Tillé 2004) [2]_.

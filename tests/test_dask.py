@@ -390,7 +390,7 @@ def test_a_worker_that_is_killed_changes_nothing(client, data, model, tmp_path):
     future = client.compute(sketcher.fit(X).transform(chunks))
     victim = next(iter(client.run(os.getpid).values()))
     deadline = time.monotonic() + 30
-    # One block of the victim is finished and lost with it, the next is never finished.
+    # One block of the victim is finished and may be lost with it, the next is never finished.
     while sum(pid == victim for pid, _ in slow.notes()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -400,4 +400,5 @@ def test_a_worker_that_is_killed_changes_nothing(client, data, model, tmp_path):
     notes = slow.notes()
     assert {k for _, k in notes} == set(range(11))
     again = [k for k, n in Counter(k for _, k in notes).items() if n > 1]
-    assert {k for pid, k in notes if pid == victim} <= set(again)
+    # What it was at when it died, at least: a finished block may have been handed on before.
+    assert {k for pid, k in notes if pid == victim} & set(again)
