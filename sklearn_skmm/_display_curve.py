@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from sklearn_skmm._display_style import COLORS, LINES, MARKERS, axes_for
+from sklearn_skmm._display_style import COLORS, LINES, MARKERS, axes_for, check_results
 
 
 def _check_options(*, line_kw=None, std_display_style="fill_between", log_scale="auto"):
@@ -56,10 +56,7 @@ class SelectionCurveDisplay:
     """
 
     def __init__(self, results, *, score_name="score"):
-        if not hasattr(results, "groupby"):
-            raise ValueError(f"results={results!r} must be a pandas DataFrame.")
-        if missing := [c for c in ("selector", "n", "score") if c not in results.columns]:
-            raise ValueError(f"results must have the columns selector, n, score; lacks {missing}.")
+        check_results(results)
         if not len(results) or not (results["n"] > 0).all():
             got = f"{len(results)} rows, smallest n={results['n'].min()}"
             raise ValueError(f"results must have rows, with positive n; got {got}.")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from sklearn_skmm._display_style import COLORS, LINES, MARKERS, axes_for
+from sklearn_skmm._display_style import COLORS, LINES, MARKERS, axes_for, check_results
 
 # From a score to a loss of which zero is the best.
 LOSSES = {
@@ -147,12 +147,7 @@ class PerformanceProfileDisplay:
         parts = results if isinstance(results, Mapping) else {None: results}
         frames = []
         for task, frame in parts.items():
-            if not hasattr(frame, "groupby"):
-                raise ValueError(f"results={frame!r} must be a pandas DataFrame.")
-            if missing := [c for c in ("selector", "n", "score") if c not in frame.columns]:
-                raise ValueError(
-                    f"results must have the columns selector, n, score; lacks {missing}."
-                )
+            check_results(frame)
             if task is not None or "task" not in frame.columns:
                 frame = frame.assign(task=task or "")
             frames.append(frame[["task", "selector", "n", "score"]])

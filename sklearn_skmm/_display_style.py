@@ -8,6 +8,14 @@ MARKERS = "os^DvPX<>*p"
 LINES = ("-", "--", "-.", ":")
 
 
+def check_results(results):
+    """Refuse what is no table of `compare_selectors`."""
+    if not hasattr(results, "groupby"):
+        raise ValueError(f"results={results!r} must be a pandas DataFrame.")
+    if missing := [c for c in ("selector", "n", "score") if c not in results.columns]:
+        raise ValueError(f"results must have the columns selector, n, score; lacks {missing}.")
+
+
 def axes_for(display, ax):
     """Set and return the axes, and where the legend goes: beside the axes if they are new."""
     check_matplotlib_support(f"{type(display).__name__}.plot")

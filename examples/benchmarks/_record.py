@@ -30,23 +30,28 @@ def processor():
     return platform.processor() or platform.machine()
 
 
+def heading(command, packages, where):
+    """Return the comment lines that say how a table was made, with what, and where."""
+    versions = []
+    for package in packages:
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            versions.append(f"{package} absent")
+    return [
+        f"# {command}",
+        f"# python {platform.python_version()}, {', '.join(versions)}",
+        f"# {where}",
+    ]
+
+
 def record(table, name, *, command, packages=("numpy", "scipy", "scikit-learn")):
     """Write the table to results/<name>.csv under comment lines that say how it was made.
 
     Read it back with ``pandas.read_csv(path, comment="#")``.
     """
-    versions = []
-    for package in ("sklearn-skmm", *packages):
-        try:
-            versions.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            versions.append(f"{package} absent")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.csv"
-    head = [
-        f"# {command}",
-        f"# python {platform.python_version()}, {', '.join(versions)}",
-        f"# {processor()}",
-    ]
+    head = heading(command, ("sklearn-skmm", *packages), processor())
     path.write_text("\n".join(head) + "\n" + table.to_csv(index=False))
     return path

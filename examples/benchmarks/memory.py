@@ -29,7 +29,7 @@ def selectors():
     """Yield names and selectors; facility location's peak is what it keeps whatever N is."""
     for name in SELECTORS:
         selector = getattr(sklearn_skmm, f"{name}Selector")(N_PICKS)
-        if "max_iter" in selector.get_params() and name == "KMeans":
+        if name == "KMeans":
             selector.set_params(max_iter=3, n_init=1)
         yield f"{name}Selector", selector
     for rounding in ROUNDINGS:

@@ -26,7 +26,7 @@ LABEL_FREE = {
     "r-leverage": lambda n, r: s.RidgeLeverageSelector(n, random_state=r),
     "k-means": lambda n, r: s.KMeansSelector(n, random_state=r),
     "facility-location": lambda n, r: s.FacilityLocationSelector(n, random_state=r),
-    "skmm-paper": lambda n, r: paper_skmm(n, r),
+    "skmm-paper": paper_skmm,
     "skmm": lambda n, r: s.SkMMSelector(n, random_state=r),
 }
 # These look at a model that was trained on all labels, which whoever has to label does not have.

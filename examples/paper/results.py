@@ -2,15 +2,13 @@
 
 import csv
 import os
-import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from _record import processor
+import _record
 
 KEY = ("task", "method", "n", "seed")
 # Rows of a task are comparable if these agree; `inputs` is a digest of weights, images and labels.
@@ -22,20 +20,10 @@ PACKAGES = ("sklearn-skmm", "numpy", "scipy", "scikit-learn", "torch", "transfor
 
 def heading(device):
     """Return comment lines that say what the rows were computed with, and where."""
-    versions = []
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            versions.append(f"{package} absent")
-    where = processor()
+    where = _record.processor()
     if torch.device(device).type == "cuda":
         where = f"{torch.cuda.get_device_name(device)}, {where}"
-    return [
-        "# python examples/paper/run.py",
-        f"# python {platform.python_version()}, {', '.join(versions)}",
-        f"# {where}",
-    ]
+    return _record.heading("python examples/paper/run.py", PACKAGES, where)
 
 
 class Table:
