@@ -11,8 +11,15 @@ from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.utils.extmath import row_norms
 
 from sklearn_skmm._components import row_blocks, weighted_rows
-from sklearn_skmm._exemplars import greedy_exemplars, greedy_of_few, median_distance
+from sklearn_skmm._exemplars import (
+    greedy_exemplars,
+    greedy_of_few,
+    median_distance,
+    squared_distances,
+    typical,
+)
 from sklearn_skmm._rounding import inclusion_probabilities, systematic
+from sklearn_skmm._threads import in_threads
 
 # Samples farther from the mean than this multiple of the median are drawn in to it before cells
 # are made: an outlier is then no farther from the others than they are from each other, and gets
@@ -140,26 +147,30 @@ def at_once(n: int, n_samples: int) -> bool:
 def _greedy_cells(P, s, members, n, rng, step, least=None) -> tuple[Cells, _DrawnIn, float]:
     """Return n cells, with the rows after `draw_in` and the bandwidth they were laid out by."""
     drawn = _DrawnIn(P, s, members)
-    h = BANDWIDTH * median_distance(drawn, rng, min(least or 1000, 1000))
-    return _around(drawn, h, _exemplars(drawn, h, s, n, rng, step, least)), drawn, h
-
-
-def _exemplars(P, h, s, n, rng, step, least) -> np.ndarray:
-    """Return n greedy exemplars, of many samples from a subsample."""
-    n_samples = len(s)
-    size = max(least, STEP_PER_PICK * n) if least else max(SUBSAMPLE, SUBSAMPLE_PER_PICK * n)
-    rows, weight = np.arange(min(n_samples, size)), s * n_samples
-    if n_samples > size:
-        # A draw with probabilities π and weights s / π has the expectations of all samples.
-        pi = inclusion_probabilities(s, size)
-        rows = systematic(pi / pi.sum(), size, rng)
-        weight = s[rows] / pi[rows]
-        weight *= size / weight.sum()
-    candidates = P[rows].astype(np.float64, copy=False)
-    weight = weight.astype(np.float64, copy=False)
     if least:
-        return rows[greedy_of_few(candidates, n, h, weight, step)]
-    return rows[greedy_exemplars(candidates, n, bandwidth=h, weight=weight, step=step).indices]
+        rows, weight = _subsample(s, max(least, STEP_PER_PICK * n), rng)
+        squared = squared_distances(drawn[rows])
+        # Of every other sample from those between: each pair is of two samples, and found once.
+        h = BANDWIDTH * typical(np.sqrt(squared[::2, 1::2]))
+        picks = greedy_of_few(squared, n, h, weight, step)
+    else:
+        h = BANDWIDTH * median_distance(drawn, rng)
+        rows, weight = _subsample(s, max(SUBSAMPLE, SUBSAMPLE_PER_PICK * n), rng)
+        candidates = drawn[rows].astype(np.float64, copy=False)
+        picks = greedy_exemplars(candidates, n, bandwidth=h, weight=weight, step=step).indices
+    return _around(drawn, h, rows[picks]), drawn, h
+
+
+def _subsample(s, size, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most so many positions, and weights with the expectations of all samples."""
+    n_samples = len(s)
+    if n_samples <= size:
+        return np.arange(n_samples), (s * n_samples).astype(np.float64, copy=False)
+    # A draw with probabilities π and weights s / π.
+    pi = inclusion_probabilities(s, size)
+    rows = systematic(pi / pi.sum(), size, rng)
+    weight = s[rows].astype(np.float64, copy=False) / pi[rows]
+    return rows, weight * (size / weight.sum())
 
 
 def _around(P, h, exemplars) -> Cells:
@@ -230,27 +241,43 @@ def _in_steps(P, s, n, rng, step, bounded) -> Cells:
     """Lay out cells, and within those with several picks again."""
     exemplars = np.empty(n, dtype=int)
     labels, costs = np.zeros(len(s), dtype=np.int32), np.zeros(len(s), dtype=P.dtype)
-    # Members (None is all), the first of their cells, and the number of these.
-    todo: list[tuple[np.ndarray | None, int, int]] = [(None, 0, n)]
     # Within cells of one step everything is as in that step.
-    part, in_two_steps = False, not at_once(n, len(s))
-    while todo:
-        members, first, count = todo.pop()
+    in_two_steps = not at_once(n, len(s))
+
+    def lay_out(members, first, count, rng, step, part):
+        """Write down the cells of one task, and return a task for each with several picks."""
         own = slice(None) if members is None else members
         weight = s[own] / s[own].sum(dtype=np.float64).astype(s.dtype)
         cells, counts = _layout(P, weight, members, count, rng, step, part, bounded)
         starts = first + np.concatenate([[0], np.cumsum(counts)[:-1]])
         labels[own], costs[own] = starts[cells.labels], cells.costs
         exemplars[starts] = cells.exemplars if members is None else members[cells.exemplars]
-        if (counts > 1).any():
-            order = np.argsort(cells.labels, kind="stable")
-            ends = np.cumsum(np.bincount(cells.labels, minlength=len(counts)))
-            for c in np.flatnonzero(counts > 1):
-                inside = order[ends[c - 1] if c else 0 : ends[c]]
-                inside = inside if members is None else members[inside]
-                todo.append((inside, int(starts[c]), int(counts[c])))
-        part = in_two_steps
-        step = lambda: False  # noqa: E731 (only the first layout counts as progress)
+        several = np.flatnonzero(counts > 1)
+        if not several.size:
+            return []
+        order = np.argsort(cells.labels, kind="stable")
+        inside = order if members is None else members[order]
+        ends = np.cumsum(np.bincount(cells.labels, minlength=len(counts)))
+        return [
+            (inside[ends[c - 1] if c else 0 : ends[c]], int(starts[c]), int(counts[c]))
+            for c in several
+        ]
+
+    def finish(tasks, rng):
+        while tasks:
+            tasks += lay_out(*tasks.pop(), rng, lambda: False, in_two_steps)
+
+    # Members (None is all), the first of their cells, and the number of these. Only the first
+    # layout counts as progress.
+    tasks = lay_out(None, 0, n, rng, step, False)
+    if in_two_steps:
+        # The second step is one for each coarse cell, with numbers of its own: whichever thread
+        # comes first, the cells are the same.
+        seeds = rng.randint(np.iinfo(np.int32).max, size=len(tasks))
+        states = [np.random.RandomState(seed) for seed in seeds]
+        in_threads(lambda own: finish([own[0]], own[1]), zip(tasks, states, strict=True))
+    else:
+        finish(tasks, rng)
     return Cells(exemplars, labels, costs)
 
 

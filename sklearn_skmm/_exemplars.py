@@ -30,10 +30,49 @@ def median_distance(X, rng: np.random.RandomState, size: int = 1000) -> float:
     """
     n_samples = X.shape[0]
     rows = X[:] if n_samples <= size else X[rng.choice(n_samples, size, replace=False)]
-    distances = euclidean_distances(rows)[np.triu_indices(rows.shape[0], 1)]
+    return typical(euclidean_distances(rows)[np.triu_indices(rows.shape[0], 1)])
+
+
+def typical(distances: np.ndarray) -> float:
+    """Return the median, the mean if that is zero, and one if that is, too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> typical(np.array([1.0, 2.0, 9.0])), typical(np.array([0.0, 0.0, 9.0])), typical(np.zeros(3))
+    (2.0, 3.0, 1.0)
+    """
     if not distances.size:
         return 1.0
     return float(np.median(distances) or distances.mean() or 1.0)
+
+
+def squared_distances(X: np.ndarray) -> np.ndarray:
+    """Return all squared distances between rows in double precision; those of equal rows are zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> squared_distances(np.array([[0.0], [3.0], [3.0]]))
+    array([[0., 9., 9.],
+           [9., 0., 0.],
+           [9., 0., 0.]])
+    """
+    X = X - X.mean(axis=0, dtype=np.float64)  # against cancellation
+    norms = np.einsum("ij,ij->i", X, X)
+    return _from_products(X @ X.T, norms[:, None], norms)
+
+
+def _from_products(products, left, right) -> np.ndarray:
+    """Return |x|² − 2 x·y + |y|², in place of the products x·y."""
+    products *= -2.0
+    products += left
+    products += right
+    np.maximum(products, 0.0, out=products)
+    if products.dtype == np.float64:
+        # Equal rows are at distance zero, not at the root of a rounding error.
+        products[products <= 8.0 * np.finfo(np.float64).eps * (left + right)] = 0.0
+    return products
 
 
 class _Costs:
@@ -83,15 +122,8 @@ class _Costs:
             np.exp(block, out=block)
             return np.subtract(1.0, block, out=block)
         X, norms = self.fast_data if fast else (self.X, self.norms)
-        squared = safe_sparse_dot(X[rows], X[columns].T, dense_output=True)
-        squared *= -2.0
-        squared += norms[rows][:, None]
-        squared += norms[columns]
-        np.maximum(squared, 0.0, out=squared)
-        if squared.dtype == np.float64:
-            # Equal rows are at distance zero, not at the root of a rounding error.
-            size = norms[rows][:, None] + norms[columns]
-            squared[squared <= 8.0 * np.finfo(np.float64).eps * size] = 0.0
+        products = safe_sparse_dot(X[rows], X[columns].T, dense_output=True)
+        squared = _from_products(products, norms[rows][:, None], norms[columns])
         if self.metric == "euclidean":
             np.sqrt(squared, out=squared)
         elif self.metric == "gaussian":
@@ -238,7 +270,7 @@ def _next_exemplar(costs, columns, nearest, weight, bounds, tie) -> tuple[int, n
 
 
 def greedy_of_few(
-    X: np.ndarray,
+    squared: np.ndarray,
     n: int,
     bandwidth: float,
     weight: np.ndarray,
@@ -251,8 +283,8 @@ def greedy_of_few(
 
     Parameters
     ----------
-    X : ndarray of shape (N, n_features)
-        Samples; N² costs are held.
+    squared : ndarray of shape (N, N)
+        Squared distances of the samples. The costs take their place.
     n, bandwidth, weight, step
         As for `greedy_exemplars`.
 
@@ -264,26 +296,29 @@ def greedy_of_few(
     Examples
     --------
     >>> import numpy as np
-    >>> greedy_of_few(np.array([[0.0], [1.0], [2.0], [9.0]]), 2, 1.0, np.ones(4))
+    >>> X = np.array([[0.0], [1.0], [2.0], [9.0]])
+    >>> greedy_of_few(squared_distances(X), 2, 1.0, np.ones(4))
     array([1, 3])
     """
-    costs = euclidean_distances(X - X.mean(axis=0), squared=True)
-    costs *= -0.5 / bandwidth**2
-    np.negative(np.expm1(costs, out=costs), out=costs)
-    current = np.ones(len(X))
-    gains = weight @ (1.0 - costs)
-    tie = 1e-12 * float(weight.sum())
+    squared *= -0.5 / bandwidth**2
+    costs = np.negative(np.expm1(squared, out=squared), out=squared)
+    current = np.ones(len(costs))
+    total = float(weight.sum())
+    gains = total - weight @ costs
+    tie = 1e-12 * total
     picks = np.empty(n, dtype=int)
     for k in range(n):
         # Equal gains differ by rounding: the first of them.
-        picks[k] = j = int(np.argmax(gains >= gains.max() - tie))
-        closer = np.flatnonzero(costs[j] < current)
-        rows, before, after = costs[closer], current[closer], costs[j, closer]
-        saving = np.maximum(before[:, None] - rows, 0.0)
-        saving -= np.maximum(np.subtract(after[:, None], rows, out=rows), 0.0, out=rows)
-        gains -= weight[closer] @ saving
+        picks[k] = j = int((gains >= gains.max() - tie).argmax())
         gains[j] = -np.inf
-        current[closer] = after
+        if k < n - 1:
+            closer = (costs[j] < current).nonzero()[0]
+            rows, before, after = costs[closer], current[closer], costs[j, closer]
+            # What a candidate saves shrinks from before − row to after − row, where positive.
+            np.maximum(rows, after[:, None], out=rows)
+            lost = np.subtract(before[:, None], rows, out=rows)
+            gains -= weight[closer] @ np.maximum(lost, 0.0, out=lost)
+            current[closer] = after
         step()
     return picks
 

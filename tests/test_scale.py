@@ -235,7 +235,8 @@ def test_greedy_of_few_is_greedy(seed):
     X, weight = rng.normal(size=(300, 4)), rng.uniform(size=300)
     X[50:60] = X[0]
     lazy = _exemplars.greedy_exemplars(X, 80, bandwidth=0.7, weight=weight).indices
-    np.testing.assert_array_equal(_exemplars.greedy_of_few(X, 80, 0.7, weight), lazy)
+    squared = _exemplars.squared_distances(X)
+    np.testing.assert_array_equal(_exemplars.greedy_of_few(squared, 80, 0.7, weight), lazy)
 
 
 def test_nearest_in_single_precision():
