@@ -4,7 +4,7 @@ No selector is the best everywhere
 
 On one data set nearly any method can be shown to win. A performance profile puts several together:
 the share of tasks on which a method's loss is within a factor of the least of all methods' there.
-The documentation has sixteen tasks, under *Which selector?*; here are eight small ones.
+The documentation has larger ones, under *Which selector?*; here are eight small ones.
 """
 
 import matplotlib.pyplot as plt

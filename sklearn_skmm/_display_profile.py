@@ -157,5 +157,7 @@ class PerformanceProfileDisplay:
         means = table.groupby(["task", "n", "selector"], sort=False, observed=True)["score"].agg(
             lambda scores: scores.astype(float).to_numpy().mean()
         )
-        losses = LOSSES[score_kind](means).unstack("selector", sort=False)
+        # In order of appearance; `unstack(sort=False)` of pandas 2.2 mixes up the values.
+        names = table["selector"].unique()
+        losses = LOSSES[score_kind](means).unstack("selector").reindex(columns=names)
         return cls(losses).plot(ax, **plot_kw)

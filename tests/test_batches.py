@@ -1,5 +1,6 @@
 """Whatever holds the samples, a model gets the same tensors."""
 
+import inspect
 import operator
 
 import numpy as np
@@ -422,6 +423,8 @@ LOADERS = {
 
 @pytest.mark.parametrize("reason", LOADERS)
 def test_loaders_out_of_order(reason):
+    if "in_order" in reason and "in_order" not in inspect.signature(td.DataLoader).parameters:
+        pytest.skip("needs torch 2.6")
     with pytest.raises(ValueError, match=f"DataLoader as the 'X' parameter.*order.*{reason}"):
         open_batches(LOADERS[reason](), None, 4, forward)
 

@@ -775,6 +775,7 @@ def checkpointed(reentrant):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast:FutureWarning")  # torch 2.4's own
 def test_activation_checkpointing():
     assert check(checkpointed(False), numbers(4)) == {}
     # In another precision torch recomputes with the model's own, and notices.

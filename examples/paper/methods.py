@@ -5,10 +5,11 @@ import sys
 from functools import cached_property
 from pathlib import Path
 
+import baselines
 import numpy as np
 import torch
 import train
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 import sklearn_skmm as s
@@ -35,7 +36,8 @@ UNCERTAINTY = {
     "margin": "margin",
     "least-confidence": "least_confidence",
 }
-CLASSIFICATION = (*LABEL_FREE, *UNCERTAINTY, "gradnorm")
+CLASSES_ONLY = (*UNCERTAINTY, "contextual-diversity", "glister", "forgetting", "deepfool")
+CLASSIFICATION = (*LABEL_FREE, *CLASSES_ONLY, "gradnorm")
 REGRESSION = (*LABEL_FREE, "gradnorm")
 PILOT_EPOCHS = 10
 
@@ -95,16 +97,49 @@ class Candidates:
         return self._sketch(self.make_tail(self.seed), self.target)
 
     @cached_property
+    def _training(self):
+        """A tail, and for each epoch and sample whether it was right before it learned from it."""
+        recipe = self.recipe and dataclasses.replace(self.recipe, epochs=PILOT_EPOCHS)
+        correct = np.zeros((PILOT_EPOCHS, len(self.y)), dtype=bool)
+
+        def watch(epoch, batch, output):
+            correct[epoch, batch] = output.argmax(axis=1) == self.y[batch]
+
+        tail = train.fit(
+            self.make_tail(self.seed),
+            self.X,
+            self.y,
+            recipe=recipe,
+            seed=self.seed,
+            device=self.device,
+            watch=watch,
+        )
+        return tail, correct
+
+    @property
     def pilot(self):
         """A tail trained on all samples and their labels, for a short time."""
-        recipe = self.recipe and dataclasses.replace(self.recipe, epochs=PILOT_EPOCHS)
-        tail = self.make_tail(self.seed)
-        return train.fit(tail, self.X, self.y, recipe=recipe, seed=self.seed, device=self.device)
+        return self._training[0]
 
     @cached_property
-    def probabilities(self):
+    def forgetting(self):
+        """How often the pilot forgot each sample."""
+        return baselines.forgetting(self._training[1])
+
+    @cached_property
+    def deepfool(self):
+        """How far each sample is from where the pilot would say otherwise."""
+        return baselines.deepfool(self.pilot, self.X, device=self.device)
+
+    @cached_property
+    def output(self):
         """What the pilot makes of each sample."""
-        return softmax(train.predict(self.pilot, self.X, device=self.device), axis=1)
+        return train.predict(self.pilot, self.X, device=self.device)
+
+    @cached_property
+    def last_inputs(self):
+        """What the pilot's last layer is given."""
+        return train.last_inputs(self.pilot, self.X, device=self.device)
 
     @cached_property
     def label_sketch(self):
@@ -113,20 +148,30 @@ class Candidates:
 
 
 def prepare(method, candidates):
-    """Compute what several methods share, so that no method's time includes it."""
-    if method in UNCERTAINTY:
-        candidates.probabilities  # noqa: B018
-    elif method == "gradnorm":
-        candidates.label_sketch  # noqa: B018
-    else:
+    """Compute what does not depend on n, or is shared, so that no method's time includes it."""
+    needed = {"gradnorm": "label_sketch", "forgetting": "forgetting", "deepfool": "deepfool"}
+    if method in LABEL_FREE:
         candidates.sketch  # noqa: B018
+    else:
+        getattr(candidates, needed.get(method, "output"))
+    if method == "glister":
+        candidates.last_inputs  # noqa: B018
 
 
 def select(method, n, candidates):
     """Return the positions of n training samples."""
+    c = candidates
     if method in UNCERTAINTY:
         selector = s.UncertaintySelector(n, GivenProbabilities(), criterion=UNCERTAINTY[method])
-        return selector.fit_transform(candidates.probabilities)
+        return selector.fit_transform(softmax(c.output, axis=1))
+    if method == "contextual-diversity":
+        return baselines.contextual_diversity(log_softmax(c.output, axis=1), n, c.seed)
+    if method == "glister":
+        return baselines.glister(c.last_inputs, c.output, c.y, n, eta=c.recipe.lr)
+    if method == "forgetting":
+        return baselines.highest(c.forgetting, n, c.seed)
+    if method == "deepfool":
+        return baselines.highest(-c.deepfool, n, c.seed)
     if method == "gradnorm":
-        return s.GradNormSelector(n).fit_transform(candidates.label_sketch)
-    return LABEL_FREE[method](n, candidates.seed).fit_transform(candidates.sketch)
+        return s.GradNormSelector(n).fit_transform(c.label_sketch)
+    return LABEL_FREE[method](n, c.seed).fit_transform(c.sketch)

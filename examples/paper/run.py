@@ -42,10 +42,13 @@ Ours, as nothing else is known or for a reason:
 - Embeddings of CLIP have unit length. CIFAR-10 is scaled to the pretrained model's 224 pixels.
 - UTKFace: n from 100 to 2000, m = 128, a random tenth as the test set, ridge regression with the
   penalty that leave-one-out on the coreset prefers.
-- The baselines of selection are those of this library. ``entropy``, ``margin``,
-  ``least-confidence`` and ``gradnorm`` look at the layers after ten epochs on *all* labels (of
-  ages: after the regression on all), which the others never see. Contextual diversity, Glister,
-  forgetting and DeepFool are not here.
+- The baselines of selection are those of this library, and four more in ``baselines.py``:
+  ``contextual-diversity``, ``glister``, ``forgetting`` and ``deepfool``. These four, ``entropy``,
+  ``margin``, ``least-confidence`` and ``gradnorm`` look at the layers during or after ten epochs on
+  *all* labels (of ages: after the regression on all), which the others never see. No method is made
+  to take equally many of each class.
+- ``glister`` has no validation set of its own and takes all training images for it. ``deepfool``
+  moves the features that the trained layers are given, not the images.
 
 Data
 ----
@@ -70,7 +73,7 @@ Estimated, not measured. Features: each image once through the model, where deco
 of it, minutes for each set. On disk 2 kB an image for CLIP, 100 kB for ResNet-18: 1.6 GB for
 StanfordCars, 6 GB for CIFAR-10. Probing: seconds a row, on a GPU or a CPU. Finetuning: 0.23 · 10⁹
 multiply-adds a sample and epoch, so half a minute a row at n = 4000 on a GPU, and some hours for
-all 14 methods, 8 sizes and 5 seeds. Selection takes seconds with most methods, and longer with
+all 18 methods, 8 sizes and 5 seeds. Selection takes seconds with most methods, and longer with
 those that compare all samples to all picks, as facility location, at n = 4000 of 50,000.
 """
 

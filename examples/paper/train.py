@@ -19,8 +19,12 @@ class Recipe:
     epochs: int = 50
 
 
-def fit(tail, X, y, *, recipe, seed, device):
-    """Train, in place, what of the tail requires gradients; of a regression all of it is solved."""
+def fit(tail, X, y, *, recipe, seed, device, watch=None):
+    """Train, in place, what of the tail requires gradients; of a regression all of it is solved.
+
+    ``watch(epoch, batch, output)`` is called with the positions in each batch and what the tail
+    makes of them before it learns from them.
+    """
     if recipe is None:
         return fit_ridge(tail, X, y)
     rng = np.random.RandomState(seed)
@@ -31,11 +35,13 @@ def fit(tail, X, y, *, recipe, seed, device):
     # As many batches as 512 at a time make, but of even size: a last one of a single sample would
     # have a normalisation of its own.
     n_batches = -(-len(y) // BATCH)
-    for _ in range(recipe.epochs):
+    for epoch in range(recipe.epochs):
         for batch in np.array_split(rng.permutation(len(y)), n_batches):
             batch.sort()  # features are read from a file in order
             optimizer.zero_grad()
             output = tail(as_tensor(X[batch], device))
+            if watch is not None:
+                watch(epoch, batch, output.detach().cpu().numpy())
             torch.nn.functional.cross_entropy(output, targets[batch].to(device)).backward()
             optimizer.step()
     return tail.cpu().eval()
@@ -62,6 +68,19 @@ def predict(tail, X, *, device):
         for start in range(0, len(X), BATCH)
     ]
     tail.cpu()
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def last_inputs(tail, X, *, device):
+    """Return what the last layer of a tail is given for all rows."""
+    parts = []
+    last = getattr(tail, "head", tail)
+    handle = last.register_forward_pre_hook(lambda _, args: parts.append(args[0].cpu().numpy()))
+    try:
+        predict(tail, X, device=device)
+    finally:
+        handle.remove()
     return np.concatenate(parts)
 
 
