@@ -65,8 +65,8 @@ plt.show()
 # %%
 # The two terms
 # -------------
-# For any coreset, and any subspace of its span, the theory has a term for each. Here the subspace
-# is that of the coreset's eight leading directions, as many as there are clusters. Both terms are
+# For any coreset, and any of its principal directions, the theory has a term for each. Here these
+# are the coreset's eight leading directions, as many as there are clusters. Both terms are
 # known without a target, up to the noise of the labels and the norm of the best parameters, which
 # only scale them.
 

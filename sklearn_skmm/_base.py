@@ -160,8 +160,13 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             selection = self._select_strata(X, members, step)
             # The ridge of `score`: tr(Σ) / N, with tr(Σ) the mean squared norm.
             self._alpha = mean_squared_norm(X) / n_samples
-            for reference in (whole, *self._references):
-                reference.release()
+            whole.release()
+            # A stratum too small for a pick may get one of another pool, and is learned then.
+            sizes = [len(m) for m in members] or [n_samples]
+            counts = allocate(len(selection.indices), np.array(sizes))
+            for reference, count in zip(self._references, counts, strict=True):
+                if count:
+                    reference.release()
             self.n_samples_seen_ = n_samples
             self.selection_version_ = type(self).selection_version_
             self.sample_indices_ = selection.indices

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import operator
 import os
 import re
@@ -104,6 +105,9 @@ def _parse(data: bytes) -> dict[str, Scalar]:
     if type(version) is not int or version != VERSION:
         shown = version if isinstance(version, int) else "missing"
         raise ValueError(f"its format version is {shown}, this release reads {VERSION}")
+    if unknown := manifest.keys() - {"format", "version", "key"}:
+        # Names of files, say: no manifest of ours leads anywhere.
+        raise ValueError(f"it has {min(unknown)!r}, which no manifest of this version has")
     if not isinstance(key, dict) or any(isinstance(v, dict | list) for v in key.values()):
         raise ValueError("its key is not a flat dict")
     return key
@@ -198,6 +202,7 @@ class SketchCache:
                     continue
                 if name.endswith(f"-{_content(data)}.npy"):
                     with suppress(ValueError, EOFError, SyntaxError, tokenize.TokenError):
+                        _check_size(data)
                         # From the bytes that were verified: the file may be another by now.
                         block = np.load(io.BytesIO(data), mmap_mode=None, allow_pickle=False)
                         if _is_block(block):
@@ -332,6 +337,17 @@ def _is_block(array: Any) -> bool:
         and array.ndim == 2
         and array.dtype in (np.dtype(np.float32), np.dtype(np.float64))
     )
+
+
+def _check_size(data: bytes) -> None:
+    """Raise ValueError unless the file has as many values as it says."""
+    # NumPy asks for the memory before it looks for the values.
+    file = io.BytesIO(data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("not a version that blocks have")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError("too short or too long")
 
 
 def _link(temporary: Path, path: Path) -> None:

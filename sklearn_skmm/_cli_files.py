@@ -197,8 +197,12 @@ class Staged:
         """Open a new file that is to become `path`."""
         name = os.path.join(os.path.dirname(path), f".{PROG}-{secrets.token_hex(8)}.tmp")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(name, flags, 0o666)
-        self._files.append((name, path))
+        self._files.append((name, path))  # first, for Ctrl-C may come as soon as it is there
+        try:
+            descriptor = os.open(name, flags, 0o666)
+        except FileExistsError:
+            self._files.pop()  # another's
+            raise
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
@@ -216,8 +220,13 @@ class Staged:
                 except FileExistsError:
                     raise
                 except OSError:  # a file system without hard links: take the name, then fill it
-                    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-                    os.replace(name, path)
+                    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                    try:
+                        os.close(descriptor)
+                        os.replace(name, path)
+                    except BaseException:
+                        os.unlink(path)  # empty
+                        raise
             except FileExistsError:
                 raise Refused(f"{path} exists: --force replaces it.") from None
 

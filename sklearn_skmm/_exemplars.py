@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
 BLOCK = 512
@@ -30,7 +29,7 @@ def median_distance(X, rng: np.random.RandomState, size: int = 1000) -> float:
     """
     n_samples = X.shape[0]
     rows = X[:] if n_samples <= size else X[rng.choice(n_samples, size, replace=False)]
-    return typical(euclidean_distances(rows)[np.triu_indices(rows.shape[0], 1)])
+    return typical(np.sqrt(squared_distances(rows)[np.triu_indices(rows.shape[0], 1)]))
 
 
 def typical(distances: np.ndarray) -> float:
@@ -47,7 +46,7 @@ def typical(distances: np.ndarray) -> float:
     return float(np.median(distances) or distances.mean() or 1.0)
 
 
-def squared_distances(X: np.ndarray) -> np.ndarray:
+def squared_distances(X) -> np.ndarray:
     """Return all squared distances between rows in double precision; those of equal rows are zero.
 
     Examples
@@ -58,9 +57,9 @@ def squared_distances(X: np.ndarray) -> np.ndarray:
            [9., 0., 0.],
            [9., 0., 0.]])
     """
-    X = X - X.mean(axis=0, dtype=np.float64)  # against cancellation
-    norms = np.einsum("ij,ij->i", X, X)
-    return _from_products(X @ X.T, norms[:, None], norms)
+    X = X.astype(np.float64) if sparse.issparse(X) else X - X.mean(axis=0, dtype=np.float64)
+    norms = row_norms(X, squared=True)
+    return _from_products(safe_sparse_dot(X, X.T, dense_output=True), norms[:, None], norms)
 
 
 def _from_products(products, left, right) -> np.ndarray:

@@ -88,11 +88,7 @@ class KMeansSelector(BaseSelector):
         self.random_state = random_state
 
     def _select(self, X, n, reference, rng, step):
-        fresh = False
-
         def cluster(X, y=None):
-            nonlocal fresh
-            fresh = True
             # tol=0: run until the cells stand still, so that centres are means and picks medoids.
             seed = rng.randint(MAX_SEED)
             kmeans = KMeans(n, n_init=self.n_init, max_iter=self.max_iter, tol=0, random_state=seed)
@@ -106,7 +102,9 @@ class KMeansSelector(BaseSelector):
         if kmeans.n_clusters != n:
             kmeans = cluster(X)
         centres = kmeans.cluster_centers_
-        labels = kmeans.labels_ if fresh else _predict(kmeans, X, mean)
+        # Not the labels of the fit: equal centres may share their samples in another way there, and
+        # `transform` has to repeat it.
+        labels = _predict(kmeans, X, mean)
         nearest, counts = np.full(n, -1), np.bincount(labels, minlength=n)
         for k in np.flatnonzero(counts):
             members = np.flatnonzero(labels == k)

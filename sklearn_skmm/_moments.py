@@ -278,7 +278,8 @@ def solve(
         y_value = value_at(y_moments)
         # Directions whose moment is reached are flat, so the curvature is often far below the
         # bound: try a smaller one, and double it until the quadratic model lies above f.
-        curvature *= 0.8
+        # Not without end: a step of nothing is always accepted, and the next would be infinite.
+        curvature = max(0.8 * curvature, 1e-9 * lipschitz)
         while True:
             new = gradient * A.dtype.type(-1.0 / curvature)
             new += y

@@ -34,7 +34,8 @@ class TruncatedLeverageSelector(BaseSelector):
     sample_indices_ : ndarray of shape (n_to_select,), dtype int
         Positions of the selected samples, ascending.
     sample_weight_ : ndarray of shape (n_to_select,)
-        Inverse inclusion probabilities: weighted totals are unbiased.
+        Inverse inclusion probabilities: weighted totals over the samples with a positive score are
+        unbiased. A sample with none, such as a row of zeros, is left out.
     leverage_scores_ : ndarray of shape (N,)
         The scores; they sum to k.
     inclusion_probabilities_ : ndarray of shape (N,)

@@ -233,9 +233,10 @@ def v_optimality(G, indices, *, alpha) -> float:
 def excess_risk_bound(G, indices, *, sigma=1.0, theta_norm=1.0) -> float:
     r"""Return the least of variance plus bias over the leading eigenspaces of :math:`\Sigma_S`.
 
-    For any subspace of the span of S the expected excess risk of the coreset's regression is at
-    most `variance_term` plus `bias_term`. The minimum is over the spans of the t leading
-    eigenvectors of :math:`\Sigma_S`, t = 0, …, rank.
+    For the span of any eigenvectors of :math:`\Sigma_S` the expected excess risk of ridge
+    regression on the coreset, ``Ridge(alpha=sigma**2 / theta_norm**2)`` without intercept, is at
+    most `variance_term` plus `bias_term`. The minimum is over the spans of the t leading ones,
+    t = 0, …, rank. For other subspaces of the span of S the sum of the terms need not be a bound.
 
     Parameters
     ----------

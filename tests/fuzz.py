@@ -1,0 +1,572 @@
+"""Random small problems, against the contract of the selectors and against plain twins.
+
+    python -m tests.fuzz --problems 100000 --jobs 2 --record
+
+Each problem is a few rows of some difficult kind, and either a selector with some of its options,
+or a fast path next to its plain twin (`tests._twins`). Problem i of a seed is always the same:
+``--seed 0 --only 12345`` runs one again, with its traceback. Half of the problems run as if they
+were large: what is done in blocks, in several steps or from a subsample is, at forty rows, too.
+"""
+
+import argparse
+import inspect
+import multiprocessing
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import defaultdict
+from contextlib import ExitStack
+from itertools import combinations, product
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.neighbors import KNeighborsClassifier
+from threadpoolctl import threadpool_limits
+
+from sklearn_skmm import (
+    _balanced,
+    _cells,
+    _components,
+    _design,
+    _exchange,
+    _exemplars,
+    _rounding,
+    _simplex,
+    _voptimal,
+)
+from sklearn_skmm._base import BaseSelector, StrOptions
+from sklearn_skmm._rounding import inclusion_probabilities
+from sklearn_skmm._selection import allocate, resolve_n_to_select
+from sklearn_skmm.diagnostics import v_optimality
+from tests._selectors import make, selector_classes
+from tests._twins import PAIRS, close, equal
+
+# Rows, as functions of (rng, N, m).
+ROWS = {
+    "normal": lambda rng, N, m: rng.normal(size=(N, m)),
+    "decaying": lambda rng, N, m: rng.normal(size=(N, m)) * 10.0 ** -rng.uniform(0, 6, m),
+    "low rank": lambda rng, N, m: rng.normal(size=(N, 2)) @ rng.normal(size=(2, m)),
+    "equal rows": lambda rng, N, m: rng.normal(size=(N, m))[rng.integers(1 + N // 3, size=N)],
+    "grid": lambda rng, N, m: rng.integers(-2, 3, size=(N, m)) * 1.0,
+    "one-hot": lambda rng, N, m: np.eye(m)[rng.integers(m, size=N)],
+    "zero rows": lambda rng, N, m: rng.normal(size=(N, m)) * (rng.random((N, 1)) < 0.5),
+    "zero": lambda rng, N, m: np.zeros((N, m)),
+    "constant": lambda rng, N, m: np.tile(rng.normal(size=m), (N, 1)),
+    "outlier": lambda rng, N, m: rng.normal(size=(N, m)) * 1e6 ** (np.arange(N) == 0)[:, None],
+    "heavy tails": lambda rng, N, m: rng.standard_cauchy(size=(N, m)),
+    "offset": lambda rng, N, m: np.round(rng.normal(size=(N, m)) * 64) / 64 + 1024,
+    "two scales": lambda rng, N, m: rng.normal(size=(N, m)) * 1e-3 ** (rng.random((N, 1)) < 0.5),
+    "sparse": lambda rng, N, m: rng.normal(size=(N, m)) * (rng.random((N, m)) < 0.1),
+    "collinear": lambda rng, N, m: rng.normal(size=(N, 1)) + 1e-7 * rng.normal(size=(N, m)),
+    "opposites": lambda rng, N, m: (
+        rng.normal(size=(N, m))[np.arange(N) // 2] * (-1.0) ** np.arange(N)[:, None]
+    ),
+}
+# What makes few samples go the way of many: a constant of a module, and its value here.
+AS_FOR_MANY = [
+    (_components, {"BLOCK": 32, "RUN": 4, "KEEP": 0}),
+    (_cells, {"FEW": 3, "DISTANCES": 0, "SUBSAMPLE": 8, "SUBSAMPLE_PER_PICK": 1, "HOLD": 0}),
+    (_cells, {"PART_FEW": 2, "COARSE_SUBSAMPLE": 6, "PART_SUBSAMPLE": 4, "STEP_PER_PICK": 1}),
+    (_rounding, {"EXACT": 6, "CELL": 4}),
+    (_balanced, {"REFRESH": 2, "BATCH": 10}),
+    (_exemplars, {"BLOCK": 8, "CACHE_BYTES": 200}),
+    (_exchange, {"PAIRS": 8, "WORKING_SET": 1}),
+    (_design, {"WORKING_SET": 1, "ROUND_ITER": 5}),
+    (_simplex, {"BLOCK": 4, "NEWTON_STEPS": 1}),
+    (_voptimal, {"SMALL": 0}),
+]
+# In units of the data: powers of its scale.
+UNITS = {"alpha": 2, "bandwidth": 1}
+UNBIASED = {"RidgeLeverageSelector", "TruncatedLeverageSelector"}  # weights sum to N in the mean
+# How the errors begin that say that a pool cannot be selected from.
+REFUSED = (
+    "n_to_select=",
+    "The 'c_S' parameter",
+    "init must hold positions",
+    "The mean squared norm",
+)
+NOT_FINITE = {"bandwidth_"}  # documented as nan without a kernel
+
+
+class Problem(NamedTuple):
+    """What is drawn before it is decided what to do with it."""
+
+    X: np.ndarray
+    y: np.ndarray
+    n: int
+    seed: int
+    many: bool
+    rng: np.random.Generator
+    description: str
+
+
+def draw_problem(seed, i) -> Problem:
+    rng = np.random.default_rng((seed, i))
+    N = int(rng.integers(1, 41))
+    m = int(rng.integers(1, 9)) if rng.random() < 0.9 else int(rng.integers(9, 61))
+    n = int(rng.integers(1, N + 1)) if rng.random() < 0.9 else N
+    kind = rng.choice(list(ROWS))
+    dtype = rng.choice([np.float64, np.float64, np.float32])
+    exponent = int(rng.choice([0, 0, 0, 20, -20]))
+    X = (ROWS[kind](rng, N, m) * 2.0**exponent).astype(dtype)
+    y = rng.integers(1 + rng.integers(4), size=N)
+    many = bool(rng.random() < 0.5)
+    text = f"{kind} {N}x{m} {dtype.__name__} 2^{exponent} n={n}" + many * " as for many"
+    return Problem(X, y, n, int(rng.integers(2**31 - 1)), many, rng, text)
+
+
+def as_for_many(stack: ExitStack) -> None:
+    for module, constants in AS_FOR_MANY:
+        stack.enter_context(mock.patch.multiple(module, **constants))
+
+
+# Selectors and their options
+
+
+def variants():
+    """Every public selector with every combination of its options that are names."""
+    for cls in selector_classes():
+        options = {}
+        for name, constraint in cls._parameter_constraints.items():
+            names = [c for c in constraint if isinstance(c, StrOptions)]
+            if names:
+                options[name] = sorted(set().union(*(c.options for c in names)))
+        for values in product(*options.values()):
+            yield cls, dict(zip(options, values, strict=True))
+
+
+VARIANTS = list(variants())
+
+
+def variant_name(cls, params):
+    return f"{cls.__name__}({', '.join(params.values())})"
+
+
+def draw_numbers(cls, problem, n, *, stratify):
+    """Parameters that are numbers, those that have a unit in that of the data."""
+    rng, X = problem.rng, problem.X.astype(np.float64)
+    square = float(np.square(X).sum(axis=1).mean()) or 1.0
+    share = n / len(X)
+    numbers = {
+        "c_S": float(rng.choice([1.0, 1.5] if stratify else [max(share, rng.uniform(0.2, 1)), 1])),
+        "centrality": float(rng.choice([0.0, 0.3, 10.0, np.inf])),
+        "max_iter": int(rng.choice([1, 10, 100])),
+        "tol": float(rng.choice([0.0, 1e-7, 1e-3])),
+        "alpha": square * 10.0 ** float(rng.uniform(-6, 1)),
+        "bandwidth": square**0.5 * 10.0 ** float(rng.uniform(-2, 1)),
+        "n_components": int(rng.integers(1, 11)),
+        "block_size": int(rng.integers(1, 20)),
+        "n_init": int(rng.integers(1, 3)),
+    }
+    known = inspect.signature(cls).parameters
+    # Half of them as they are by default, but where the default may be refused.
+    return {
+        name: value
+        for name, value in numbers.items()
+        if name in known and (name == "c_S" or rng.random() < 0.5)
+    }
+
+
+class _Picks(NamedTuple):
+    selector: BaseSelector
+    limit_reached: bool
+
+
+def fit(selector, X, y) -> _Picks:
+    """Fit where every warning is an error but the one that says that a solver has stopped."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        selector.fit(X, y)
+    for warning in caught:
+        if not str(warning.message).startswith("The solver stopped after"):
+            raise AssertionError(f"a warning: {warning.category.__name__}: {warning.message}")
+    return _Picks(selector, bool(caught))
+
+
+def quietly(function, *args):
+    """Call what may repeat that the solver has stopped."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "The solver stopped after")
+        return function(*args)
+
+
+def public(selector):
+    return {
+        name: value
+        for name, value in vars(selector).items()
+        if name.endswith("_") and not name.startswith("_") and name != "gathered_"
+    }
+
+
+def check_positions(indices, n, n_samples):
+    assert indices.shape == (n,)
+    assert np.issubdtype(indices.dtype, np.integer)
+    assert len(np.unique(indices)) == n, "positions are not distinct"
+    assert 0 <= indices.min() <= indices.max() < n_samples
+
+
+def check_fitted(selector, problem, n):
+    """What every fitted selector keeps."""
+    N, name = len(problem.X), type(selector).__name__
+    check_positions(selector.sample_indices_, n, N)
+    weight = selector.sample_weight_
+    assert weight.shape == (n,)
+    assert np.all(weight > 0)
+    if name not in UNBIASED:
+        # Of fewer picks than strata the weights are those of the strata that have one.
+        strata = problem.y[selector.sample_indices_]
+        total = np.isin(problem.y, strata).sum() if selector.stratify else N
+        close(weight.sum(), total, rtol=1e-5 if problem.X.dtype == np.float32 else 1e-9)
+    for attribute, value in public(selector).items():
+        if attribute not in NOT_FINITE and attribute != "strata_":
+            parts = value if isinstance(value, list) else [value]
+            assert all(np.isfinite(part).all() for part in parts), f"{attribute} is not finite"
+    score = selector.score(problem.X)
+    assert 0.0 <= score <= 1.0, f"score {score}"
+    equal(selector.get_support(indices=True), np.sort(selector.sample_indices_))
+
+
+# What some promise on top of it
+
+
+def check_skmm(selector, problem, n, limit_reached):
+    X = problem.X.astype(np.float64)
+    N, s = len(X), selector.weights_.astype(np.float64)
+    eps = float(np.finfo(problem.X.dtype).eps)
+    assert s.shape == (N,)
+    assert s.min() >= 0
+    assert s.max() <= 1 / n * (1 + 2 * eps)
+    close(s.sum(), 1.0, atol=N * eps)
+    values, A = selector.eigenvalues_, np.square(X @ selector.components_.T)
+    size = np.square(values / selector.c_S).sum()
+
+    def f(s):
+        return np.square(np.maximum(0.0, values / selector.c_S - s @ A)).sum()
+
+    # In single precision the moments themselves are rounded.
+    blur = (1e-11 if problem.X.dtype == np.float64 else 1e-5) * size
+    close(selector.objective_, f(s), atol=blur, rtol=1e-5)
+    assert selector.dual_gap_ >= 0
+    below = selector.objective_ - selector.dual_gap_ - blur
+    assert below <= f(np.full(N, 1 / N)), "the gap is below that to uniform weights"
+    for _ in range(3):
+        vertex = np.zeros(N)
+        vertex[problem.rng.permutation(N)[:n]] = 1 / n
+        assert below <= f(vertex), "the gap is below that to a vertex"
+    limit = max(selector.tol * size, 1e-3 * selector.objective_)
+    if abs(selector.dual_gap_ - limit) > 1e-9 * limit:
+        assert limit_reached == bool(selector.dual_gap_ > limit)
+    assert 1 <= selector.n_iter_ <= selector.max_iter
+    equal(np.diff(selector.sample_indices_) > 0, True)
+    if selector.rounding != "cells" or selector.init == "vertex":
+        assert np.all(s[selector.sample_indices_] > 0), "a sample without a weight"
+    if selector.rounding not in ("choice", "exemplar", "cells"):
+        sure = np.flatnonzero(n * s / s.sum() >= 1 - 1e-13)
+        assert np.isin(sure, selector.sample_indices_).all(), "a certain sample is left out"
+
+
+def check_v_optimal(selector, problem, n, _):
+    X, rng = problem.X.astype(np.float64), problem.rng
+    assert 0.0 <= selector.gap_ <= 1.0
+    assert selector.lower_bound_ <= selector.objective_
+    assert selector.n_iter_ <= selector.max_iter
+    # Eigenvalues are off by the rounding of the largest, which is what a small ridge weighs.
+    largest = float(np.square(X).sum(axis=1).mean())
+    blur = 1e-9 + 1e-13 * largest / selector.alpha_
+    few = comb_at_most(len(X), n, 60)
+    others = few or [rng.permutation(len(X))[:n] for _ in range(5)]
+    for S in others:
+        V = v_optimality(X, list(S), alpha=selector.alpha_)
+        assert selector.lower_bound_ <= V * (1 + 1e-7) + blur, "the bound is above a subset's V"
+    V = v_optimality(X, selector.sample_indices_, alpha=selector.alpha_)
+    close(selector.objective_, V, rtol=1e-7, atol=blur)
+
+
+def comb_at_most(N, n, most):
+    count = 1.0
+    for k in range(n):
+        count *= (N - k) / (k + 1)
+    return list(combinations(range(N), n)) if count <= most else []
+
+
+def check_k_center(selector, problem, n, _):
+    X = problem.X.astype(np.float64)
+    D = np.sqrt(np.square(X[:, None] - X).sum(axis=-1))
+    size = np.sqrt(np.square(X - X.mean(axis=0)).sum(axis=1).max())
+    close(selector.radius_, D[:, selector.sample_indices_].min(axis=1).max(), atol=1e-6 * size)
+    for S in comb_at_most(len(X), n, 60):
+        assert selector.radius_ <= 2 * D[:, S].min(axis=1).max() + 1e-6 * size
+
+
+def check_leverage(selector, problem, n, _):
+    pi = selector.inclusion_probabilities_
+    close(pi.sum(), n, rtol=1e-9)
+    assert np.all((pi >= 0) & (pi <= 1))
+    equal(pi, inclusion_probabilities(selector.leverage_scores_, n))
+    close(selector.sample_weight_ * pi[selector.sample_indices_], 1.0)
+
+
+def check_sorted(name):
+    def check(selector, problem, n, _):
+        values = getattr(selector, name)
+        equal(selector.sample_indices_, np.argsort(-values, kind="stable")[:n])
+
+    return check
+
+
+CERTIFICATES = {
+    "SkMMSelector": check_skmm,
+    "VOptimalSelector": check_v_optimal,
+    "KCenterSelector": check_k_center,
+    "RidgeLeverageSelector": check_leverage,
+    "TruncatedLeverageSelector": check_leverage,
+    "GradNormSelector": check_sorted("norms_"),
+    "UncertaintySelector": check_sorted("uncertainties_"),
+}
+
+
+# What may be changed without another sample being taken, and other ways in
+
+
+def in_container(problem, name, folder):
+    X = problem.X
+    if name == "memmap":
+        np.save(Path(folder) / "X.npy", X)
+        return np.load(Path(folder) / "X.npy", mmap_mode="r")
+    return {
+        "fortran": np.asfortranarray,
+        "strided": lambda X: np.repeat(X, 2, axis=1)[:, ::2],
+        "reversed": lambda X: np.ascontiguousarray(X[::-1])[::-1],
+        "frame": lambda X: pd.DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])]),
+        "list": lambda X: X.tolist() if X.dtype == np.float64 else X,
+    }[name](X)
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for name in one.keys() - {"feature_names_in_"}:
+        ours, theirs = (v if isinstance(v, list) else [v] for v in (one[name], other[name]))
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def another_container(selector, problem):
+    kinds = ["memmap", "fortran", "strided", "reversed", "frame", "list"]
+    with tempfile.TemporaryDirectory() as folder:
+        X = in_container(problem, problem.rng.choice(kinds), folder)
+        other = fit(clone(selector), X, problem.y).selector
+        ours, theirs = public(selector), public(other)
+        theirs.pop("feature_names_in_", None)
+        same(ours, theirs)
+
+
+def another_unit(selector, problem):
+    exponent = int(problem.rng.choice([-24, -3, 1, 24]))
+    other = clone(selector)
+    for name, power in UNITS.items():
+        if isinstance(getattr(other, name, None), float):
+            other.set_params(**{name: getattr(other, name) * 2.0 ** (power * exponent)})
+    scaled = problem.X * problem.X.dtype.type(2.0**exponent)
+    other = fit(other, scaled, problem.y).selector
+    equal(other.sample_indices_, selector.sample_indices_)
+    close(other.sample_weight_, selector.sample_weight_)
+
+
+def sparse_rows(selector, problem):
+    other = fit(clone(selector), sparse.csr_array(problem.X), problem.y).selector
+    check_fitted(other, problem, len(selector.sample_indices_))
+    equal(quietly(other.transform, sparse.csc_array(problem.X), problem.y), other.sample_indices_)
+    # The same samples, but for ties, for a solver that carries rounding far from its start, and for
+    # draws that go by which of two neighbours is nearer or which comes first.
+    exact = problem.description.startswith("normal") and problem.X.dtype == np.float64
+    chaotic = getattr(selector, "init", None) == "vertex"
+    chaotic |= getattr(selector, "rounding", None) in ("spread", "local_cube")
+    if exact and not problem.many and not chaotic:
+        equal(other.sample_indices_, selector.sample_indices_)
+
+
+def one_stratum(selector, problem):
+    if selector.stratify or not isinstance(getattr(selector, "init", ""), str):
+        return
+    if hasattr(selector, "estimator"):  # which takes y for its labels
+        return
+    other = fit(clone(selector).set_params(stratify=True), problem.X, np.zeros(len(problem.X)))
+    equal(other.selector.sample_indices_, np.sort(selector.sample_indices_))
+
+
+def another_pool(selector, problem):
+    rng = problem.rng
+    N = int(rng.integers(1, 41))
+    kind = rng.choice(list(ROWS))
+    pool = ROWS[kind](rng, N, problem.X.shape[1]).astype(problem.X.dtype)
+    pool *= problem.X.dtype.type(np.abs(problem.X).max() or 1.0)
+    y = rng.choice(problem.y, size=N)
+    try:
+        indices = quietly(selector.transform, pool, y)
+    except ValueError as error:
+        if not str(error).startswith(REFUSED):
+            raise
+        return
+    check_positions(indices, resolve_n_to_select(selector.n_to_select, N), N)
+
+
+def resampled(selector, problem):
+    rows, labels = quietly(clone(selector).fit_resample, problem.X, problem.y)
+    equal(rows, problem.X[selector.sample_indices_])
+    equal(labels, problem.y[selector.sample_indices_])
+
+
+CHANGES = [another_container, another_unit, sparse_rows, one_stratum, another_pool, resampled]
+
+
+def check_selector(cls, params, problem, *, changes=CHANGES):
+    """Fit a selector with these options and more at random, and check what it promises."""
+    rng, X, y = problem.rng, problem.X, problem.y
+    stratify = bool(rng.random() < 0.2)
+    share = bool(rng.random() < 0.2)
+    n_to_select = float(rng.uniform(0.01, 1.0)) if share else problem.n
+    n = resolve_n_to_select(n_to_select, len(X))
+    numbers = draw_numbers(cls, problem, n, stratify=stratify)
+    if cls.__name__ == "VOptimalSelector" and not stratify and rng.random() < 0.2:
+        params = {**params, "init": rng.permutation(len(X))[: rng.integers(1, n + 1)].tolist()}
+    if "estimator" in inspect.signature(cls).parameters:
+        numbers["estimator"] = KNeighborsClassifier(min(3, len(X)), algorithm="brute")
+    selector = make(cls, n_to_select, problem.seed, stratify=stratify, **params, **numbers)
+    before = X.copy()
+    X.setflags(write=False)
+    selector, limit_reached = fit(selector, X, y)
+    check_fitted(selector, problem, n)
+    equal(quietly(selector.transform, X, y), selector.sample_indices_)
+    if stratify:
+        sizes = np.bincount(y)
+        counts = np.bincount(y[selector.sample_indices_], minlength=len(sizes))
+        equal(counts[sizes > 0], allocate(n, sizes[sizes > 0]))
+    elif cls.__name__ in CERTIFICATES:
+        CERTIFICATES[cls.__name__](selector, problem, n, limit_reached)
+    for change in rng.choice(changes, size=min(2, len(changes)), replace=False):
+        try:
+            change(selector, problem)
+        except Exception as error:
+            raise AssertionError(f"{change.__name__}, {selector}: {error}") from error
+    equal(X, before)
+
+
+# Running
+
+
+def run_problem(seed, i):
+    """Return what problem i was about, and the error if there is one."""
+    problem = draw_problem(seed, i)
+    rng = problem.rng
+    pairs = list(PAIRS)
+    if i % 2:
+        cls, params = VARIANTS[rng.integers(len(VARIANTS))]
+        kind, name = "contract", variant_name(cls, params)
+        check, args = check_selector, (cls, params, problem)
+    else:
+        odds = np.array(list(PAIRS.values()), dtype=float)
+        check, args = rng.choice(pairs, p=odds / odds.sum()), (problem,)
+        kind, name = "twin", check.__name__
+    with ExitStack() as stack:
+        if problem.many:
+            as_for_many(stack)
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("error")
+        try:
+            check(*args)
+        except Exception as error:
+            return kind, name, problem.description, error
+    return kind, name, problem.description, None
+
+
+def run_part(seed, start, stop):
+    """Return {(kind, name): [problems, failures, seconds]}, and a line for each failure."""
+    table, lines = defaultdict(lambda: [0, 0, 0.0]), []
+    with threadpool_limits(1):
+        for i in range(start, stop):
+            begun = time.process_time()
+            kind, name, description, error = run_problem(seed, i)
+            row = table[kind, name]
+            row[0] += 1
+            row[2] += time.process_time() - begun
+            if error is not None:
+                row[1] += 1
+                text = " ".join(str(error).split())[:300]
+                what = f"{name}: {description}: {type(error).__name__}: {text}"
+                lines.append(f"--seed {seed} --only {i}  {what}")
+    return dict(table), lines
+
+
+def run(seed, start, stop, jobs=1, size=250, report=print):
+    """Run problems start to stop, and return their table and a line for each failure."""
+    parts = [(seed, k, min(k + size, stop)) for k in range(start, stop, size)]
+    table, failures, begun = defaultdict(lambda: [0, 0, 0.0]), [], time.perf_counter()
+    with ExitStack() as stack:
+        if jobs > 1:
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(jobs))
+            results = pool.imap_unordered(_run_part, parts)
+        else:
+            results = map(_run_part, parts)
+        for done, (rows, lines) in enumerate(results, start=1):
+            for key, row in rows.items():
+                table[key] = [a + b for a, b in zip(table[key], row, strict=True)]
+            for line in lines:
+                report(line)
+            failures += lines
+            if done * 20 // len(parts) > (done - 1) * 20 // len(parts):
+                seconds = time.perf_counter() - begun
+                report(f"{done * 100 // len(parts)} % in {seconds:.0f} s, {len(failures)} failures")
+    columns = ["check", "name", "problems", "failures", "seconds"]
+    rows = [[*key, n, bad, round(seconds, 1)] for key, (n, bad, seconds) in sorted(table.items())]
+    return pd.DataFrame(rows, columns=columns), failures
+
+
+def _run_part(part):
+    return run_part(*part)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--problems", type=int, default=100_000)
+    parser.add_argument("--start", type=int, default=0, help="the first problem")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--only", type=int, help="run this problem alone, and show what it raises")
+    parser.add_argument("--record", action="store_true", help="write results/fuzz.csv")
+    options = parser.parse_args(argv)
+    if options.only is not None:
+        *what, error = run_problem(options.seed, options.only)
+        print(*what, sep=": ")
+        if error is not None:
+            traceback.print_exception(error)
+        return int(error is not None)
+    stop = options.start + options.problems
+    table, failures = run(
+        options.seed, options.start, stop, options.jobs, report=lambda line: print(line, flush=True)
+    )
+    total = table[["problems", "failures", "seconds"]].sum()
+    table.loc[len(table)] = ["all", "all", *total]
+    table = table.astype({"problems": int, "failures": int})
+    print(table.to_string(index=False))
+    if options.record:
+        benchmarks = Path(__file__).parents[1] / "examples" / "benchmarks"
+        sys.path.append(str(benchmarks))
+        from _record import record
+
+        command = f"python -m tests.fuzz --problems {options.problems} --seed {options.seed}"
+        print(record(table, "fuzz", command=f"{command} --jobs {options.jobs} --record"))
+    return int(bool(failures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

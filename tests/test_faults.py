@@ -1,0 +1,130 @@
+"""What is killed, cut short, damaged or stopped gives the same on the next try.
+
+`python -m tests.faults` does the same at many more moments and places.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from sklearn_skmm import _cache, _resume
+from sklearn_skmm._cache import SketchCache, digest
+from sklearn_skmm._cli import main
+
+if not hasattr(os, "fork"):
+    pytest.skip("needs fork and signals", allow_module_level=True)
+
+from tests import faults
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(_resume, "CACHED_ROWS", faults.ROWS)
+
+
+@pytest.mark.parametrize(
+    ("fault", "runs"),
+    [
+        (faults.flips, 40),
+        (faults.interrupts_of_sketches, 10),
+        (faults.interrupts_of_selectors, 4),
+        (faults.interrupts_of_commands, 20),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_in_this_process(fault, runs, tmp_path):
+    fault(tmp_path, runs, np.random.default_rng(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["kills", "commands", "quotas", "shortages"])
+def test_in_processes_of_their_own(name):
+    argv = [sys.executable, "-W", "error", "-m", "tests.faults", name, "--runs", "15"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_header_that_asks_for_memory(tmp_path):
+    """NumPy would make room for the values that a header promises before it reads any."""
+    cache = SketchCache(tmp_path, {"m": 2})
+    cache.put(0, digest("x"), np.ones((3, 2)))
+    (path,) = tmp_path.glob("block-*")
+    file = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": (2**40, 2)}
+    np.lib.format.write_array_header_1_0(file, header)
+    forged = file.getvalue() + bytes(48)
+    name = f"{path.name[:48]}{hashlib.blake2b(forged, digest_size=16).hexdigest()}.npy"
+    assert _cache.BLOCK.fullmatch(name)
+    path.unlink()
+    (tmp_path / name).write_bytes(forged)
+    tracemalloc.start()
+    with pytest.warns(UserWarning, match="damaged"):
+        assert SketchCache(tmp_path, {"m": 2}).get(0, digest("x")) is None
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+# A file system of its own
+
+
+def mount(*args):
+    return subprocess.run(["mount", *args], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A mebibyte."""
+    if shutil.which("mount") is None:
+        pytest.skip("needs mount")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
+    if done.returncode:
+        pytest.skip(f"needs the permission to mount: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(disk):
+    with (
+        open(disk / "filler", "wb", buffering=0) as file,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        all(file.write(bytes(4096)) for _ in range(1000))
+
+
+def test_a_cache_on_a_full_and_on_a_read_only_disk(disk, tmp_path):
+    expected, files = faults.sketch(tmp_path / "whole", 60), faults.content(tmp_path / "whole")
+    directory = disk / "cache"
+    faults.sketch(directory, 30)
+    fill(disk)
+    before = faults.content(directory)
+    with pytest.raises(OSError, match=r"cache_dir=.*could not write block 3: No space left"):
+        faults.sketch(directory, 60)
+    assert faults.content(directory) == before
+    assert not list(directory.glob("tmp-*"))
+    assert mount("-o", "remount,ro", str(disk)).returncode == 0
+    with pytest.raises(OSError, match=r"cache_dir=.*could not write block 3: Read-only"):
+        faults.sketch(directory, 60)
+    assert faults.sketch(directory, 30).tobytes() == expected[:30].tobytes()
+    assert mount("-o", "remount,rw,size=4m", str(disk)).returncode == 0
+    assert faults.sketch(directory, 60).tobytes() == expected.tobytes()
+    assert faults.content(directory) == files
+
+
+def test_the_command_line_on_a_full_disk(disk, capsys):
+    argv, files = faults.targets(disk)
+    fill(disk)
+    assert main(argv) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert {path.name for path in disk.iterdir()} == {"pool.npy", "filler"}
+    (disk / "filler").unlink()
+    assert main(argv) == 0
+    assert all(path.stat().st_size for path in files)
