@@ -366,3 +366,161 @@ def test_grad_norm_is_an_argsort():
     selector = skmm.GradNormSelector(50).fit(X)
     close(selector.norms_, norms)
     equal(selector.sample_indices_, np.argsort(-norms, kind="stable"))
+
+
+@pytest.mark.parametrize("size", [5, 1000])
+def test_median_distance_is_that_of_a_subsample(size):
+    X = gaussian(size + 1, 3)
+    drawn = X[np.random.RandomState(0).choice(size + 1, size, replace=False)]
+    keywords = {} if size == 1000 else {"size": size}  # 1000 is the default
+    value = _exemplars.median_distance(X, np.random.RandomState(0), **keywords)
+    assert value == pytest.approx(np.median(pdist(drawn)), rel=1e-12)
+    rng = np.random.RandomState(0)  # nothing to draw: the generator stays where it is
+    value = _exemplars.median_distance(X[1:], rng, **keywords)
+    assert value == pytest.approx(np.median(pdist(X[1:])), rel=1e-12)
+    assert rng.uniform() == np.random.RandomState(0).uniform()
+
+
+def test_median_distance_of_equal_rows():
+    rng = np.random.RandomState(0)
+    assert _exemplars.median_distance(np.ones((1, 2)), rng) == 1.0
+    assert _exemplars.median_distance(np.ones((4, 2)), rng) == 1.0
+    X = np.array([[0.0], [0.0], [0.0], [0.0], [5.0]])
+    assert _exemplars.median_distance(X, rng) == pytest.approx(4 * 5 / 10)
+    assert _exemplars.typical(np.array([])) == _exemplars.typical(np.zeros(3)) == 1.0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array, sparse.csr_matrix])
+@pytest.mark.parametrize("h", [0.1, 0.7, 30.0])
+def test_costs_and_their_bounds(metric, kind, h, monkeypatch):
+    """Exact costs, and fast ones within their error, of all pairs and in blocks."""
+    monkeypatch.setattr(_exemplars, "BLOCK", 16)
+    N = 50
+    X = gaussian(N, 3) * 0.3
+    X[7], X[9] = X[8], 20.0
+    C = cost_matrix(X, metric, h)
+    costs = _exemplars._Costs(kind(X), metric, h)
+    assert sparse.issparse(costs.X) == (kind is not np.asarray)
+    single = metric != "euclidean"
+    assert costs.single == single
+    rows, columns = slice(5, 40), [3, 7, 8, 9]
+    exact, fast = costs(rows, columns), costs(rows, columns, fast=True)
+    close(exact, C[rows][:, columns], atol=1e-10)
+    assert type(exact) is type(fast) is np.ndarray
+    assert exact.dtype == float
+    assert costs.dtype == (np.float32 if single else np.float64)
+    assert fast.dtype == costs.dtype
+    assert exact[3, 1] == exact[2, 2] == 0.0
+    error = costs.errors[rows, None] + costs.errors[columns]
+    assert np.all(np.abs(fast - C[rows][:, columns]) <= error + 1e-10)
+    # Blocks in the precision that was asked for, kept or not.
+    weight, current = np.random.RandomState(0).gamma(1.0, size=N), C[:, [1, 9]].min(axis=1)
+    close(costs.totals(weight), weight @ C, rtol=1e-9)
+    gains = weight @ np.maximum(current[:, None] - C, 0.0)
+    slack = 4 * (weight @ costs.errors + weight.sum() * costs.errors)
+    for costs.keeps_all in (False, True, True):
+        assert {block.dtype for *_, block in costs.pairs_of_blocks(True)} == {np.dtype(costs.dtype)}
+        assert {block.dtype for *_, block in costs.pairs_of_blocks(False)} == {np.dtype(float)}
+        bounds = costs.gain_bounds(current, weight)
+        assert np.all(bounds >= gains)
+        assert np.all(bounds <= gains * 1.001 + slack + 1e-9)
+    close(costs.kept_column(21), costs(slice(None), [21], fast=True)[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_errors_of_fast_costs():
+    X, eps = gaussian(20, 4), np.finfo(np.float32).eps
+    squares = (np.sqrt(4) + 4) * eps * np.square(X - X.mean(axis=0)).sum(axis=1)
+    close(_exemplars._Costs(X, "sqeuclidean", 3.0).errors, squares)
+    close(_exemplars._Costs(X, "gaussian", 3.0).errors, squares / 18 + eps / 2)
+    equal(_exemplars._Costs(X, "euclidean", 3.0).errors, 0.0)
+    for scale, single in ((1e-9, False), (1e-2, True), (1e9, False)):
+        for metric in ("gaussian", "sqeuclidean"):
+            assert _exemplars._Costs(X * scale, metric, scale).single == single
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_costs_far_from_zero(metric):
+    X = gaussian(30, 3) + np.array([1e8, -3e7, 0.0])
+    costs = _exemplars._Costs(X, metric, 0.7)
+    everything = np.arange(30)
+    close(costs(everything, everything), cost_matrix(X, metric, 0.7), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_costs_are_never_negative(metric):
+    X = np.repeat(gaussian(40, 30) * 1e3, 2, axis=0)
+    costs = _exemplars._Costs(X, metric, 100.0)
+    for fast in (False, True):
+        block = costs(np.arange(0, 80, 2), np.arange(1, 80, 2), fast=fast)
+        assert block.min() >= 0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_what_is_kept_of_the_costs_fits_the_budget(metric, monkeypatch):
+    monkeypatch.setattr(_exemplars, "BLOCK", 8)
+    X = gaussian(16, 3)
+    itemsize = 8 if metric == "euclidean" else 4
+    triangle = 3 * 8 * 8 * itemsize  # three blocks
+    for spare in (0, -1):
+        monkeypatch.setattr(_exemplars, "CACHE_BYTES", triangle + spare)
+        assert _exemplars._Costs(X, metric, 1.0).keeps_all == (spare == 0)
+    for budget, capacity in ((3 * 16 * itemsize + 1, 3), (1, 1)):
+        monkeypatch.setattr(_exemplars, "CACHE_BYTES", budget)
+        costs = _exemplars._Costs(X, metric, 1.0)
+        columns = _exemplars._Columns(costs)
+        for wanted in ([4], [1, 2], [2, 4, 7, 9], [0, 9]):
+            for j, column in zip(wanted, columns.get(np.array(wanted)), strict=True):
+                close(column, costs(slice(None), [j])[:, 0], atol=1e-5)
+                assert column.dtype == costs.dtype
+            assert len(columns.kept) <= capacity
+        assert len(columns.kept) == capacity
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_exact_costs_are_caught_up_with_in_blocks(metric, monkeypatch):
+    monkeypatch.setattr(_exemplars, "BLOCK", 3)
+    X = gaussian(30, 2)
+    X[12], X[5] = X[3], X[3]
+    costs = _exemplars._Costs(X, metric, 0.7)
+    nearest = _exemplars._Nearest(costs, np.full(30, np.inf))
+    assert nearest.fast.dtype == costs.dtype
+    picks = [3, 12, 8, 20, 5, 1, 9, 11]
+    for due in (picks[:7], picks[7:]):
+        for j in due:
+            nearest.add(j, costs(slice(None), [j], fast=True)[:, 0])
+        C = cost_matrix(X, metric, 0.7)[:, nearest.indices]
+        close(nearest.exact(), C.min(axis=1), atol=1e-12)
+        close(nearest.fast, C.min(axis=1), atol=1e-5)
+        equal(nearest.label, C.argmin(axis=1))  # of equal ones the first
+
+
+@pytest.mark.parametrize("dtype", [float, np.float32])
+def test_squared_distances(dtype):
+    X = (gaussian(30, 3) + np.array([3e5, -3e5, 0.0])).astype(dtype)
+    X[7] = X[4]
+    squared = _exemplars.squared_distances(X)
+    assert squared.dtype == float
+    close(squared, cdist(X.astype(float), X.astype(float), "sqeuclidean"), rtol=1e-9, atol=1e-12)
+    assert squared[4, 7] == squared[7, 4] == 0.0
+    equal(squared.diagonal(), 0.0)
+
+
+@pytest.mark.parametrize("kind", ["plain", "weights", "duplicates"])
+def test_greedy_of_few_is_plain_greedy(kind):
+    calls = []
+    for seed in range(4):
+        X, weight = gaussian(40, 2, seed), np.full(40, 2.0)
+        if kind == "duplicates":
+            X = X[np.random.RandomState(seed).randint(15, size=40)]
+        elif kind == "weights":
+            weight = np.random.RandomState(seed).gamma(1.0, size=40)
+        for n in (1, 12):
+            squared = _exemplars.squared_distances(X)
+            picks = _exemplars.greedy_of_few(squared, n, 0.7, weight, lambda: calls.append(0))
+            equal(picks, plain_greedy(cost_matrix(X, "gaussian", 0.7), n, weight, "gaussian")[0])
+            assert picks.dtype == int
+    assert len(calls) == 4 * (1 + 12)
+    # What is left when all distinct rows are taken is taken, too, each sample once.
+    picks = _exemplars.greedy_of_few(_exemplars.squared_distances(X), 40, 0.7, weight)
+    equal(np.sort(picks), np.arange(40))

@@ -202,3 +202,161 @@ def test_explained_fraction_is_its_formula(n):
         expected
     )
     assert explained_fraction(X * 1e3, S * 1e3, 0.3e6) == pytest.approx(expected)
+
+
+def test_explained_fraction_at_its_ends():
+    zero, row = np.zeros((3, 2)), np.array([[0.0, 2.0]])
+    assert explained_fraction(zero, zero, 1.0) == 1.0
+    assert explained_fraction(zero, row, 1.0) == 1.0
+    assert explained_fraction(row, zero, 1.0) == 0.0
+    assert explained_fraction(row[:, ::-1], row, 1.0) == 0.0
+    assert explained_fraction(np.eye(2), row[:, ::-1] / 2, 1.0) == 0.25
+    for seed in range(50):  # without a ridge all is explained, and rounding adds nothing
+        X = np.random.RandomState(seed).normal(size=(9, 4))
+        assert 1 - 1e-12 < explained_fraction(X, X, 0.0) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "N", "square", "rank"),
+    [
+        (float, 2, 1e-16, 1),
+        (float, 2, 6e-16, 2),
+        (float, 1000, 1e-13, 1),
+        (float, 1000, 1e-12, 2),
+        (np.float32, 2, 8e-13, 1),
+        (np.float32, 2, 1e-12, 2),
+    ],
+)
+def test_spectrum_keeps_what_is_above_rounding(dtype, N, square, rank):
+    """Two directions, of squares 1 and `square`: the second may be below the rounding."""
+    X = np.zeros((N, 2), dtype=dtype)
+    X[0, 0], X[1, 1] = 1.0, np.sqrt(square)
+    np.testing.assert_allclose(spectrum(X).eigenvalues, [1 / N, square / N][:rank], rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 50, 2998, 2999, 3000])
+def test_gap_in_large(n):
+    rng, N = np.random.RandomState(n), 3000
+    for _ in range(5):
+        s, g = vertex(rng, N, n), rng.normal(size=N)
+        assert duality_gap(s, g, n) == pytest.approx(s @ g - np.sort(g)[:n].mean(), abs=1e-12)
+        s = np.where(np.isin(np.arange(N), np.argsort(g)[:n]), 1 / n, 0.0)
+        assert 0 <= duality_gap(s, g, n) < 1e-12
+
+
+def test_gap_in_single_precision_is_that_in_double():
+    g = (1000 + np.random.RandomState(0).uniform(size=100_001)).astype(np.float32)
+    s = np.zeros(100_001, dtype=np.float32)
+    s[0] = 1.0
+    expected = float(g[0]) - np.sort(g)[:100_000].mean(dtype=float)
+    assert duality_gap(s, g, 100_000) == pytest.approx(max(0.0, expected), abs=1e-9)
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_nothing_to_match(k):
+    s = np.full(4, 1 / 4)
+    solution = solve(np.ones((4, k)), np.zeros(k), 2, 0.9, s)
+    np.testing.assert_array_equal(solution.s, s)
+    assert solution[1:] == (0.0, 0.0, 0)
+
+
+def textbook_fista(A, target, n, s, n_iter):
+    """Beck & Teboulle with backtracking, restarted as by O'Donoghue & Candès, on dense arrays.
+
+    Returns the iterates.
+    """
+    centred = A - A.mean(axis=0)
+    most = bound = 2 * np.linalg.eigvalsh(centred.T @ centred)[-1]
+    f = lambda s: np.square(np.maximum(0, target - s @ A)).sum()  # noqa: E731
+    y, t, iterates = s, 1.0, [s]
+    for _ in range(n_iter):
+        gradient = -2 * A @ np.maximum(0, target - y @ A)
+        bound *= 0.8
+        while True:
+            new = project_capped_simplex(y - gradient / bound, 1 / n)
+            move = new - y
+            if f(new) <= f(y) + gradient @ move + bound / 2 * move @ move or bound >= most:
+                break
+            bound = min(2 * bound, most)
+        if move @ (new - iterates[-1]) < 0:
+            t = 1.0
+        t, before = (1 + np.sqrt(1 + 4 * t**2)) / 2, t
+        y = new + (before - 1) / t * (new - iterates[-1])
+        iterates.append(new)
+    return iterates
+
+
+@pytest.mark.parametrize("c_S", [0.3, 0.8])
+def test_solver_takes_the_steps_of_the_textbook(c_S):
+    N, n = 40, 8
+    A, eigenvalues, rng = problem(3, N, 5, c_S)
+    start, scale = vertex(rng, N, n), eigenvalues[0]
+    iterates = textbook_fista(A / scale, eigenvalues / (scale * c_S), n, start, 30)
+    values = [objective(A, s, eigenvalues, c_S) for s in iterates]
+    for k in range(31):
+        solution = solve(A, eigenvalues, n, c_S, start, max_iter=k, tol=0.0)
+        assert solution.n_iter == k
+        # The best so far, with its own gap: that of the best vertex, or f where that is less.
+        best = iterates[int(np.argmin(values[: k + 1]))]
+        assert solution.objective == pytest.approx(min(values[: k + 1]), rel=1e-6)
+        np.testing.assert_allclose(solution.s, best, atol=1e-7)
+        gradient = -2 * A @ np.maximum(0, eigenvalues / c_S - solution.s @ A)
+        gap = min(solution.s @ gradient - np.sort(gradient)[:n].mean(), solution.objective)
+        assert solution.dual_gap == pytest.approx(gap, rel=1e-6, abs=1e-9 * scale**2)
+
+
+def test_solver_stops_when_told():
+    N, n, c_S = 40, 8, 0.3
+    A, eigenvalues, rng = problem(3, N, 5, c_S)
+    start, whole = vertex(rng, N, n), np.square(eigenvalues / c_S).sum()
+    run = lambda **keywords: solve(A, eigenvalues, n, c_S, start, **keywords)  # noqa: E731
+    at = {k: run(max_iter=k, tol=0.0) for k in (0, 1, 3)}
+    for k, least in ((0, 0), (1, 1)):  # exactly where the gap falls to the tolerance
+        gap, value = at[k].dual_gap, at[k].objective
+        assert run(tol=gap / whole * (1 + 1e-9)).n_iter == least
+        assert run(tol=gap / whole * (1 - 1e-9)).n_iter > least
+        assert run(tol=0.0, rtol=gap / value * (1 + 1e-9)).n_iter == least
+        assert run(tol=0.0, rtol=gap / value * (1 - 1e-9), max_iter=50).n_iter > least
+    converged = run()
+    assert converged.dual_gap <= 1e-7 * whole
+    assert converged.n_iter % 10 == 0  # where the gap is measured
+    calls = []
+    stopped = run(tol=0.0, step=lambda: calls.append(0) or len(calls) == 3)
+    assert stopped.n_iter == len(calls) == 3
+    np.testing.assert_array_equal(stopped.s, at[3].s)
+    assert stopped.dual_gap == at[3].dual_gap
+    # Nothing is left to gain.
+    assert solve(A, eigenvalues, n, 2.0, np.full(N, 1 / N), tol=0.0).n_iter == 0
+
+
+def test_solver_stops_at_2000_iterations():
+    A, eigenvalues, rng = problem(60, 60, 8, 0.3)
+    assert solve(A, eigenvalues, 12, 0.3, vertex(rng, 60, 12), tol=0.0).n_iter == 2000
+
+
+@pytest.mark.parametrize("exponent", [-40, 40])
+def test_certificate_is_scale_free(exponent):
+    A, eigenvalues, rng = problem(1, 40, 5, 0.8)
+    start, times = vertex(rng, 40, 8), 2.0**exponent
+    one = solve(A, eigenvalues, 8, 0.8, start, max_iter=7, tol=0.0)
+    other = solve(A * times, eigenvalues * times, 8, 0.8, start, max_iter=7, tol=0.0)
+    np.testing.assert_array_equal(one.s, other.s)
+    assert other.objective == one.objective * times**2
+    assert other.dual_gap == one.dual_gap * times**2 > 0
+
+
+@pytest.mark.parametrize(("difference", "c_S"), [(1e-12, 0.5), (1e-7, 1e-3)])
+def test_nothing_to_choose_where_all_rows_have_the_same_moments(difference, c_S):
+    A = np.ones((6, 2)) + difference * np.random.RandomState(0).normal(size=(6, 2))
+    solution = solve(A, np.ones(2), 3, c_S, np.repeat([1 / 3, 0.0], 3), tol=0.0)
+    assert solution.n_iter == 0
+    assert solution.objective == pytest.approx(2 * (1 / c_S - 1) ** 2, rel=1e-4)
+
+
+def test_solver_works_in_the_precision_of_A():
+    A, eigenvalues, rng = problem(1, 40, 5, 0.8)
+    for max_iter in (0, 5):
+        solution = solve(
+            A.astype(np.float32), eigenvalues, 8, 0.8, vertex(rng, 40, 8), max_iter=max_iter
+        )
+        assert solution.s.dtype == np.float32

@@ -438,3 +438,11 @@ def test_projection_for_knows_its_kinds():
     )
     with pytest.raises(ValueError, match=message):
         projection_for("srht", 5, 3, seed=2)
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_groups_of_blocks_add_up(container, monkeypatch):
+    monkeypatch.setattr(_projection, "APPLIED_BLOCKS", 1)
+    projection = make("sparse_sign", 3 * _projection.BLOCK_ROWS - 5, 6, seed=0)
+    G = np.random.RandomState(0).normal(size=(2, 3 * _projection.BLOCK_ROWS - 5))
+    np.testing.assert_allclose(projection.apply(container(G)), G @ projection.to_array())

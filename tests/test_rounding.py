@@ -293,3 +293,139 @@ def test_distances_are_symmetric_to_the_last_bit():
     X = np.random.RandomState(0).normal(size=(301, 17))
     distances = _rounding._squared_distances(X)
     np.testing.assert_array_equal(distances, distances.T)
+
+
+def test_inclusion_probabilities_of_scores_whose_sum_overflows():
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(inclusion_probabilities(np.full(3, 1e308), 2), 2 / 3)
+        pi = inclusion_probabilities(np.array([1e308, 1.2e308, 8e307, 5e307]), 2)
+    np.testing.assert_allclose(pi, np.array([10, 12, 8, 5]) * 2 / 35)
+    single = np.full(3, 3e38, dtype=np.float32)  # in double precision nothing overflows
+    np.testing.assert_allclose(inclusion_probabilities(single, 2), 2 / 3, rtol=1e-6)
+
+
+class FixedDraws:
+    """Stands in for a RandomState whose uniform draw is at an end of its range."""
+
+    def __init__(self, uniform):
+        self.uniform, self.permutation = lambda: uniform, np.arange
+
+
+def test_systematic_at_the_ends_of_the_uniform_draw():
+    s = np.array([0.0, 1 / 3, 1 / 3, 1 / 3])
+    for uniform in (0.0, 1 - 2.0**-53):
+        np.testing.assert_array_equal(systematic(s, 3, FixedDraws(uniform)), [1, 2, 3])
+    s = np.full(8, 1 / 8)  # n - 1 + u rounds to n
+    np.testing.assert_array_equal(systematic(s, 4, FixedDraws(1 - 2.0**-53))[-1], 7)
+
+
+def test_systematic_takes_weights_of_any_sum_and_precision():
+    s = np.random.RandomState(0).uniform(0.5, 1, size=200_000)
+    s /= s.sum()
+    expected = systematic(s, 1000, np.random.RandomState(1))
+    np.testing.assert_array_equal(systematic(8 * s, 1000, np.random.RandomState(1)), expected)
+    single = s.astype(np.float32)
+    expected = systematic(single.astype(float), 1000, np.random.RandomState(1))
+    np.testing.assert_array_equal(systematic(single, 1000, np.random.RandomState(1)), expected)
+
+
+@pytest.mark.parametrize("p", [0.3, 0.5])
+def test_spread_of_two_items(p):
+    s, X, rng = np.array([p, 1 - p]), np.array([[0.0], [1.0]]), np.random.RandomState(0)
+    picks = np.array([spread(s, 1, X, rng) for _ in range(2000)])
+    assert picks.shape == (2000, 1)
+    assert abs(picks.mean() - (1 - p)) < 4 * np.sqrt(p * (1 - p) / 2000)
+
+
+@pytest.mark.parametrize("N", [40, 41, 300])
+def test_spread_leaves_a_quarter_of_each_cell_to_the_next_round(monkeypatch, N):
+    calls, play = [], _rounding._play
+
+    def recorded(pi, X, stop, rng):
+        calls.append((len(pi), stop))
+        return play(pi, X, stop, rng)
+
+    monkeypatch.setattr(_rounding, "_play", recorded)
+    monkeypatch.setattr(_rounding, "EXACT", 40)
+    monkeypatch.setattr(_rounding, "CELL", 11)
+    rng = np.random.RandomState(0)
+    spread(np.full(N, 1 / N), N // 9, rng.normal(size=(N, 2)), rng)
+    *cells, last = calls
+    assert last[0] <= 40
+    assert last[1] == 1
+    assert all(5 <= size <= 11 and stop == size // 4 for size, stop in cells)
+    assert bool(cells) == (N > 40)
+
+
+def test_a_cell_may_be_full():
+    X = np.random.RandomState(0).normal(size=(24, 2))
+    parts = median_cells(X, np.arange(24), 12, np.random.RandomState(0))
+    assert [len(part) for part in parts] == [12, 12]
+
+
+def test_cells_are_split_across_the_widest_direction():
+    rng = np.random.RandomState(0)
+    # Each column is centred on its own: where the rows are does not count.
+    X = rng.normal(size=(200, 3)) * [5.0, 0.1, 0.1] + [0.0, 1e4, -1e4]
+    direction = np.abs(_rounding._wide_direction(X, rng))
+    assert direction[0] > 0.99
+
+
+def test_certain():
+    edge = _rounding.EDGE
+    s = np.array([0.0, edge, 0.5 * edge, 0.25, 0.75, 1 - edge, 1 - 0.5 * edge, 1.0])
+    pi = _rounding.certain(3 * s, s.sum())
+    np.testing.assert_array_equal(pi[[0, 2, 6, 7]], [0, 0, 1, 1])
+    np.testing.assert_allclose(pi[3:5], [0.25, 0.75])
+    np.testing.assert_array_equal(_rounding.certain(np.array([edge, 1 - edge]), 1), [0, 1])
+    assert _rounding.certain(np.full(4, 0.25, dtype=np.float32), 2).dtype == float
+    is_open = _rounding.is_open(np.array([0.0, edge, 2 * edge, 1 - 2 * edge, 1 - edge, 1.0]))
+    np.testing.assert_array_equal(is_open, [False, False, True, True, False, False])
+
+
+def test_equal_rows_play_until_one_of_each_is_open():
+    rng = np.random.RandomState(0)
+    # Equal but for the sign of a zero; equal in the first column; next to each other; alone.
+    X = np.array([[0.0, 1], [-0.0, 1], [0, 2], [1e-20, 3], [2e-20, 3], [7, 7], [7, 7], [7, 7]])
+    group = np.array([0, 0, 1, 2, 3, 4, 4, 4])
+    for _ in range(50):
+        before = rng.uniform(0.1, 0.9, size=8)
+        pi = before.copy()
+        _rounding._play_equal_rows(pi, X, rng)
+        np.testing.assert_allclose(np.bincount(group, pi), np.bincount(group, before))
+        assert np.bincount(group, _rounding.is_open(pi)).max() <= 1
+        np.testing.assert_array_equal(pi[2:5], before[2:5])
+
+
+def test_play_stops_when_few_are_open():
+    rng = np.random.RandomState(0)
+    X, pi = rng.normal(size=(12, 2)), rng.uniform(0.2, 0.4, size=12)
+    np.testing.assert_array_equal(_rounding._play(pi, X, 12, rng), pi)
+    after = _rounding._play(pi, X, 11, rng)
+    assert 6 <= np.count_nonzero(_rounding.is_open(after)) <= 11
+    assert after.sum() == pytest.approx(pi.sum())
+
+
+def test_duels_are_apart_and_keep_the_sum():
+    rng = np.random.RandomState(0)
+    first, second = np.arange(500), np.arange(500, 1000)
+    before = np.repeat(rng.uniform(size=2 * 500)[None], 400, axis=0)
+    after = before.copy()
+    for pi in after:
+        _rounding._duel(pi, first, second, rng)
+    joint = before[:, first] + before[:, second]
+    np.testing.assert_allclose(after[:, first] + after[:, second], joint)
+    higher = np.maximum(after[:, first], after[:, second])
+    np.testing.assert_allclose(higher, np.minimum(joint, 1.0))
+    assert after.min() >= 0
+    np.testing.assert_allclose(after.mean(axis=0), before[0], atol=4.5 * 0.5 / np.sqrt(400))
+    # Each pair has its own draw: over the pairs, too, the first one's mean is kept.
+    assert np.abs((after - before)[:, first].mean(axis=1)).max() < 4.5 * 0.5 / np.sqrt(500)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6 * np.arange(5)])
+def test_distances_are_those_of_scaled_rows(offset):
+    X = np.random.RandomState(0).normal(size=(30, 5)) + offset
+    expected = cdist(X, X, "sqeuclidean") / np.square(np.abs(X - X.mean(axis=0)).max())
+    np.fill_diagonal(expected, np.inf)
+    np.testing.assert_allclose(_rounding._squared_distances(X), expected, rtol=1e-6)

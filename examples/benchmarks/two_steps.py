@@ -1,0 +1,85 @@
+"""What it costs in quality that many picks of many samples are made in two steps.
+
+    python examples/benchmarks/two_steps.py
+
+Twenty thousand samples and 2,000 picks, where both can be run: the two steps that the rounding
+takes there, and the same with all distances at once, and for the cells with all samples as
+candidates. *cost* is the objective of exemplars, the mean of 1 − exp(−d²/2h²) to the nearest pick,
+with h half the median distance; *coverage* the mean distance to the nearest pick; *mismatch* the
+relative difference of the second moments of the picks and of all, along its eigenvectors. Of all
+less is better. The last columns are the mean ratio over the seeds, and half the width of its 95 %
+interval.
+"""
+
+import contextlib
+
+import numpy as np
+import pandas as pd
+from _record import record
+from scale import mixture
+from scipy import stats
+from sklearn.metrics import pairwise_distances_argmin_min
+
+from sklearn_skmm import SkMMSelector, _cells, _rounding
+from sklearn_skmm._exemplars import median_distance
+
+N, n, SEEDS = 20_000, 2_000, 5
+AT_ONCE = {
+    "cells": [(_cells, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
+    "exemplar": [(_cells, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
+    "spread": [(_rounding, "EXACT", N)],
+}
+
+
+@contextlib.contextmanager
+def constants(changes):
+    """Set some constants of the package for a while."""
+    before = [(module, name, getattr(module, name)) for module, name, _ in changes]
+    try:
+        for module, name, value in changes:
+            setattr(module, name, value)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+def quality(X, picks, h):
+    """Return what the table has of a selection."""
+    distances = pairwise_distances_argmin_min(X, X[picks])[1]
+    values, V = np.linalg.eigh(X.T @ X / len(X))
+    moments = np.square(X[picks] @ V).mean(axis=0)
+    return {
+        "cost": float(-np.expm1(-0.5 * np.square(distances / h)).mean()),
+        "coverage": float(distances.mean()),
+        "mismatch": float(np.linalg.norm(moments / values - 1) / np.sqrt(len(values))),
+    }
+
+
+def main():
+    rows = []
+    for seed in range(SEEDS):
+        X = mixture(N, seed).astype(float)
+        h = 0.5 * median_distance(X, np.random.RandomState(0))
+        for rounding, changes in AT_ONCE.items():
+            for steps, patch in (("two steps", []), ("at once", changes)):
+                with constants(patch):
+                    selector = SkMMSelector(n, rounding=rounding, random_state=seed).fit(X)
+                found = quality(X, selector.sample_indices_, h)
+                rows += [(rounding, seed, steps, name, value) for name, value in found.items()]
+                print(rounding, seed, steps, found, flush=True)
+    table = pd.DataFrame(rows, columns=["rounding", "seed", "steps", "measure", "value"])
+    index = ["rounding", "measure", "seed"]
+    wide = table.pivot_table(index=index, columns="steps", values="value")
+    wide["ratio"] = wide["two steps"] / wide["at once"]
+    grouped = wide.groupby(["rounding", "measure"])
+    out = grouped[["at once", "two steps", "ratio"]].mean()
+    out["half_width"] = grouped["ratio"].sem() * stats.t.ppf(0.975, SEEDS - 1)
+    out = out.rename(columns={"at once": "at_once", "two steps": "two_steps"}).round(4)
+    print(out)
+    command = "python examples/benchmarks/two_steps.py"
+    print("wrote", record(out.reset_index(), "two_steps", command=command).name)
+
+
+if __name__ == "__main__":
+    main()
