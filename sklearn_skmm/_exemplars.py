@@ -127,8 +127,7 @@ class _Costs:
             np.sqrt(squared, out=squared)
         elif self.metric == "gaussian":
             squared *= -0.5 / self.bandwidth**2
-            np.exp(squared, out=squared)
-            np.subtract(1.0, squared, out=squared)
+            np.negative(np.expm1(squared, out=squared), out=squared)
         return squared
 
     def pairs_of_blocks(self, fast):
