@@ -74,8 +74,9 @@ class _DrawnIn:
         for rows in row_blocks(*self.shape):
             radius[rows] = row_norms(self[rows])
         reach = REACH * float(np.median(radius) or radius.mean(dtype=np.float64))
-        np.maximum(radius, np.finfo(P.dtype).tiny, out=radius)
-        self.factor = np.minimum(1.0, np.divide(reach, radius, out=radius), out=radius)[:, None]
+        # One within reach, where the quotient itself may overflow.
+        np.maximum(radius, max(reach, float(np.finfo(P.dtype).tiny)), out=radius)
+        self.factor = np.divide(reach, radius, out=radius)[:, None]
 
     def __getitem__(self, rows) -> np.ndarray:
         P = self.P[rows if self.members is None else self.members[rows]]
