@@ -380,16 +380,22 @@ def another_unit(selector, problem):
     close(other.sample_weight_, selector.sample_weight_)
 
 
+def chaotic(selector):
+    """Say whether a last bit can change the picks.
+
+    The solver carries rounding far from a vertex, and draws among neighbours go by which is nearer.
+    """
+    neighbours = getattr(selector, "rounding", None) in ("spread", "local_cube")
+    return neighbours or getattr(selector, "init", None) == "vertex"
+
+
 def sparse_rows(selector, problem):
     other = fit(clone(selector), sparse.csr_array(problem.X), problem.y).selector
     check_fitted(other, problem, len(selector.sample_indices_))
     equal(quietly(other.transform, sparse.csc_array(problem.X), problem.y), other.sample_indices_)
-    # The same samples, but for ties, for a solver that carries rounding far from its start, and for
-    # draws that go by which of two neighbours is nearer or which comes first.
+    # The same samples, but for ties.
     exact = problem.description.startswith("normal") and problem.X.dtype == np.float64
-    chaotic = getattr(selector, "init", None) == "vertex"
-    chaotic |= getattr(selector, "rounding", None) in ("spread", "local_cube")
-    if exact and not problem.many and not chaotic:
+    if exact and not problem.many and not chaotic(selector):
         equal(other.sample_indices_, selector.sample_indices_)
 
 
@@ -399,6 +405,9 @@ def one_stratum(selector, problem):
     if hasattr(selector, "estimator"):  # which takes y for its labels
         return
     other = fit(clone(selector).set_params(stratify=True), problem.X, np.zeros(len(problem.X)))
+    # BLAS may round the rows of a copy, elsewhere in memory, in another way.
+    if chaotic(selector):
+        return
     equal(other.selector.sample_indices_, np.sort(selector.sample_indices_))
 
 
