@@ -126,7 +126,7 @@ def plot(table, slope):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
     for method, rows in table.groupby("method", sort=False):
         label = f"{method} (slope {slope[method]:.2f})" if method in slope else method
         left.loglog(rows["N"], rows["seconds"], "o-", label=label)
@@ -135,8 +135,10 @@ def plot(table, slope):
     right.loglog(np.unique(table["N"]), bytes_of_X / 2**30, "k:", label="X itself")
     left.set(xlabel="samples N", ylabel="seconds of fit")
     right.set(xlabel="samples N", ylabel="peak memory, GiB")
-    left.legend()
-    right.legend()
+    handles, labels = left.get_legend_handles_labels()
+    dotted, itself = right.get_legend_handles_labels()
+    legend = [*handles, dotted[-1]], [*labels, itself[-1]]
+    figure.legend(*legend, loc="outside lower center", ncols=3)
     path = RESULTS / "scale.png"
     figure.savefig(path, dpi=150)
     return path
