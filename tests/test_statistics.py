@@ -5,12 +5,14 @@ another seed each would fail a right program once in a million times (`FALSE_ALA
 it compares together. That the seeds are fixed makes them repeatable.
 """
 
+import sys
 from itertools import combinations
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from scipy import linalg, stats
-from scipy.optimize import nnls
 from scipy.spatial.distance import cdist
 from sklearn.linear_model import Ridge
 
@@ -18,6 +20,10 @@ import sklearn_skmm as skmm
 from sklearn_skmm import _balanced, _rounding, diagnostics
 from sklearn_skmm._balanced import cube, local_cube
 from sklearn_skmm._rounding import choice, inclusion_probabilities, spread, systematic
+
+BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
+with mock.patch.object(sys, "path", [str(BENCHMARKS), *sys.path]):
+    from _small_pools import relaxed_minimum, small_pool
 
 FALSE_ALARM = 1e-6
 SEEDS = [pytest.param(20, id="20 seeds"), pytest.param(200, id="200 seeds", marks=pytest.mark.slow)]
@@ -182,35 +188,11 @@ def test_the_test_of_totals_tells_weights_that_are_not_inverse():
 
 
 def small_pools(seeds, size=9):
-    """Pools of four kinds: plain, clusters, heavy tails, equal rows."""
-    for seed in range(seeds):
-        rng = np.random.RandomState(seed)
-        X = rng.normal(size=(size, 3)) * np.exp(rng.normal(size=3))
-        if seed % 4 == 1:
-            X += 5 * rng.normal(size=(3, 3))[rng.randint(3, size=size)]
-        elif seed % 4 == 2:
-            X *= np.exp(1.5 * rng.normal(size=(size, 1)))
-        elif seed % 4 == 3:
-            X = X[rng.randint(size // 2, size=size)]
-        yield X
+    return (small_pool(seed, size) for seed in range(seeds))
 
 
 def subsets(X, n):
     return [list(S) for S in combinations(range(len(X)), n)]
-
-
-def relaxed_minimum(A, eigenvalues, n, c_S):
-    """The least objective over the capped simplex, the hull of the vertices, by another solver.
-
-    max(0, x)² is the least (x + t)² over t >= 0, so that it is a least squares problem.
-    """
-    vertices = np.array([A[S].mean(axis=0) for S in subsets(A, n)])
-    target, unit = eigenvalues / c_S, eigenvalues.max()
-    left = np.hstack([vertices.T / unit, -np.eye(len(target))])
-    heavy = 1e4 * (np.arange(left.shape[1]) < len(vertices))  # the mixture sums to one
-    mixture = nnls(np.vstack([left, heavy]), np.append(target / unit, 1e4))[0][: len(vertices)]
-    moments = mixture @ vertices / mixture.sum()
-    return np.square(np.maximum(0, target - moments)).sum()
 
 
 @pytest.mark.filterwarnings("ignore:The solver stopped:sklearn.exceptions.ConvergenceWarning")

@@ -144,13 +144,19 @@ def plot(table, slope):
     return path
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--max", type=float, default=1e7, help="largest N")
-    parser.add_argument("--peer-max", type=float, default=1e6, help="largest N for k-means")
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+def options(description, methods, largest):
+    """Return a parser of what `scale_all` can be told, too."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--max", type=float, default=largest, help="largest N")
+    parser.add_argument("--methods", nargs="+", default=methods, choices=methods)
     parser.add_argument("--dry", action="store_true", help="print only, record nothing")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    return parser
+
+
+def main():
+    parser = options(__doc__, METHODS, largest=1e7)
+    parser.add_argument("--peer-max", type=float, default=1e6, help="largest N for k-means")
     args = parser.parse_args()
     if args.child:
         print(json.dumps(measure(int(args.child[0]), args.child[1])))

@@ -10,7 +10,6 @@ apricot and scikit-activeml get their facility location with the Gaussian kernel
 matrix of similarities; MiniBatchKMeans n clusters, and the samples nearest to its centres.
 """
 
-import argparse
 import json
 import resource
 import subprocess
@@ -21,7 +20,7 @@ import warnings
 import numpy as np
 import pandas as pd
 from _record import record
-from scale import M, mixture, quality
+from scale import M, mixture, options, quality
 from scale import select as select_of_scale
 from sklearn.metrics.pairwise import euclidean_distances
 
@@ -106,12 +105,8 @@ def in_a_process(N, method, limit):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, METHODS, largest=1e6)
     parser.add_argument("--limit", type=float, default=300, help="seconds for one selection")
-    parser.add_argument("--max", type=float, default=1e6, help="largest N")
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--dry", action="store_true", help="print only, record nothing")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         print(json.dumps(measure(int(args.child[0]), args.child[1])))

@@ -11,7 +11,8 @@ less is better. The last columns are the mean ratio over the seeds, and half the
 interval.
 """
 
-import contextlib
+from contextlib import nullcontext
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -24,24 +25,12 @@ from sklearn_skmm import SkMMSelector, _cells, _rounding
 from sklearn_skmm._exemplars import median_distance
 
 N, n, SEEDS = 20_000, 2_000, 5
+# With these constants of the package everything is looked at.
 AT_ONCE = {
-    "cells": [(_cells, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
-    "exemplar": [(_cells, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
-    "spread": [(_rounding, "EXACT", N)],
+    "cells": (_cells, {"DISTANCES": N * n, "SUBSAMPLE": N}),
+    "exemplar": (_cells, {"DISTANCES": N * n, "SUBSAMPLE": N}),
+    "spread": (_rounding, {"EXACT": N}),
 }
-
-
-@contextlib.contextmanager
-def constants(changes):
-    """Set some constants of the package for a while."""
-    before = [(module, name, getattr(module, name)) for module, name, _ in changes]
-    try:
-        for module, name, value in changes:
-            setattr(module, name, value)
-        yield
-    finally:
-        for module, name, value in before:
-            setattr(module, name, value)
 
 
 def quality(X, picks, h):
@@ -60,10 +49,11 @@ def main():
     rows = []
     for seed in range(SEEDS):
         X = mixture(N, seed).astype(float)
-        h = 0.5 * median_distance(X, np.random.RandomState(0))
-        for rounding, changes in AT_ONCE.items():
-            for steps, patch in (("two steps", []), ("at once", changes)):
-                with constants(patch):
+        h = _cells.BANDWIDTH * median_distance(X, np.random.RandomState(0))
+        for rounding, (module, constants) in AT_ONCE.items():
+            at_once = mock.patch.multiple(module, **constants)
+            for steps, patch in (("two steps", nullcontext()), ("at once", at_once)):
+                with patch:
                     selector = SkMMSelector(n, rounding=rounding, random_state=seed).fit(X)
                 found = quality(X, selector.sample_indices_, h)
                 rows += [(rounding, seed, steps, name, value) for name, value in found.items()]
