@@ -18,7 +18,7 @@ from sklearn.utils import _safe_indexing, check_array, check_random_state, colum
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
-from sklearn_skmm._components import check_range, check_values, mean_squared_norm
+from sklearn_skmm._components import BLOCK, check_range, check_values, mean_squared_norm
 from sklearn_skmm._dask import gather, is_dask
 from sklearn_skmm._memory import check_fits
 from sklearn_skmm._moments import explained_fraction
@@ -65,11 +65,15 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     Subclasses store `n_to_select`, `stratify` and, where they draw, `random_state`, extend
     `_parameter_constraints` and write `_select`. `_needs_y` says that the method itself uses y.
     `_dtypes` are those of X that the method works in; X of another is taken to the first. `_copies`
-    is how many arrays like that one the method holds at its peak, next to it, for many samples.
+    and `_vectors` are how many arrays like that one, and how many doubles for each sample, the
+    method holds at its peak next to it; where that is not all, it says so in `_peak_bytes`. `_kept`
+    is how many doubles for each sample it holds in the end.
     """
 
     _dtypes: ClassVar[list[type]] = [np.float64]
-    _copies: ClassVar[float] = 0.1
+    _copies: ClassVar[float] = 0.0
+    _vectors: ClassVar[float] = 4.0
+    _kept: ClassVar[float] = 0.0
 
     # To be raised with each release in which some selector takes other samples for the same
     # parameters, data and seed. A fitted selector keeps the number under which it was fitted.
@@ -304,7 +308,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             X, place = gather(X, self._dtypes)
             if reset:
                 self.gathered_ = place
-        if isinstance(X, np.ndarray) and X.dtype.kind in "biuf":
+        if isinstance(X, np.ndarray) and X.dtype.kind in "biuf" and X.ndim == 2 and X.size:
             check_fits(self, X.shape, self._bytes_next_to(X))
         # No copy of X if its dtype is one of these and its rows lie one after the other.
         check_values(X, "X")
@@ -317,13 +321,20 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         return X
 
     def _bytes_next_to(self, X) -> float:
-        """Return about how many bytes are held at the peak next to an array X."""
-        kept = X.dtype in self._dtypes
-        itemsize = (X.dtype if kept else np.dtype(self._dtypes[0])).itemsize
-        return (self._peak_copies(itemsize) + (not kept)) * itemsize * X.size
+        """Return about how many bytes `fit` holds at its peak next to an array X."""
+        as_it_is = X.dtype in self._dtypes and X.flags.c_contiguous
+        itemsize = X.dtype.itemsize if X.dtype in self._dtypes else 8
+        n_samples, n_features = X.shape
+        n = self.n_to_select
+        n = max(1, min(n, n_samples) if isinstance(n, Integral) else round(n * n_samples))
+        return (not as_it_is) * itemsize * X.size + max(
+            self._peak_bytes(n_samples, n_features, n, itemsize),
+            # Every fit ends with the sum of the squares of X, block by block in double precision.
+            8 * (min(X.size, 2 * BLOCK) + self._kept * n_samples),
+        )
 
-    def _peak_copies(self, itemsize) -> float:
-        return self._copies
+    def _peak_bytes(self, n_samples, n_features, n, itemsize) -> float:
+        return n_samples * (self._copies * itemsize * n_features + 8 * self._vectors)
 
     def _needs_y(self) -> bool:
         return False

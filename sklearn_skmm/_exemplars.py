@@ -22,6 +22,13 @@ class Exemplars(NamedTuple):
     objective: float  # mean cost of representing a sample
 
 
+class Greedy(NamedTuple):
+    """Result of `greedy_of_few`."""
+
+    indices: np.ndarray  # (n,) in order of selection
+    gains: np.ndarray  # (n,) by how much each lowers the cost of all, largest first
+
+
 def median_distance(X, rng: np.random.RandomState, size: int = 1000) -> float:
     """Return the median distance between pairs of distinct rows, over a random subsample.
 
@@ -273,7 +280,7 @@ def greedy_of_few(
     bandwidth: float,
     weight: np.ndarray,
     step: Callable[[], bool] = lambda: False,
-) -> np.ndarray:
+) -> Greedy:
     """Return the picks of `greedy_exemplars`, with the Gaussian cost, from all costs at once.
 
     A pick changes the gains through the samples that it covers better, which soon are few. Where
@@ -288,15 +295,16 @@ def greedy_of_few(
 
     Returns
     -------
-    picks : ndarray of shape (n,)
-        Positions in order of selection.
+    greedy : Greedy
+        Positions in order of selection, and by how much each lowers the cost, which is the sum of
+        the weights without a pick.
 
     Examples
     --------
     >>> import numpy as np
     >>> X = np.array([[0.0], [1.0], [2.0], [9.0]])
     >>> greedy_of_few(squared_distances(X), 2, 1.0, np.ones(4))
-    array([1, 3])
+    Greedy(indices=array([1, 3]), gains=array([2.21306132, 1.        ]))
     """
     squared *= -0.5 / bandwidth**2
     costs = np.negative(np.expm1(squared, out=squared), out=squared)
@@ -304,11 +312,11 @@ def greedy_of_few(
     total = float(weight.sum())
     gains = total - weight @ costs
     tie = 1e-12 * total
-    picks = np.empty(n, dtype=int)
+    picks, gained = np.empty(n, dtype=int), np.empty(n)
     for k in range(n):
         # Equal gains differ by rounding: the first of them.
         picks[k] = j = int((gains >= gains.max() - tie).argmax())
-        gains[j] = -np.inf
+        gained[k], gains[j] = gains[j], -np.inf
         if k < n - 1:
             closer = (costs[j] < current).nonzero()[0]
             rows, before, after = costs[closer], current[closer], costs[j, closer]
@@ -318,7 +326,7 @@ def greedy_of_few(
             gains -= weight[closer] @ np.maximum(lost, 0.0, out=lost)
             current[closer] = after
         step()
-    return picks
+    return Greedy(picks, gained)
 
 
 def greedy_exemplars(

@@ -6,6 +6,7 @@ from typing import ClassVar
 from sklearn_skmm._base import BaseSelector, Interval, Selection, StrOptions
 from sklearn_skmm._components import largest_entry
 from sklearn_skmm._exemplars import greedy_exemplars, median_distance
+from sklearn_skmm._memory import peak_of_exemplars
 
 
 class FacilityLocationSelector(BaseSelector):
@@ -16,7 +17,7 @@ class FacilityLocationSelector(BaseSelector):
     1 − 1/e of the best possible saving [1]_. With the Gaussian kernel,
     :math:`c_{ij} = 1 - \exp(-\|x_i - x_j\|^2 / (2 h^2))`, this is MaxHerding [2]_; with
     distances it is greedy k-medoids, and CRAIG [3]_ on gradients. Evaluation is lazy [4]_ and by
-    blocks: cost up to O(N²m), memory O(Nm) and at most 128 MiB of kept columns.
+    blocks: cost up to O(N²m), memory O(Nm) and at most 128 MiB of kept costs.
 
     Parameters
     ----------
@@ -62,6 +63,10 @@ class FacilityLocationSelector(BaseSelector):
     For hundreds of thousands use ``SkMMSelector(n, rounding="exemplar")``: it lowers the cost with
     the Gaussian kernel, too, but looks at a subsample for exemplars, in O(N √n m).
 
+    Next to X there are two arrays like it in double precision, 3 KiB for each sample, 6 KiB with
+    Euclidean distances, and the costs that are kept: those of all pairs where they fit into 128
+    MiB, for about 8,000 samples, else what some tens of picks fill 128 MiB with.
+
     References
     ----------
     .. [1] G. L. Nemhauser, L. A. Wolsey, M. L. Fisher. "An analysis of approximations for
@@ -81,7 +86,6 @@ class FacilityLocationSelector(BaseSelector):
     array([1, 4])
     """
 
-    _copies: ClassVar[float] = 2.1
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "metric": [StrOptions({"gaussian", "euclidean", "sqeuclidean"})],
@@ -103,6 +107,9 @@ class FacilityLocationSelector(BaseSelector):
         self.bandwidth = bandwidth
         self.stratify = stratify
         self.random_state = random_state
+
+    def _peak_bytes(self, n_samples, n_features, n, itemsize):
+        return peak_of_exemplars(n_samples, n_features, 8 if self.metric == "euclidean" else 4)
 
     def _select(self, X, n, reference, rng, step):
         h = float("nan")

@@ -1,5 +1,7 @@
 """Selection by gradient norm."""
 
+from typing import ClassVar
+
 import numpy as np
 from sklearn.utils.extmath import row_norms
 
@@ -42,8 +44,8 @@ class GradNormSelector(BaseSelector):
 
     Notes
     -----
-    O(N m) time for N samples of m features, in double precision, and memory for vectors of N
-    entries.
+    O(N m) time for N samples of m features, in double precision, and memory for four vectors of N
+    entries, or for two and 16 MiB.
 
     References
     ----------
@@ -57,6 +59,8 @@ class GradNormSelector(BaseSelector):
     >>> GradNormSelector(2).fit_transform(np.array([[1.0], [-5.0], [2.0]]))
     array([1, 2])
     """
+
+    _kept: ClassVar[float] = 2.0
 
     def __init__(self, n_to_select, *, stratify=False):
         self.n_to_select = n_to_select

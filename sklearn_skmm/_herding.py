@@ -43,7 +43,7 @@ class HerdingSelector(BaseSelector):
     Notes
     -----
     O(N n m) time for N samples of m features, n passes over X in double precision. Next to that,
-    memory for vectors of N entries.
+    memory for four vectors of N entries, at least 16 MiB if X has more.
 
     References
     ----------

@@ -51,7 +51,7 @@ class KCenterSelector(BaseSelector):
     Notes
     -----
     O(N n m) time for N samples of m features, n passes over X in double precision, of which there
-    is a centred copy.
+    is a centred copy, with five vectors of N entries.
 
     References
     ----------
@@ -68,7 +68,8 @@ class KCenterSelector(BaseSelector):
     1.0
     """
 
-    _copies: ClassVar[float] = 1.1
+    _copies: ClassVar[float] = 1.0
+    _vectors: ClassVar[float] = 5.0
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "init": [StrOptions({"random", "center"})],

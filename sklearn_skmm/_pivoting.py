@@ -51,7 +51,8 @@ class AdaptiveSelector(BaseSelector):
     -----
     O(N n m + n² m) time for N samples of m features, a pass over X in double precision for each
     block of picks, or for each pick with ``pivoting="greedy"``. Next to X, memory for the products
-    with one block.
+    with the rows of one block, at most `block_size`, and their squares, and three vectors of N
+    entries.
 
     References
     ----------
@@ -69,7 +70,6 @@ class AdaptiveSelector(BaseSelector):
     array([0, 2])
     """
 
-    _copies: ClassVar[float] = 0.4
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "pivoting": [StrOptions({"random", "greedy"})],
@@ -85,6 +85,11 @@ class AdaptiveSelector(BaseSelector):
         self.block_size = block_size
         self.stratify = stratify
         self.random_state = random_state
+
+    def _peak_bytes(self, n_samples, n_features, n, itemsize):
+        # The products with the rows of a block that are accepted, and their squares.
+        block = 1 if self.pivoting == "greedy" else min(self.block_size, n, n_features)
+        return 8 * n_samples * (2 * block + 3)
 
     def _select(self, X, n, reference, rng, step):
         norms = row_norms(X, squared=True)

@@ -7,6 +7,7 @@ import numpy as np
 
 from sklearn_skmm._base import BaseSelector, Interval
 from sklearn_skmm._leverage import draw_by_scores, sampled_rank
+from sklearn_skmm._memory import peak_of_scores
 from sklearn_skmm._moments import directional_energies
 
 
@@ -56,7 +57,7 @@ class RidgeLeverageSelector(BaseSelector):
 
     Notes
     -----
-    O(N m²) time for N samples of m features, and two arrays like X in double precision.
+    O(N m²) time for N samples of m features, and two arrays like X in double precision next to it.
 
     References
     ----------
@@ -74,7 +75,6 @@ class RidgeLeverageSelector(BaseSelector):
     array([0.5, 0.5])
     """
 
-    _copies: ClassVar[float] = 2.1
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="left"), None],
@@ -86,6 +86,9 @@ class RidgeLeverageSelector(BaseSelector):
         self.alpha = alpha
         self.stratify = stratify
         self.random_state = random_state
+
+    def _peak_bytes(self, n_samples, n_features, n, itemsize):
+        return peak_of_scores(n_samples, n_features)
 
     def _select(self, X, n, reference, rng, step):
         values, vectors = reference.spectrum

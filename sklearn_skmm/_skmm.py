@@ -7,19 +7,22 @@ from typing import ClassVar
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from sklearn_skmm import _components
 from sklearn_skmm._balanced import cube, local_cube
 from sklearn_skmm._base import BaseSelector, Interval, Selection, StrOptions
-from sklearn_skmm._cells import bounded_cells, exemplar_cells
 from sklearn_skmm._components import Components, Energies
+from sklearn_skmm._layout import bounded_cells, exemplar_cells
 from sklearn_skmm._matching import MomentFeatures, match_in_cells
+from sklearn_skmm._memory import last_at_once, peak_of_layout
 from sklearn_skmm._moments import solve
 from sklearn_skmm._rounding import ROUNDINGS, spread, systematic
 
 # An objective proved to be this close to the minimum, relative to it, is close enough: the
 # coreset is drawn from the weights, and the draw moves the moments by far more.
 RELATIVE_GAP = 1e-3
-# What these roundings hold at their peak next to X, in arrays of its shape.
-COPIES = {"spread": (5.0, 0.1), "cube": (3.0, 3.1), "local_cube": (4.1, 3.1)}
+# What these roundings hold at their peak next to X, in arrays of its shape like it and in double
+# precision, and in vectors like it and in double precision.
+COPIES = {"spread": (5, 0, 2, 5), "cube": (3, 3, 2, 5), "local_cube": (4, 3, 6, 5)}
 
 
 class SkMMSelector(BaseSelector):
@@ -161,10 +164,15 @@ class SkMMSelector(BaseSelector):
 
     *Memory.* X is read where it is, blocks of rows at a time, if it is float32 or float64 and its
     rows lie one after the other; a read-only ``numpy.memmap`` will do. float32 stays float32, with
-    sums in double precision. Next to X there are about ten vectors of N entries, and at most
-    512 MiB and half the bytes of X in which the solver holds what it would else compute for each
-    pass. Sparse X, ``"spread"``, ``"cube"`` and ``"local_cube"`` need an array of shape (N, k) or
-    more, and `stratify` a copy of X.
+    sums in double precision. Next to X there are about ten vectors of N entries, and what the
+    solver, and then the layout of cells, would else compute for each pass: all of it, as many bytes
+    as X has, up to 512 MiB; beyond, the solver holds at most 512 MiB and half the bytes of X.
+    ``"cells"`` and ``"exemplar"`` take up to 200 MiB besides, whatever N is, for the costs of a
+    subsample of 8,192. Those of up to 256 picks are less, and of more than 2,048 picks, or 25,000
+    if n·N is above 2²⁵, grow with n. ``"spread"`` needs five arrays like X, and for up to 4,096
+    samples all of their distances, twice. ``"cube"`` needs three like X and three in double
+    precision, ``"local_cube"`` four and three. Sparse X needs one of shape (N, k) at least, and
+    `stratify` a copy of X.
 
     The same seed gives the same samples on any number of threads.
 
@@ -192,6 +200,7 @@ class SkMMSelector(BaseSelector):
     """
 
     _dtypes: ClassVar[list[type]] = [np.float64, np.float32]
+    _kept: ClassVar[float] = 1.0
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "c_S": [Interval(Real, 0, None, closed="neither")],
@@ -226,10 +235,24 @@ class SkMMSelector(BaseSelector):
         self.stratify = stratify
         self.random_state = random_state
 
-    def _peak_copies(self, itemsize):
-        # Arrays like X, and in double precision whatever X is.
-        like_X, double = COPIES.get(self.rounding, (1.1, 0.0))
-        return like_X + double * 8 / itemsize
+    def _peak_bytes(self, n_samples, n_features, n, itemsize):
+        size = n_samples * n_features * itemsize
+        # The solver's squared components, of more than `KEEP` bytes half, one block and vectors.
+        held = min(size, _components.KEEP + size // 2)
+        block = itemsize * min(n_samples * n_features, _components.BLOCK)
+        solver = held + block + 7 * itemsize * n_samples
+        if self.rounding in ROUNDINGS:
+            return solver
+        if self.rounding in COPIES:
+            like_X, double, vectors, double_vectors = COPIES[self.rounding]
+            vectors = vectors * itemsize + 8 * double_vectors
+            peak = like_X * size + n_samples * (double * 8 * n_features + vectors)
+            # The last items play among all of their distances, next to the components.
+            last = size + 2 * itemsize * last_at_once(n_samples) ** 2
+            return max(peak, last) if self.rounding == "spread" else peak
+        components = size if size <= _components.KEEP else 0
+        vectors = n_samples * (5 * itemsize + 3 * 8)
+        return max(solver, components + vectors + peak_of_layout(n_samples, n_features, n))
 
     def _select(self, X, n, reference, rng, step):
         n_samples = X.shape[0]

@@ -7,6 +7,7 @@ import numpy as np
 
 from sklearn_skmm._base import BaseSelector, Interval
 from sklearn_skmm._leverage import draw_by_scores, sampled_rank
+from sklearn_skmm._memory import peak_of_scores
 from sklearn_skmm._moments import directional_energies
 
 
@@ -56,7 +57,7 @@ class TruncatedLeverageSelector(BaseSelector):
     Notes
     -----
     O(N m²) time for N samples of m features in double precision, and memory for the k leading
-    components of each.
+    components of each and their squares.
 
     References
     ----------
@@ -72,7 +73,7 @@ class TruncatedLeverageSelector(BaseSelector):
     array([1. , 0.5, 0.5])
     """
 
-    _copies: ClassVar[float] = 0.2
+    _kept: ClassVar[float] = 2.0
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
@@ -84,6 +85,9 @@ class TruncatedLeverageSelector(BaseSelector):
         self.n_components = n_components
         self.stratify = stratify
         self.random_state = random_state
+
+    def _peak_bytes(self, n_samples, n_features, n, itemsize):
+        return peak_of_scores(n_samples, min(self.n_components or sampled_rank(n), n_features))
 
     def _select(self, X, n, reference, rng, step):
         values, vectors = reference.spectrum

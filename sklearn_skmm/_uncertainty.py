@@ -73,7 +73,9 @@ class UncertaintySelector(BaseSelector):
 
     Notes
     -----
-    O(N) time for N samples after the classifier's probabilities, which are asked for once.
+    O(N) time for N samples after the classifier's probabilities, which are asked for once. Next to
+    X in double precision, memory for three arrays like these, at least 16 MiB and two vectors of N
+    entries, and what the classifier itself takes.
 
     References
     ----------
@@ -89,6 +91,7 @@ class UncertaintySelector(BaseSelector):
     array([1])
     """
 
+    _kept: ClassVar[float] = 2.0
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "estimator": [HasMethods(["fit", "predict_proba"])],
@@ -100,6 +103,10 @@ class UncertaintySelector(BaseSelector):
         self.estimator = estimator
         self.criterion = criterion
         self.stratify = stratify
+
+    def _peak_bytes(self, n_samples, n_features, n, itemsize):
+        # Three arrays like the probabilities. Before a fit nobody knows how many classes there are.
+        return 24 * n_samples * len(getattr(self.estimator, "classes_", (0, 1)))
 
     def _needs_y(self):
         try:

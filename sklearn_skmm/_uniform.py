@@ -40,7 +40,8 @@ class UniformSelector(BaseSelector):
 
     Notes
     -----
-    O(N) time. Of X only the number of rows is used; it is read once, to check it.
+    O(N) time. Of X only the number of rows is used; it is read to check it, with 16 MiB for blocks
+    of its rows. Next to X there is a vector of N entries.
 
     Examples
     --------
@@ -51,6 +52,8 @@ class UniformSelector(BaseSelector):
     """
 
     _dtypes: ClassVar[list[type]] = [np.float64, np.float32]
+    _vectors: ClassVar[float] = 1.0
+    _kept: ClassVar[float] = 1.0
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "random_state": ["random_state"],

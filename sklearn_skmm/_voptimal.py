@@ -17,7 +17,7 @@ from sklearn_skmm._design import (
     round_largest,
     scale,
 )
-from sklearn_skmm._exchange import exchange, greedy
+from sklearn_skmm._exchange import PAIRS, exchange, greedy
 
 SMALL = 10**6  # entries
 
@@ -107,7 +107,8 @@ class VOptimalSelector(BaseSelector):
     A solver's iteration costs O(Nk²), a sweep of exchanges the same and O(k) for each pair of a
     member and a sample in a working set of 8 max(n, k), where k is the rank of X. At the end all
     samples are compared to all members, O(Nnk), so that the result is exchange-optimal among all.
-    In double precision, with three arrays like X next to it.
+    In double precision, with three arrays like X next to it and six vectors of N entries; up to six
+    arrays if most samples join the working set, as where the samples are copies of few.
 
     References
     ----------
@@ -127,7 +128,6 @@ class VOptimalSelector(BaseSelector):
     True
     """
 
-    _copies: ClassVar[float] = 3.1
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="neither"), None],
@@ -152,6 +152,12 @@ class VOptimalSelector(BaseSelector):
         self.max_iter = max_iter
         self.tol = tol
         self.stratify = stratify
+
+    def _peak_bytes(self, n_samples, n_features, n, itemsize):
+        # The rows in the problem's coordinates, and two arrays like these for all rows at once, or
+        # three blocks of pairs with a member and masks of them.
+        pairs = 28 * min(n_samples * n, PAIRS)
+        return max(8 * n_samples * (3 * n_features + 6), 8 * n_samples * n_features + pairs)
 
     def _select(self, X, n, reference, rng, step):
         alpha = reference.learn(

@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist, pdist
 from torch import nn
 
 import sklearn_skmm as skmm
-from sklearn_skmm import _cells, _matching, _product, _projection, _rounding
+from sklearn_skmm import _cells, _layout, _matching, _product, _projection, _rounding
 from sklearn_skmm._components import Components, Energies, dot, mean_squared_norm, weighted_rows
 from sklearn_skmm._design import objective, relax, scale
 from sklearn_skmm._exchange import compare, exchange, greedy, start_state, update
@@ -112,7 +112,7 @@ def lazy_exemplars(problem):
 def exemplars_of_few(problem):
     X = dense(problem)
     h, weight = bandwidth(problem, X), problem.rng.gamma(1.0, size=len(X)) + 1e-3
-    picks = greedy_of_few(squared_distances(X), problem.n, h, weight)
+    picks = greedy_of_few(squared_distances(X), problem.n, h, weight).indices
     C = cost_matrix(X, "gaussian", h)
     blur = 1e-14 * np.square(X - X.mean(axis=0)).sum(axis=1).max() / h**2
     assert_greedy(picks, X, exemplar_values(C, weight, "gaussian"), 1e-10 + 10 * blur)
@@ -274,8 +274,8 @@ def random_cells(problem):
 
 def cells_at_once(problem):
     X, s, n = random_cells(problem)
-    with mock.patch.multiple(_cells, FEW=256, SUBSAMPLE=8192):
-        cells = _cells.exemplar_cells(X, s, n, np.random.RandomState(0))
+    with mock.patch.object(_layout, "FEW", 256), mock.patch.object(_cells, "SUBSAMPLE", 8192):
+        cells = _layout.exemplar_cells(X, s, n, np.random.RandomState(0))
     inside = _cells.draw_in(X, s)
     h = _cells.BANDWIDTH * median_distance(inside, np.random.RandomState(0))
     C = cost_matrix(inside, "gaussian", h)
@@ -300,7 +300,7 @@ def cells_partition(problem):
     X, s, n = random_cells(problem)
     X, s = X.astype(problem.X.dtype), s.astype(problem.X.dtype)
     layout = problem.rng.choice(["exemplar_cells", "bounded_cells"])
-    cells = getattr(_cells, layout)(X, s, n, np.random.RandomState(problem.seed))
+    cells = getattr(_layout, layout)(X, s, n, np.random.RandomState(problem.seed))
     assert_partition(cells, n)
 
 
@@ -313,9 +313,9 @@ def cells_of_members(problem):
     found = []
     for hold in (0, 2**26):
         with mock.patch.object(_cells, "HOLD", hold):
-            cells, drawn, h = _cells._greedy_cells(
-                X, s, members, n, np.random.RandomState(0), lambda: False
-            )
+            drawn = _cells.DrawnIn(X, s, members)
+            exemplars, h = _cells.exemplars_of(drawn, s, n, np.random.RandomState(0))
+            cells = _cells.around(drawn, h, exemplars.indices)
         found.append((*cells, drawn[:], h))
     for one, other in zip(*found, strict=True):
         equal(one, other)
@@ -344,7 +344,7 @@ def matching(problem):
     if not values.size:
         return
     P = X @ vectors
-    cells = _cells.exemplar_cells(P, s, n, np.random.RandomState(0))
+    cells = _layout.exemplar_cells(P, s, n, np.random.RandomState(0))
     F = moment_features(P, values, n)
     centrality = problem.rng.choice([0.0, 0.3, 5.0])
     target = s @ F

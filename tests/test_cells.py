@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from sklearn_skmm import SkMMSelector, _cells, _matching
-from sklearn_skmm._cells import (
-    Cells,
-    bounded_cells,
-    draw_in,
-    exemplar_cells,
-)
+from sklearn_skmm import SkMMSelector, _cells, _layout, _matching
+from sklearn_skmm._cells import Cells, draw_in
 from sklearn_skmm._exemplars import median_distance
+from sklearn_skmm._layout import bounded_cells, exemplar_cells
 from sklearn_skmm._matching import match_in_cells, moment_features
 from sklearn_skmm._moments import ridge_of_dimension, spectrum
 
@@ -92,14 +88,14 @@ def test_bounded_cells_partition_and_split(n, kind):
     np.testing.assert_array_equal(np.unique(cells.labels), np.arange(n))
     mass = np.bincount(cells.labels, weights=s)
     if kind in ("two scales", "one blob"):
-        assert mass.max() <= max(_cells.SHARES**2 / n, 2 * s.max())
+        assert mass.max() <= max(_layout.SHARES**2 / n, 2 * s.max())
 
 
 def test_cells_within_the_bound_are_left_alone():
     P, _ = cloud()
     s = np.full(60, 1 / 60)
     plain = exemplar_cells(P, s, 10, np.random.RandomState(0))
-    assert np.bincount(plain.labels).max() <= 60 * _cells.SHARES / 10
+    assert np.bincount(plain.labels).max() <= 60 * _layout.SHARES / 10
     bounded = bounded_cells(P, s, 10, np.random.RandomState(0))
     for one, other in zip(plain, bounded, strict=True):
         np.testing.assert_array_equal(one, other)

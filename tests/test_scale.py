@@ -9,8 +9,17 @@ from scipy import sparse
 from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
-from sklearn_skmm import SkMMSelector, UniformSelector, _cells, _components, _exemplars, _skmm
-from sklearn_skmm._cells import at_once, bounded_cells, draw_in, exemplar_cells
+from sklearn_skmm import (
+    SkMMSelector,
+    UniformSelector,
+    _cells,
+    _components,
+    _exemplars,
+    _layout,
+    _parts,
+    _skmm,
+)
+from sklearn_skmm._cells import draw_in
 from sklearn_skmm._components import (
     Components,
     Energies,
@@ -19,6 +28,7 @@ from sklearn_skmm._components import (
     row_blocks,
     weighted_rows,
 )
+from sklearn_skmm._layout import at_once, bounded_cells, exemplar_cells
 from sklearn_skmm._matching import MomentFeatures, match_in_cells, moment_features
 from sklearn_skmm._moments import (
     directional_energies,
@@ -223,8 +233,8 @@ def test_members_are_drawn_in_as_an_array_of_their_own(monkeypatch):
     s = np.random.RandomState(0).dirichlet(np.ones(450))
     plain = draw_in(P[members], s)
     monkeypatch.setattr(_cells, "HOLD", 0)
-    part = _cells._DrawnIn(P, s, members)
-    assert part.members is not None
+    part = _cells.DrawnIn(P, s, members)
+    assert part.P.members is not None
     np.testing.assert_allclose(part[:], plain, **EXACT)
     np.testing.assert_allclose(part[[7, 1]], plain[[7, 1]], **EXACT)
 
@@ -236,7 +246,7 @@ def test_greedy_of_few_is_greedy(seed):
     X[50:60] = X[0]
     lazy = _exemplars.greedy_exemplars(X, 80, bandwidth=0.7, weight=weight).indices
     squared = _exemplars.squared_distances(X)
-    np.testing.assert_array_equal(_exemplars.greedy_of_few(squared, 80, 0.7, weight), lazy)
+    np.testing.assert_array_equal(_exemplars.greedy_of_few(squared, 80, 0.7, weight).indices, lazy)
 
 
 def test_nearest_in_single_precision():
@@ -249,8 +259,9 @@ def test_nearest_in_single_precision():
 
 
 def two_steps(monkeypatch):
-    monkeypatch.setattr(_cells, "FEW", 50)
-    monkeypatch.setattr(_cells, "DISTANCES", 0)
+    monkeypatch.setattr(_layout, "FEW", 50)
+    monkeypatch.setattr(_parts, "PART_FEW", 20)
+    monkeypatch.setattr(_layout, "DISTANCES", 0)
 
 
 def test_when_cells_are_laid_out_at_once():
@@ -268,7 +279,7 @@ def test_two_steps_are_as_good_as_one(layout, monkeypatch):
     s = np.full(N, 1 / N)
     assert not at_once(n, N)
     two = layout(P, s, n, np.random.RandomState(0))
-    monkeypatch.setattr(_cells, "DISTANCES", 10**12)
+    monkeypatch.setattr(_layout, "DISTANCES", 10**12)
     one = layout(P, s, n, np.random.RandomState(0))
     assert not np.array_equal(np.sort(one.exemplars), np.sort(two.exemplars))
     inside = draw_in(P, s)
@@ -277,7 +288,7 @@ def test_two_steps_are_as_good_as_one(layout, monkeypatch):
     cost, mismatch = [], []
     for cells in (one, two):
         picks = match_in_cells(F, s @ F, cells, 0.3, np.random.RandomState(0))
-        cost.append(_cells._around(inside, h, picks).costs.mean())
+        cost.append(_cells.around(inside, h, picks).costs.mean())
         mismatch.append(np.square(F[picks].mean(axis=0) - s @ F).sum())
     assert cost[1] <= 1.02 * cost[0]
     assert mismatch[1] <= mismatch[0]
@@ -365,7 +376,7 @@ def test_a_step_for_each_iteration_and_coarse_cell(monkeypatch):
         np.random.RandomState(0),
         lambda: calls.append(1) or False,
     )
-    assert len(calls) == int(_cells.COARSE * 10)
+    assert len(calls) == int(_parts.COARSE * 10)
 
 
 CHILD = """

@@ -14,7 +14,7 @@ from _tasks import TASKS
 from no_regret import DEFAULT, METHODS, run_all, totals
 from sklearn.cluster import KMeans
 
-from sklearn_skmm import SkMMSelector, _cells, _matching, _skmm
+from sklearn_skmm import SkMMSelector, _cells, _layout, _matching, _skmm
 
 
 class Patched:
@@ -63,9 +63,9 @@ VARIANTS = {
     "centrality 0.1": skmm(centrality=0.1),
     "centrality 1": skmm(centrality=1.0),
     "exemplars alone": skmm(rounding="exemplar"),
-    "cells of any mass": patched(_cells, "SHARES", np.inf),
-    "at most 1.5 shares in a cell": patched(_cells, "SHARES", 1.5),
-    "at most 3 shares in a cell": patched(_cells, "SHARES", 3.0),
+    "cells of any mass": patched(_layout, "SHARES", np.inf),
+    "at most 1.5 shares in a cell": patched(_layout, "SHARES", 1.5),
+    "at most 3 shares in a cell": patched(_layout, "SHARES", 3.0),
     "outliers not drawn in": patched(_cells, "REACH", np.inf),
     "outliers drawn in to 1.5 medians": patched(_cells, "REACH", 1.5),
     "outliers drawn in to 1 median": patched(_cells, "REACH", 1.0),

@@ -11,7 +11,7 @@ less is better. The last columns are the mean ratio over the seeds, and half the
 interval.
 """
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from unittest import mock
 
 import numpy as np
@@ -21,15 +21,15 @@ from scale import mixture
 from scipy import stats
 from sklearn.metrics import pairwise_distances_argmin_min
 
-from sklearn_skmm import SkMMSelector, _cells, _rounding
+from sklearn_skmm import SkMMSelector, _cells, _layout, _rounding
 from sklearn_skmm._exemplars import median_distance
 
 N, n, SEEDS = 20_000, 2_000, 5
 # With these constants of the package everything is looked at.
 AT_ONCE = {
-    "cells": (_cells, {"DISTANCES": N * n, "SUBSAMPLE": N}),
-    "exemplar": (_cells, {"DISTANCES": N * n, "SUBSAMPLE": N}),
-    "spread": (_rounding, {"EXACT": N}),
+    "cells": [(_layout, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
+    "exemplar": [(_layout, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
+    "spread": [(_rounding, "EXACT", N)],
 }
 
 
@@ -50,10 +50,11 @@ def main():
     for seed in range(SEEDS):
         X = mixture(N, seed).astype(float)
         h = _cells.BANDWIDTH * median_distance(X, np.random.RandomState(0))
-        for rounding, (module, constants) in AT_ONCE.items():
-            at_once = mock.patch.multiple(module, **constants)
-            for steps, patch in (("two steps", nullcontext()), ("at once", at_once)):
-                with patch:
+        for rounding, constants in AT_ONCE.items():
+            for steps in ("two steps", "at once"):
+                with ExitStack() as stack:
+                    for constant in constants if steps == "at once" else ():
+                        stack.enter_context(mock.patch.object(*constant))
                     selector = SkMMSelector(n, rounding=rounding, random_state=seed).fit(X)
                 found = quality(X, selector.sample_indices_, h)
                 rows += [(rounding, seed, steps, name, value) for name, value in found.items()]
