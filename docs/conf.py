@@ -1,5 +1,6 @@
 """Sphinx configuration."""
 
+import csv
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -32,6 +33,8 @@ extlinks = {"arxiv": ("https://arxiv.org/abs/%s", "arXiv:%s")}
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {"show_prev_next": False, "header_links_before_dropdown": 6}
 html_title = "sklearn_skmm"
+html_favicon = "_static/icon.svg"
+html_context = {"default_mode": "auto"}  # light or dark as the system says
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["copy.js"]
@@ -39,6 +42,7 @@ html_js_files = ["copy.js"]
 html_sidebars = {"index": [], "quickstart": [], "search": [], "genindex": []}
 html_math_renderer = "mathml" if to_mathml else "mathjax"
 html_sourcelink_suffix = ""
+toc_object_entries_show_parents = "hide"
 exclude_patterns = ["_build", "**sg_execution_times.rst"]
 templates_path = ["_templates"]
 autosummary_generate = True
@@ -57,7 +61,10 @@ sphinx_gallery_conf = {
 
 
 def _tables():
-    """Copy the benchmarks' tables without their comment lines, which csv-table cannot skip."""
+    """Copy the benchmarks' tables without their comment lines, which csv-table cannot skip.
+
+    Long names of columns may break at their underscores, and numbers are made legible.
+    """
     here = Path(__file__).parent
     target = here / "_build" / "tables"
     target.mkdir(parents=True, exist_ok=True)
@@ -65,8 +72,24 @@ def _tables():
         lines = path.read_text().splitlines()
         comments = [line.removeprefix("# ") for line in lines if line.startswith("#")]
         rows = [line for line in lines if not line.startswith("#")]
-        (target / path.name).write_text("\n".join(rows) + "\n")
+        head, *body = csv.reader(rows)
+        head = [name.replace("_", "_\N{ZERO WIDTH SPACE}") for name in head]
+        body = [[_number(cell) for cell in row] for row in body]
+        with (target / path.name).open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([head, *body])
         (target / path.with_suffix(".txt").name).write_text("\n".join(comments) + "\n")
+
+
+def _number(cell):
+    """1,000,000 for 1000000, 740 for 740.0, and a minus, at which no line breaks, for a hyphen."""
+    if re.fullmatch(r"-?[0-9.]+(e[-+][0-9]+)?", cell) is None:
+        return cell
+    if "." in cell and len(cell) > 12:
+        cell = f"{float(cell):.4g}"
+    cell = re.sub(r"^(-?[0-9]{3,})\.0$", r"\1", cell)
+    if re.fullmatch(r"[0-9]{5,}", cell):
+        return f"{int(cell):,}"
+    return cell.replace("-", "\N{MINUS SIGN}")
 
 
 def _changelog():

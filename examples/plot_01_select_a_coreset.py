@@ -152,7 +152,7 @@ right.set(
     ylabel="second direction",
     title="Who was picked",
 )
-right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
 figure.savefig("select_a_coreset.png", dpi=120)
 print("\nsaved select_a_coreset.png")
 plt.show()

@@ -97,10 +97,11 @@ for ax, term, title in (
     ax.set_title(title)
 plt.show()
 
-print(terms.groupby(["n", "selector"])[["bias", "variance"]].mean().to_string())
+means = terms.groupby(["n", "selector"])[["bias", "variance"]].mean()
+print(means.to_string(float_format="{:.3g}".format))
 
 # %%
 # The uniform draw needs many samples to find the smallest clusters, and so does the paper's
-# algorithm, which ends in a draw.
-# k-means does as well as the default, for finding the clusters is all that this task asks. k-center
-# finds them too, but its picks within them are the extremes, and its error stays.
+# algorithm, which ends in a draw. k-means does about as well as the default, now one and now the
+# other ahead, for finding the clusters is all that this task asks. k-center finds them too, but its
+# picks within them are the extremes, and its error stays.

@@ -3,8 +3,8 @@ Time against the number of samples
 ==================================
 
 Each step of a selection takes time in proportion to N, or it would not get to millions. Here N goes
-up to a quarter of a million, which takes seconds; the documentation has ten million under *Scale*,
-recorded by ``examples/benchmarks/scale.py``.
+up to a quarter of a million, which takes seconds; the documentation has ten million under *What it
+costs*, recorded by ``examples/benchmarks/scale.py``.
 """
 
 import time
@@ -16,7 +16,7 @@ from sklearn_skmm import GradientSketcher, KMeansSelector, SkMMSelector, Uniform
 
 sizes = [4_000, 16_000, 64_000, 256_000]
 n, m = 100, 32
-K_MEANS_UP_TO = 64_000  # it takes longest
+K_MEANS_UP_TO = 64_000  # to keep this short
 rng = np.random.default_rng(0)
 centres = 3 * rng.normal(size=(50, 128)).astype(np.float32)
 
