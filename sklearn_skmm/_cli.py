@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import json
 import math
 import os
@@ -96,7 +97,46 @@ def _print_summary(summary) -> None:
     for name, title in MEASURES.items():
         picks, uniform = summary["picks"][name], summary["uniform"][name]
         lines.append(f"{title:<21}{picks:<12.4g}{uniform:.4g}")
-    print("\n".join(lines), file=sys.stderr)
+    _say("\n".join(lines))
+
+
+def _write(stream, text) -> None:
+    """Write the text, and what waits to be written."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        # What waits would fail again as Python ends, which would complain and exit with 120.
+        with suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+        raise
+
+
+def _say(text, end="\n") -> None:
+    """Write a line to stderr; if there is none, or no room, nothing else depends on it."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            _write(sys.stderr, text + end)
+
+
+def _put(text) -> None:
+    """Write to stdout."""
+    if sys.stdout is None:
+        raise Refused("there is no stdout: choose a file with --out.")
+    try:
+        _write(sys.stdout, text)
+    except BrokenPipeError:  # the reader, such as head, has what it wanted
+        pass
+    except OSError as error:
+        raise Refused(f"stdout: {first_line(error)}") from None
+
+
+def _array(picks) -> bytes:
+    """Return the picks as an ``.npy``."""
+    # In memory first: in a file, NumPy would not notice that a disk is full.
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(picks, dtype=[("index", "<i8"), ("weight", "<f8")]))
+    return buffer.getvalue()
 
 
 def _strict(value):
@@ -141,7 +181,7 @@ def _select(args) -> None:
     pool = read_pool(args.pool, key=args.key, columns=args.columns, stratify=args.stratify)
     if pool.left_out and not args.quiet:
         names = listed(pool.left_out)
-        print(f"{PROG}: left out, text or row labels: {names}", file=sys.stderr)
+        _say(f"{PROG}: left out, text or row labels: {names}")
 
     G, sketch = pool.X, ""
     if args.m is None:
@@ -168,23 +208,18 @@ def _select(args) -> None:
     with Staged(args.force) as staged:
         if not to_stdout:
             with staged.open(args.out) as file:
-                if suffix(args.out) == ".npy":
-                    np.save(file, np.array(picks, dtype=[("index", "<i8"), ("weight", "<f8")]))
-                else:
-                    file.write(table.encode())
+                file.write(_array(picks) if suffix(args.out) == ".npy" else table.encode())
         if args.summary:
             with staged.open(args.summary) as file:
                 file.write((json.dumps(_strict(summary), indent=2) + "\n").encode())
         if args.plot:
             with staged.open(args.plot) as file:
                 _write_plot(file, args.plot, selector, G)
+        if to_stdout:  # if that fails there are no files either
+            _put(table)
         staged.publish()
     if summary and not args.quiet:
         _print_summary(summary)
-    if to_stdout:
-        with suppress(BrokenPipeError):  # the reader, such as head, has what it wanted
-            sys.stdout.write(table)
-            sys.stdout.flush()
 
 
 def _number(convert, low, high, what):
@@ -277,6 +312,20 @@ def _check_usage(args, error) -> None:
         error("--out, --summary and --plot must be different files")
 
 
+def _run(argv) -> int:
+    try:
+        parser, select = _parser()
+        args = parser.parse_args(argv)
+        _check_usage(args, select.error)
+    except SystemExit as stop:  # argparse has said why, or what it was asked for
+        _say("", end="")
+        if sys.stdout is not None:
+            _put("")
+        return int(stop.code or 0)
+    _select(args)
+    return 0
+
+
 def main(argv=None) -> int:
     """Run the command line.
 
@@ -291,15 +340,9 @@ def main(argv=None) -> int:
         0, or 2 for wrong usage, 1 for what could not be done, 130 after Ctrl-C.
     """
     try:
-        parser, select = _parser()
-        args = parser.parse_args(argv)
-        _check_usage(args, select.error)
-        _select(args)
-    except SystemExit as stop:  # argparse has said why
-        return int(stop.code or 0)
+        return _run(argv)
     except KeyboardInterrupt:
         return 130
     except (Refused, OSError, ValueError, MemoryError) as error:
-        print(f"{PROG}: error: {first_line(error)}", file=sys.stderr)
+        _say(f"{PROG}: error: {first_line(error)}")
         return 1
-    return 0

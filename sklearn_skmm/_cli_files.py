@@ -203,10 +203,14 @@ class Staged:
         except FileExistsError:
             self._files.pop()  # another's
             raise
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            error.filename = error.filename or path  # which a write or a flush does not know
+            raise
 
     def publish(self) -> None:
         """Give the files their names; without force none that has come to exist meanwhile."""

@@ -142,6 +142,8 @@ def gather(X: Any, dtypes: list[type]) -> tuple[Any, str]:
     ValueError
         If X takes more than half of the available memory, and more than there is room for in that
         folder, or its chunks are not NumPy's.
+    OSError
+        If the folder is full before all is written. Nothing is left there.
     """
     import dask
 
@@ -170,16 +172,31 @@ def _in_a_file(X: Any, folder: str) -> np.ndarray:
     X = _rows(X, "X")
     ends = np.cumsum(X.chunks[0])
     row_bytes = max(1, X.nbytes // max(1, len(X)))
-    with tempfile.TemporaryFile(dir=folder) as file:
+    # Without a buffer, which would be flushed, and fail, once more when the file is closed.
+    with tempfile.TemporaryFile(buffering=0, dir=folder) as file:
         start = 0
         while start < len(X):
             # As many chunks as PART holds, and one at least: they are computed side by side.
             last = np.searchsorted(ends, start + PART // row_bytes, side="right")
             stop = int(max(ends[last - 1] if last else 0, ends[ends > start][0]))
-            file.write(np.ascontiguousarray(X[start:stop].compute()).data)
+            _write(file, np.ascontiguousarray(X[start:stop].compute()), folder)
             start = stop
-        file.flush()
         return np.memmap(file, dtype=X.dtype, mode="r", shape=X.shape)
+
+
+def _write(file: Any, rows: np.ndarray, folder: str) -> None:
+    """Write all of the rows, or raise OSError with what to do."""
+    data = rows.reshape(-1).view(np.uint8).data
+    try:
+        while data:
+            data = data[file.write(data) :]  # a part, if there is room for no more
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            "X is a Dask array that does not fit into memory, and could not be written to a "
+            f"temporary file in {folder!r}: {error.strerror or error}. Nothing of it is left "
+            "there. Make room, or set 'temporary-directory' in dask.config to a larger disk.",
+        ) from error
 
 
 def _sketch_block(sketcher: Any, start: Any, X: Any, y: Any = None) -> np.ndarray:

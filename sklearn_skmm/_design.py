@@ -223,9 +223,9 @@ def _accelerate(problem, n, s, curvature, tol):
             momentum = 1.0  # the momentum points uphill: forget it
         next_momentum = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
         beta = (momentum - 1.0) / next_momentum
-        y, y_value, s, momentum = new, value, new, next_momentum
+        before, s, y, y_value, momentum = s, new, new, value, next_momentum
         if beta > 0.0:
-            y = np.maximum(new + beta * (new - s), 0.0)  # any s >= 0 has a V and a dual bound
+            y = np.maximum(new + beta * (new - before), 0.0)  # any s >= 0 has a V and a dual bound
             y_value, M = _evaluate(problem, y)
         w = _losses(problem, M)
     return best, curvature, ROUND_ITER

@@ -169,8 +169,11 @@ class _Costs:
                 total[I] += block @ weight[J]
         return total
 
-    def gain_bounds(self, current, weight) -> np.ndarray:
-        """Bound Σ_i w_i max(0, current_i − c_ij) from above for each j, closely and fast."""
+    def gain_bounds(self, current, blur, weight) -> np.ndarray:
+        """Bound Σ_i w_i max(0, current_i − c_ij) from above for each j, closely and fast.
+
+        The blur is the error of the current costs.
+        """
         current, mass = current.astype(self.dtype), weight.astype(self.dtype)
         gains = np.zeros(len(weight))
         for I, J, block in self.pairs_of_blocks(fast=True):
@@ -179,7 +182,7 @@ class _Costs:
             if I is not J:
                 np.subtract(current[J], block, out=saving)
                 gains[I] += np.maximum(saving, 0.0, out=saving) @ mass[J]
-        return gains * (1.0 + 1e-4) + 2.0 * (weight @ self.errors + weight.sum() * self.errors)
+        return gains * (1.0 + 1e-4) + weight @ (blur + self.errors) + weight.sum() * self.errors
 
 
 class _Columns:
@@ -213,6 +216,7 @@ class _Nearest:
     def __init__(self, costs: _Costs, exact: np.ndarray):
         self.costs = costs
         self.fast = exact.astype(costs.dtype)
+        self.blur = np.zeros(len(exact))  # how far they may be from the exact ones
         self._exact = exact
         self._pending: list[int] = []
         self.indices: list[int] = []
@@ -220,7 +224,9 @@ class _Nearest:
 
     def add(self, j: int, column: np.ndarray) -> None:
         """Take j as an exemplar; column is its fast column."""
-        np.minimum(self.fast, column, out=self.fast)
+        closer = column < self.fast
+        self.fast[closer] = column[closer]
+        self.blur[closer] = self.costs.errors[closer] + self.costs.errors[j]
         self._pending.append(j)
         self.indices.append(j)
 
@@ -249,14 +255,15 @@ def _next_exemplar(costs, columns, nearest, weight, bounds, tie) -> tuple[int, n
             break
         if looked_at > REFRESH_SHARE * len(weight):
             # The old bounds are loose, as after the first picks: one pass renews them all.
-            np.minimum(bounds, costs.gain_bounds(nearest.fast, weight), out=bounds)
+            renewed = costs.gain_bounds(nearest.fast, nearest.blur, weight)
+            np.minimum(bounds, renewed, out=bounds)
             looked_at = 0
             continue
         for j, column in zip(top.tolist(), columns.get(top), strict=True):
             saving = nearest.fast - column
             # Only entries that save, or might, carry an error into the sum.
-            errors = costs.errors + costs.errors[j]
-            error = 2.0 * float(weight @ np.where(saving > -2.0 * errors, errors, 0.0))
+            errors = nearest.blur + costs.errors + costs.errors[j]
+            error = float(weight @ np.where(saving > -errors, errors, 0.0))
             gain = float(weight @ np.maximum(saving, 0.0))
             bounds[j], low[j] = gain + error, gain - error
         looked_at += len(top)
@@ -378,7 +385,7 @@ def greedy_exemplars(
         nearest = _Nearest(costs, np.full(n_samples, np.inf))
         nearest.add(first, costs(slice(None), [first], fast=True).ravel())
         step()
-    bounds = costs.gain_bounds(nearest.fast, weight)
+    bounds = costs.gain_bounds(nearest.fast, nearest.blur, weight)
     bounds[nearest.indices] = -np.inf
     tie = 1e-12 * float(weight @ nearest.exact())
     while len(nearest.indices) < n:

@@ -168,7 +168,7 @@ def _in_steps(P, s, n, rng, step, bounded) -> Cells:
         return []
 
     # Only the first layout counts as progress.
-    tasks: list[tuple] = lay_out(None, 0, n, rng, step)
+    tasks: list[tuple[np.ndarray, int, int]] = lay_out(None, 0, n, rng, step)
     while tasks:
         tasks += lay_out(*tasks.pop(), rng)
     return Cells(exemplars, labels, costs)

@@ -128,11 +128,11 @@ def kills(folder, runs, rng):
     return f"{runs} processes killed, at {len(stages)} numbers of finished files"
 
 
-def targets(folder, n_rows=60):
+def targets(folder, name="picks.csv", n_rows=60):
     """Return the arguments of the command and the files that it writes."""
     folder.mkdir(exist_ok=True)
     np.save(folder / "pool.npy", pool(n_rows))
-    files = [folder / "picks.csv", folder / "summary.json"]
+    files = [folder / name, folder / "summary.json"]
     argv = ["select", str(folder / "pool.npy"), "--n", "5", "--quiet"]
     return [*argv, "--out", str(files[0]), "--summary", str(files[1])], files
 

@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist, pdist
 from scipy.stats import chi2
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 
 import sklearn_skmm as skmm
 from sklearn_skmm import _exemplars, _k_means
@@ -262,6 +263,66 @@ def test_exemplars_are_plain_greedy(metric, kind, size, monkeypatch):
     equal(_exemplars.greedy_exemplars(X, n, **keywords).indices, picks)
 
 
+@pytest.mark.parametrize("metric", ["gaussian", "sqeuclidean"])
+def test_no_error_within_the_bounds_changes_a_pick(metric, monkeypatch):
+    """That of single precision is hardly ever as large as its bound."""
+
+    class Blurred(_exemplars._Costs):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.errors = np.full(N, 0.01)
+            self.signs = np.random.RandomState(N).choice([-1.0, 1.0], size=N)
+
+        def __call__(self, rows, columns, fast=False):
+            block = super().__call__(rows, columns, fast)
+            # All costs of one candidate too large, and all those of another too small.
+            return block + 0.02 * self.signs[columns] if fast else block
+
+    monkeypatch.setattr(_exemplars, "_Costs", Blurred)
+    for N in range(60, 66):
+        X, weight = gaussian(N, 2, N), np.ones(N)
+        picks, _ = plain_greedy(cost_matrix(X, metric, 1.0), 15, weight, metric)
+        for budget in (_exemplars.CACHE_BYTES, 0):
+            with monkeypatch.context() as patch:
+                patch.setattr(_exemplars, "CACHE_BYTES", budget)
+                equal(_exemplars.greedy_exemplars(X, 15, metric=metric).indices, picks)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
+def test_ties_of_the_first_exemplar_do_not_depend_on_the_unit(metric):
+    # Mirrored, so that each but the middle has a twin, of which the first is to be taken.
+    rows = gaussian(8, 2)
+    X = np.concatenate([rows, -rows])
+    picks = _exemplars.greedy_exemplars(X, 4, metric=metric).indices
+    assert picks[0] in range(1, 8)
+    for exponent in (-30, 30):
+        scaled = _exemplars.greedy_exemplars(X * 2.0**exponent, 4, metric=metric)
+        equal(scaled.indices, picks)
+
+
+def test_exemplars_look_no_further_once_all_is_represented(monkeypatch):
+    looked_at, get = [], _exemplars._Columns.get
+
+    def count(self, wanted):
+        looked_at.append(len(wanted))
+        return get(self, wanted)
+
+    monkeypatch.setattr(_exemplars._Columns, "get", count)
+    X = np.repeat(gaussian(3, 2), 20, axis=0)
+    # Not in single precision, which does not know what is nothing.
+    picks = _exemplars.greedy_exemplars(X, 9, metric="euclidean").indices
+    equal(np.sort(picks[:3] // 20), range(3))
+    assert looked_at[-5:] == [1] * 5  # the picks' own
+
+
+def test_exemplars_without_a_bandwidth_have_one():
+    X = gaussian(30, 2)
+    picks, value = plain_greedy(cost_matrix(X, "gaussian", 1.0), 5, np.ones(30), "gaussian")
+    result = _exemplars.greedy_exemplars(X, 5)
+    equal(result.indices, picks)
+    assert result.objective == pytest.approx(value)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_facility_location(metric):
     X = gaussian(70, 3)
@@ -349,6 +410,14 @@ def test_uncertainty(criterion):
     close(stratified.uncertainties_, expected)
     parts = [m[np.argsort(-expected[m])[:4]] for m in (np.flatnonzero(y == k) for k in range(3))]
     equal(stratified.sample_indices_, np.sort(np.concatenate(parts)))
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_no_sample_of_a_single_class_is_less_certain(criterion):
+    selector = skmm.UncertaintySelector(4, GaussianNB(), criterion=criterion)
+    selector.fit(gaussian(20, 3), np.zeros(20, dtype=int))
+    equal(selector.uncertainties_, 0.0)
+    equal(selector.sample_indices_, np.arange(4))
 
 
 def test_prefitted_classifier_is_used_as_it_is():
@@ -439,6 +508,21 @@ def test_errors_of_fast_costs():
             assert _exemplars._Costs(X * scale, metric, scale).single == single
 
 
+def test_what_is_rounding_is_zero():
+    """Rows are as good as equal at eight units in the last place of their norms, not at more."""
+    eps, half = np.finfo(float).eps, np.full(3, 0.5)
+    units = np.array([7.5, 8.0, 8.5])
+    squared = _exemplars._from_products(half - units * eps / 2, half, half)
+    equal(squared, np.where(units > 8, units * eps, 0.0))
+
+
+def test_a_bound_of_no_gain_is_the_error_of_the_two_costs():
+    X, weight = gaussian(30, 3), np.random.RandomState(0).gamma(1.0, size=30)
+    costs = _exemplars._Costs(X, "sqeuclidean", 1.0)
+    errors = 2 * weight @ (costs.errors[:, None] + costs.errors)
+    close(costs.gain_bounds(np.zeros(30), weight), errors)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_costs_far_from_zero(metric):
     X = gaussian(30, 3) + np.array([1e8, -3e7, 0.0])
@@ -506,6 +590,22 @@ def test_squared_distances(dtype):
     equal(squared.diagonal(), 0.0)
 
 
+@pytest.mark.parametrize("seed", [7, 14, 17, 25])
+def test_exemplars_next_to_a_far_heavy_outlier(seed):
+    """The error of the nearest exemplar's costs counts, too: with it the picks are greedy's."""
+    rng = np.random.RandomState(seed)
+    X, weight = rng.normal(size=(200, 5)), np.ones(200)
+    X[0], weight[0] = [1e4, 0, 0, 0, 0], 300.0
+    picks = _exemplars.greedy_exemplars(X, 20, metric="sqeuclidean", weight=weight).indices
+    C = cdist(X, X, "sqeuclidean")
+    current = C[:, picks[0]]
+    tie = 2e-12 * (weight @ current)
+    for j in picks[1:]:
+        gains = weight @ np.maximum(current[:, None] - C, 0.0)
+        assert gains[j] >= gains.max() - tie
+        current = np.minimum(current, C[:, j])
+
+
 @pytest.mark.parametrize("kind", ["plain", "weights", "duplicates"])
 def test_greedy_of_few_is_plain_greedy(kind):
     calls = []
@@ -517,10 +617,12 @@ def test_greedy_of_few_is_plain_greedy(kind):
             weight = np.random.RandomState(seed).gamma(1.0, size=40)
         for n in (1, 12):
             squared = _exemplars.squared_distances(X)
-            picks = _exemplars.greedy_of_few(squared, n, 0.7, weight, lambda: calls.append(0))
+            picks = _exemplars.greedy_of_few(
+                squared, n, 0.7, weight, lambda: calls.append(0)
+            ).indices
             equal(picks, plain_greedy(cost_matrix(X, "gaussian", 0.7), n, weight, "gaussian")[0])
             assert picks.dtype == int
     assert len(calls) == 4 * (1 + 12)
     # What is left when all distinct rows are taken is taken, too, each sample once.
-    picks = _exemplars.greedy_of_few(_exemplars.squared_distances(X), 40, 0.7, weight)
+    picks = _exemplars.greedy_of_few(_exemplars.squared_distances(X), 40, 0.7, weight).indices
     equal(np.sort(picks), np.arange(40))

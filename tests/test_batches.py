@@ -300,6 +300,28 @@ def test_models_that_take_everything_get_it_except_text_and_labels():
     assert list(batch.kwargs) == ["values"]
 
 
+def test_labels_that_are_text_are_none():
+    loader = td.DataLoader(Rows(lambda i: (TOKENS[i], f"name {i}")), batch_size=4)
+    batches = list(open_batches(loader, None, 4, forward))
+    np.testing.assert_array_equal(np.concatenate([b.args[0] for b in batches]), TOKENS)
+    assert {len(b.args) for b in batches} == {1}
+    assert {b.labels for b in batches} == {None}
+
+
+def test_hugging_face_stream_of_unknown_columns():
+    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
+
+    def everything(**kwargs): ...
+
+    rows = [{"values": VALUES[i], "text": "a", "label": int(LABELS[i])} for i in range(N)]
+    X = datasets.IterableDataset.from_generator(lambda: iter(rows))
+    assert X.features is None
+    batches = list(open_batches(X, None, 4, everything))
+    assert [list(b.kwargs) for b in batches] == [["values"]] * len(batches)
+    np.testing.assert_array_equal(np.concatenate([b.kwargs["values"] for b in batches]), VALUES)
+    np.testing.assert_array_equal(np.concatenate([b.labels for b in batches]), LABELS)
+
+
 def test_hugging_face_columns_that_no_model_can_use():
     X = hugging_face().add_column("ragged", [[0] * i for i in range(N)])
 

@@ -1,6 +1,7 @@
 """The command line: the picks of the Python API, and no file touched that should not be."""
 
 import builtins
+import importlib
 import io
 import json
 import os
@@ -331,9 +332,10 @@ def test_targets_that_force_does_not_help(capsys):
     refused(capsys, ["link.npy", *argv, "link.npy"], "the pool itself")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes anywhere")
-def test_read_only_folder(capsys):
+def test_read_only_folder(capsys, monkeypatch):
     os.mkdir("folder", 0o500)
+    if os.access("folder", os.W_OK):  # root writes anywhere
+        monkeypatch.setattr(os, "access", lambda path, mode: path != "folder")
     refused(capsys, ["pool.npy", "--n", "9", "--out", "folder/a.csv"], "cannot be written to")
 
 
@@ -377,7 +379,7 @@ def test_nothing_half_written(capsys, monkeypatch, error, code):
     argv = ["select", "pool.npy", "--n", "9", "--out", "idx.csv", "--summary", "s.json"]
     assert main(argv) == code
     err = capsys.readouterr().err
-    assert err == ("sklearn-skmm: error: No space left on device\n" if code == 1 else "")
+    assert err == ("sklearn-skmm: error: idx.csv: No space left on device\n" if code == 1 else "")
     assert os.listdir() == ["pool.npy"]
 
 
@@ -498,6 +500,24 @@ def test_missing_package(capsys, monkeypatch, package, argv, words):
     refused(capsys, [*argv, "--n", "1", "--out", "idx.csv"], package, words)
 
 
+def test_without_hard_links_and_room(capsys, monkeypatch):
+    """The name is taken first; it does not stay behind."""
+
+    def no(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "link", no)
+    monkeypatch.setattr(os, "replace", no)
+    refused(capsys, ["pool.npy", "--n", "9", "--quiet", "--out", "idx.csv"], "No space left")
+
+
+def test_nothing_runs_at_an_import(capsys):
+    """As of tools that look at all modules of a package."""
+    sys.modules.pop("sklearn_skmm.__main__", None)
+    importlib.import_module("sklearn_skmm.__main__")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_interrupt(capsys, monkeypatch):
     def select(self, *args):
         raise KeyboardInterrupt
@@ -520,6 +540,69 @@ def test_as_module():
     done = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+
+
+@FULL
+@pytest.mark.parametrize(
+    ("argv", "stream", "code", "message"),
+    [
+        (["--quiet", "--summary", "s.json"], "stdout", 1, "stdout: No space left on device"),
+        (["--help"], "stdout", 1, "stdout: No space left on device"),
+        (["--no-such-option"], "stderr", 2, None),
+        # What is said beside the picks is no part of the result.
+        (["--out", "-"], "stderr", 0, None),
+    ],
+)
+def test_streams_without_room(argv, stream, code, message):
+    """Python's own exit code for such a stream is 120, after a message of several lines."""
+    argv = [sys.executable, "-m", "sklearn_skmm", "select", "pool.npy", "--n", "9", *argv]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    env = os.environ | {"PYTHONUNBUFFERED": ""}  # as users have it
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(argv, **(pipes | {stream: full}), text=True, env=env)
+    assert done.returncode == code
+    if message is not None:
+        assert done.stderr == f"sklearn-skmm: error: {message}\n"
+    if code == 0:
+        assert len(picks(done.stdout)[0]) == 9
+    assert os.listdir() == ["pool.npy"]
+
+
+@FULL
+def test_no_device_is_written_to(capsys):
+    refused(capsys, ["pool.npy", "--n", "9", "--force", "--out", "/dev/full"], "no regular file")
+
+
+@pytest.mark.parametrize("missing", ["stdout", "stderr"])
+def test_streams_that_are_closed(capsys, monkeypatch, missing):
+    """Python has None for them, which print takes for stdout."""
+    monkeypatch.setattr(sys, missing, None)
+    code = main(["select", "pool.npy", "--n", "9", "--summary", "s.json"])
+    out, err = capsys.readouterr()
+    if missing == "stderr":
+        assert code == 0
+        assert len(picks(out)[0]) == 9
+        assert err == ""
+    else:
+        assert code == 1
+        assert "--out" in err
+        assert os.listdir() == ["pool.npy"]
+    assert main(["select", "pool.npy"]) == 2
+    assert main(["--version"]) == 0
+
+
+def test_a_file_without_room(capsys):
+    """Of a few picks, which NumPy would write to a file without a look at what came of it."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))  # for the header, and not all picks
+    try:
+        refused(capsys, ["pool.npy", "--n", "9", "--quiet", "--out", "a.npy"], "a.npy: File too")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_import_of_the_package_leaves_the_command_line_out():

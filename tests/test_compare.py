@@ -6,10 +6,12 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
 from sklearn_skmm import (
     GradientSketcher,
+    HerdingSelector,
     KMeansSelector,
     SkMMSelector,
     UniformSelector,
@@ -53,6 +55,17 @@ def test_a_row_is_the_plain_computation(data):
     picks = KMeansSelector(20, random_state=int(row["seed"])).fit_transform(X[train])
     model = LogisticRegression(max_iter=1000).fit(X[train][picks], y[train][picks])
     assert row["score"] == model.score(X[test], y[test])
+
+
+def test_nothing_has_to_be_random(data):
+    X, y = data
+    model = KNeighborsClassifier(3)
+    results = compare_selectors([HerdingSelector(1)], model, X, y, n_to_select=15, cv=3)
+    for (_, row), (train, test) in zip(
+        results.iterrows(), StratifiedKFold(3).split(X, y), strict=True
+    ):
+        picks = HerdingSelector(15).fit_transform(X[train])
+        assert row["score"] == model.fit(X[train][picks], y[train][picks]).score(X[test], y[test])
 
 
 def test_same_results_for_any_number_of_jobs(data):

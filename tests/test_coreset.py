@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 
 from sklearn_skmm import CoresetEstimator, GradientSketcher, SkMMSelector, UniformSelector
@@ -90,6 +90,17 @@ def test_failed_fit_changes_nothing(data):
     assert before == dict(vars(model))
     with pytest.raises(TypeError, match="'selector' parameter must be a selector"):
         CoresetEstimator(Ridge(), StandardScaler()).fit(X, y)
+
+
+def test_positions_outside_of_the_data_are_refused(data):
+    """As from a selector that does not look at X at all."""
+    X, y = data
+    constant = FunctionTransformer(lambda X: np.array([3, 200]))
+    model = CoresetEstimator(Ridge(), constant)
+    with pytest.raises(ValueError, match="outside of X"):
+        model.fit(X, y)
+    assert not hasattr(model, "estimator_")
+    assert model.fit(np.tile(X, (2, 1)), np.tile(y, 2)).sample_indices_.tolist() == [3, 200]
 
 
 def test_frames_and_strings(data):

@@ -97,6 +97,15 @@ def test_rows(data, chunks, sketch, dtype):
     assert_close(sketcher.transform(da.from_array(X, chunks=chunks)).compute(), lazy.compute())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_dtype_that_was_asked_for(data, dtype):
+    for X in (data[0].astype(np.float32), data[0]):
+        sketcher = GradientSketcher(6, dtype=dtype, random_state=0).fit(X)
+        lazy = sketcher.transform(da.from_array(X, chunks=(20, 5)))
+        assert lazy.dtype == lazy.compute().dtype == np.dtype(dtype)
+        np.testing.assert_allclose(lazy.compute(), sketcher.transform(X), rtol=1e-5)
+
+
 def test_sparse_chunks(data):
     X = np.where(np.abs(data[0]) > 1, data[0], 0)
     lazy = da.from_array(X, chunks=(20, 5)).map_blocks(sparse.csr_array)
@@ -300,33 +309,29 @@ def test_what_fits_nowhere_is_refused(data, counted, monkeypatch):
         selector.fit(huge)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
 def test_a_full_disk_is_an_error_and_leaves_nothing(data, monkeypatch, tmp_path):
-    class Full:
-        """A file of which a write fails, as on a full disk."""
-
-        def __init__(self, dir):
-            assert dir == str(tmp_path)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *args):
-            pass
-
-        def write(self, data):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
     monkeypatch.setattr(_dask, "available_memory", lambda: 0)
-    monkeypatch.setattr(_dask.tempfile, "TemporaryFile", Full)
     selector = SkMMSelector(5, random_state=0)
     X = da.from_array(data[0], chunks=(10, 5))
-    with (
-        dask.config.set(temporary_directory=str(tmp_path)),
-        pytest.raises(OSError, match="No space left"),
-    ):
-        selector.fit(X)
-    assert not list(tmp_path.iterdir())
-    assert not [name for name in vars(selector) if name.endswith("_")]
+    with dask.config.set(temporary_directory=str(tmp_path)):
+        with monkeypatch.context() as patch, open("/dev/full", "wb", 0) as full:
+            patch.setattr(_dask.tempfile, "TemporaryFile", lambda **params: full)
+            with pytest.raises(OSError, match=rf"'{tmp_path}': No space.*temporary-dir") as caught:
+                selector.fit(X)
+        assert caught.value.errno == errno.ENOSPC
+        assert not [name for name in vars(selector) if name.endswith("_")]
+        np.testing.assert_array_equal(selector.fit_transform(X), selector.fit_transform(data[0]))
+
+
+def test_errors_of_chunks_are_not_those_of_the_disk(data, monkeypatch):
+    def lost(block):
+        raise OSError(errno.EIO, "the chunk is lost")
+
+    monkeypatch.setattr(_dask, "available_memory", lambda: 0)
+    X = da.from_array(data[0], chunks=(10, 5)).map_blocks(lost, dtype=float, meta=data[0][:0])
+    with pytest.raises(OSError, match=r"^\[Errno 5\] the chunk is lost$"):
+        SkMMSelector(5).fit(X)
 
 
 # On a cluster
@@ -337,7 +342,7 @@ def client():
     distributed = pytest.importorskip("distributed", reason="distributed is an extra")
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -402,3 +407,64 @@ def test_a_worker_that_is_killed_changes_nothing(client, data, model, tmp_path):
     again = [k for k, n in Counter(k for _, k in notes).items() if n > 1]
     # What it was at when it died, at least: a finished block may have been handed on before.
     assert {k for pid, k in notes if pid == victim} & set(again)
+
+
+class Greedy:
+    """Takes more memory than its worker may, or than there is, the first times it is called."""
+
+    LIMIT = 2**30  # with torch, a worker has nearly half of it from the start
+
+    def __init__(self, folder, times, n_bytes=LIMIT):
+        self.folder, self.times, self.n_bytes = folder, times, n_bytes
+
+    def __call__(self, block, block_info):
+        if block_info[0]["chunk-location"][0] == 1 and len(self.notes()) < self.times:
+            (self.folder / str(time.monotonic_ns())).touch()
+            taken = np.ones(self.n_bytes, np.uint8)
+            time.sleep(60)  # the nanny looks ten times a second
+            del taken
+        return block
+
+    def notes(self):
+        return list(self.folder.iterdir())
+
+
+@pytest.mark.slow
+def test_a_worker_out_of_memory(data, tmp_path):
+    """Another takes its place; if that cannot help there is an error, and nothing is changed."""
+    distributed = pytest.importorskip("distributed", reason="distributed is an extra")
+    X = data[0]
+    pipe = make_pipeline(GradientSketcher(4, random_state=0), SkMMSelector(12, random_state=0))
+    expected = pipe.fit_transform(X)
+
+    def state(estimator):
+        return {name: value for name, value in vars(estimator).items() if "callback" not in name}
+
+    def greedy(name, *args):
+        (tmp_path / name).mkdir()
+        function = Greedy(tmp_path / name, *args)
+        lazy = da.from_array(X, chunks=(40, 5))
+        return lazy.map_blocks(function, dtype=X.dtype, meta=X[:0]), function
+
+    options = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
+    with (
+        distributed.LocalCluster(n_workers=1, memory_limit=Greedy.LIMIT, **options) as cluster,
+        distributed.Client(cluster),
+    ):
+        once, function = greedy("once", 1)
+        np.testing.assert_array_equal(pipe.fit_transform(once), expected)
+        assert len(function.notes()) == 1
+        cluster.scheduler.allowed_failures = 0
+        killed, function = greedy("always", 99)
+        failures = [(killed, distributed.KilledWorker)]
+        failures.append((greedy("more than there is", 99, 2**60)[0], MemoryError))
+        for lazy, error in failures:
+            pipe.fit(X[::-1])
+            before = state(pipe[-1])
+            with pytest.raises(error):
+                pipe.fit(lazy)
+            after = state(pipe[-1])
+            assert after.keys() == before.keys()
+            assert all(after[name] is before[name] for name in before)
+            np.testing.assert_array_equal(pipe.fit_transform(once), expected)
+        assert len(function.notes()) == 1

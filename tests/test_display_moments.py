@@ -317,6 +317,14 @@ def test_options_of_profiles():
             display.plot(max_factor=factor)
 
 
+def test_ticks_of_profiles():
+    losses = pd.DataFrame({"a": [1.0, 1.0], "b": [2.0, 9.0]})
+    display = PerformanceProfileDisplay(losses)
+    assert display.plot(max_factor=10).ax_.get_xticks().tolist() == [1, 2, 3, 4, 6, 10]
+    # On a wide axis those of decades are enough.
+    assert {1, 10, 100, 1000} <= set(display.plot(max_factor=2000).ax_.get_xticks())
+
+
 def test_lines_differ_without_colour():
     losses = pd.DataFrame(np.ones((2, 8)), columns=list("abcdefgh"))
     lines = PerformanceProfileDisplay(losses).plot().lines_.values()

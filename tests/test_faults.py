@@ -3,6 +3,7 @@
 `python -m tests.faults` does the same at many more moments and places.
 """
 
+import gc
 import hashlib
 import io
 import os
@@ -14,7 +15,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from sklearn_skmm import _cache, _resume
+from sklearn_skmm import SkMMSelector, _cache, _dask, _resume
 from sklearn_skmm._cache import SketchCache, digest
 from sklearn_skmm._cli import main
 
@@ -119,8 +120,9 @@ def test_a_cache_on_a_full_and_on_a_read_only_disk(disk, tmp_path):
     assert faults.content(directory) == files
 
 
-def test_the_command_line_on_a_full_disk(disk, capsys):
-    argv, files = faults.targets(disk)
+@pytest.mark.parametrize("name", ["picks.csv", "picks.npy"])
+def test_the_command_line_on_a_full_disk(disk, capsys, name):
+    argv, files = faults.targets(disk, name)
     fill(disk)
     assert main(argv) == 1
     assert "No space left" in capsys.readouterr().err
@@ -128,3 +130,30 @@ def test_the_command_line_on_a_full_disk(disk, capsys):
     (disk / "filler").unlink()
     assert main(argv) == 0
     assert all(path.stat().st_size for path in files)
+
+
+def test_a_dask_array_on_a_disk_that_fills_up(disk, monkeypatch):
+    """There is room for it when it is looked at, and not for the second of its chunks."""
+    dask = pytest.importorskip("dask", reason="Dask is an extra")
+    da = pytest.importorskip("dask.array", reason="Dask is an extra")
+    whole = np.random.RandomState(0).normal(size=(2000, 40))
+
+    def other(block, block_info):
+        if block_info[0]["chunk-location"] == (1, 0):
+            fill(disk)
+        return block
+
+    X = da.from_array(whole, chunks=(1000, 40))
+    filling = X.map_blocks(other, dtype=float, meta=whole[:0])
+    selector = SkMMSelector(5, random_state=0)
+    monkeypatch.setattr(_dask, "available_memory", lambda: 0)
+    monkeypatch.setattr(_dask, "PART", 1)  # a chunk at a time
+    with dask.config.set(temporary_directory=str(disk)):
+        with pytest.raises(OSError, match=rf"'{disk}': No space left"):
+            selector.fit(filling)
+        assert [path.name for path in disk.iterdir()] == ["filler"]
+        assert not [name for name in vars(selector) if name.endswith("_")]
+        (disk / "filler").unlink()
+        np.testing.assert_array_equal(selector.fit_transform(X), selector.fit_transform(whole))
+    gc.collect()
+    assert shutil.disk_usage(disk).free == shutil.disk_usage(disk).total

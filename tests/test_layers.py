@@ -209,6 +209,10 @@ def by_position(self, x):
     return self.head(torch.tanh(x + self.positions(torch.arange(x.shape[1])[None])))
 
 
+def by_table(self, x):
+    return x @ self.positions(torch.zeros(1, dtype=int)).T
+
+
 def by_position_in_place(self, x):
     h = self.positions(torch.arange(x.shape[1])[None])
     h += 1
@@ -295,6 +299,12 @@ ZOO = {
         lambda: Net(by_position, positions=nn.Embedding(6, 4), head=nn.Linear(4, 2)),
         numbers(3, 4),
         {},
+    ),
+    # Repeated for each sample it would give as many outputs.
+    "embedding as weights": (
+        lambda: Net(by_table, positions=nn.Embedding(2, 4)),
+        numbers(4),
+        {"positions": "torch.func"},
     ),
     "embedding of positions in place": (
         lambda: Net(by_position_in_place, positions=nn.Embedding(6, 4), head=nn.Linear(4, 2)),
@@ -579,6 +589,38 @@ def test_what_the_first_samples_do_not_show_is_noticed(signs, size):
     check(lambda: nn.Sequential(nn.ReLU(), Doubling(4, 3, bias=False)), -X, batch_size=size)
     X[3] *= 10
     check(lambda: Net(by_size, a=nn.Linear(4, 3)), X, batch_size=size)
+
+
+def where_positive(self, x):
+    rows = x[:, 0] > 0
+    out = x.new_zeros(len(x), 3)
+    if rows.any():  # else the output has no graph
+        out[rows] = self.a(x[rows]).tanh()
+    return out
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("signs", SIGNS)
+def test_samples_of_an_output_without_gradient(signs, size):
+    signs = np.array(SIGNS[signs])[:, None]
+    X = np.abs(numbers(4))
+    G, y = plain(built(lambda: Net(where_positive, a=nn.Linear(4, 3))), X)
+    model = built(lambda: Net(where_positive, a=nn.Linear(4, 3)))
+    sketcher = GradientSketcher(M, model=model, loss=weighted, batch_size=size, random_state=0)
+    sketch = sketcher.fit_transform(X * signs, y.detach())
+    # Of those that have one the sign is that of the first column of X only.
+    G = np.where(signs > 0, G, 0.0)
+    np.testing.assert_allclose(sketch, G @ sketcher.projection_.to_array(), atol=1e-12)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_device_is_that_of_the_model_without_a_gpu():
+    model = built(norm(nn.Tanh))
+    sketches = [
+        GradientSketcher(M, model=model, device=device, random_state=0).fit_transform(numbers(4))
+        for device in (None, "auto", "cpu")
+    ]
+    assert sketches[0].tobytes() == sketches[1].tobytes() == sketches[2].tobytes()
 
 
 def test_new_adapters_have_hooks(monkeypatch):

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 from scipy.optimize import LinearConstraint, minimize
 
+from sklearn_skmm import _simplex
 from sklearn_skmm._moments import (
     directional_energies,
     duality_gap,
@@ -86,6 +87,30 @@ def test_projection_equals_search_over_all_active_sets(seed):
             if distance < best_distance:
                 best, best_distance = s, distance
     np.testing.assert_allclose(project_capped_simplex(v, cap), best, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("steps", [0, 1])
+def test_projection_by_breakpoints_is_that_by_newton(dtype, steps, monkeypatch):
+    """Newton's method hardly ever needs so many steps that the breakpoints are searched."""
+    rng = np.random.RandomState(0)
+    # In single precision no breakpoint is left between the bounds of the first root.
+    cases = [(np.array([0.2, 0.0, 0.1]), 3), (np.array([0.0, 0.0, 5.0, 5.0]), 2)]
+    for kind in range(3):
+        for N in (2, 7, 40):
+            v = rng.normal(size=N) * 10.0 ** rng.randint(-2, 3)
+            v = [v, v.round(1), rng.randint(3, size=N) / N][kind]
+            cases += [(v, n) for n in {1, N // 2, N}]
+    for v, n in cases:
+        v = v.astype(dtype)
+        newton = project_capped_simplex(v, 1 / n)
+        with monkeypatch.context() as patch:
+            patch.setattr(_simplex, "NEWTON_STEPS", steps)
+            s = project_capped_simplex(v, 1 / n)
+        eps = np.finfo(dtype).eps * max(1.0, np.abs(v).max())
+        np.testing.assert_allclose(s, newton, rtol=0, atol=8 * eps)
+        assert s.dtype == dtype
+        assert abs(s.sum(dtype=float) - 1) <= len(v) * eps
 
 
 def test_projection_on_ties_and_large_input():
@@ -351,6 +376,16 @@ def test_nothing_to_choose_where_all_rows_have_the_same_moments(difference, c_S)
     solution = solve(A, np.ones(2), 3, c_S, np.repeat([1 / 3, 0.0], 3), tol=0.0)
     assert solution.n_iter == 0
     assert solution.objective == pytest.approx(2 * (1 / c_S - 1) ** 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(("units", "n_iter"), [(0.9, 0), (1.1, 1), (1.9, 1)])
+def test_there_is_something_to_choose_where_the_curvature_is_above_rounding(units, n_iter):
+    """The curvature is twice the sum of squares of the one column, centred."""
+    d = np.sqrt(units * np.finfo(float).eps / 8)
+    A = 0.5 + d * np.array([[1.0], [-1.0], [1.0], [-1.0]])
+    solution = solve(A, np.ones(1), 2, 1.0, np.full(4, 0.25), tol=0.0, max_iter=5)
+    assert solution.n_iter == n_iter
+    np.testing.assert_array_equal(solution.s, [0.5, 0, 0.5, 0] if n_iter else np.full(4, 0.25))
 
 
 def test_solver_works_in_the_precision_of_A():

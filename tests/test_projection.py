@@ -109,11 +109,21 @@ def test_blocks_are_drawn_once_while_the_cache_holds_them(kind, monkeypatch):
     projection = make(kind, 2 * BLOCK_ROWS, 4, seed=0)
     assert projection.block(1, np.float64) is projection.block(1, np.float64)
     assert projection.block(1, np.float64) is not projection.block(1, np.float32)
-    size = {"gaussian": 2 * BLOCK_ROWS * 4 * 8, "sparse_sign": 2 * BLOCK_ROWS * 4 * 16}[kind]
-    for limit, kept in [(size, True), (size - 1, False)]:
-        monkeypatch.setattr(_projection, "CACHE_BYTES", limit)
-        fresh = make(kind, 2 * BLOCK_ROWS, 4, seed=0)
-        assert (fresh.block(0, np.float64) is fresh.block(0, np.float64)) == kept
+    numbers = {"gaussian": 2 * BLOCK_ROWS * 4, "sparse_sign": 2 * BLOCK_ROWS * 4 * 2}[kind]
+    for dtype in (np.float64, np.float32):
+        size = numbers * np.dtype(dtype).itemsize
+        for limit, kept in [(size, True), (size - 1, False)]:
+            monkeypatch.setattr(_projection, "CACHE_BYTES", limit)
+            fresh = make(kind, 2 * BLOCK_ROWS, 4, seed=0)
+            assert (fresh.block(0, dtype) is fresh.block(0, dtype)) == kept
+
+
+@pytest.mark.parametrize(("kind", "m"), [("gaussian", 20), ("sparse_sign", 20), ("sparse_sign", 5)])
+def test_entries_of_a_row(kind, m):
+    projection = projection_for(kind, 9, m, seed=0)
+    np.testing.assert_array_equal(
+        np.count_nonzero(projection.to_array(), axis=1), projection.per_row
+    )
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "sparse_sign", "product"])
@@ -442,7 +452,17 @@ def test_projection_for_knows_its_kinds():
 
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
 def test_groups_of_blocks_add_up(container, monkeypatch):
-    monkeypatch.setattr(_projection, "APPLIED_BLOCKS", 1)
-    projection = make("sparse_sign", 3 * _projection.BLOCK_ROWS - 5, 6, seed=0)
-    G = np.random.RandomState(0).normal(size=(2, 3 * _projection.BLOCK_ROWS - 5))
-    np.testing.assert_allclose(projection.apply(container(G)), G @ projection.to_array())
+    together, vstack = [], sparse.vstack
+
+    def count(blocks, *args):
+        together.append(len(blocks))
+        return vstack(blocks, *args)
+
+    projection = make("sparse_sign", 3 * BLOCK_ROWS - 5, 6, seed=0)
+    G = np.random.RandomState(0).normal(size=(2, 3 * BLOCK_ROWS - 5))
+    monkeypatch.setattr(sparse, "vstack", count)
+    for n, groups in ((1, [1, 1, 1]), (2, [2, 1])):
+        monkeypatch.setattr(_projection, "APPLIED_BLOCKS", n)
+        together.clear()
+        np.testing.assert_allclose(projection.apply(container(G)), G @ projection.to_array())
+        assert together == groups

@@ -211,6 +211,17 @@ def test_the_landing_drops_the_last_column_first():
     assert errors[:4].mean() < 0.7 * errors[-4:].mean()
 
 
+@pytest.mark.parametrize(("n_rows", "n_columns"), [(5, 2), (5, 4), (5, 7)])
+def test_the_null_vector_is_orthogonal_to_the_first_columns(n_rows, n_columns):
+    rows = np.random.RandomState(0).normal(size=(n_rows, n_columns))
+    rows[:, 1] = 2 * rows[:, 0]
+    v = _balanced._null_vector(rows)
+    assert v @ v == pytest.approx(1)
+    np.testing.assert_allclose(v @ rows[:, :5], 0, atol=1e-12)
+    if n_columns > 5:
+        assert np.abs(v @ rows[:, 5:]).min() > 1e-3
+
+
 def test_a_lost_inverse_is_found_again():
     rng = np.random.RandomState(0)
     rows = rng.normal(size=(8, 4))

@@ -1,6 +1,7 @@
 """Sketched gradients against a plain loop of autograd."""
 
 import copy
+import sys
 
 import numpy as np
 import pandas as pd
@@ -208,6 +209,14 @@ def test_bad_parameters_change_nothing(model, data, params, error, message):
     after = dict(vars(sketcher))
     assert all(before[name] is after[name] for name in before if name not in params)
     assert before.keys() == after.keys()
+
+
+def test_a_part_that_is_broken_is_not_taken_for_a_missing_torch(model, data, monkeypatch):
+    monkeypatch.delattr("sklearn_skmm._gradients", raising=False)
+    monkeypatch.setitem(sys.modules, "sklearn_skmm._gradients", None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        GradientSketcher(4, model=model).fit(data[0])
+    assert caught.value.name == "sklearn_skmm._gradients"
 
 
 def test_bad_targets(model, data):

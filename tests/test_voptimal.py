@@ -10,7 +10,9 @@ from scipy import sparse
 
 from sklearn_skmm import GradientSketcher, VOptimalSelector
 from sklearn_skmm._design import (
+    Problem,
     default_alpha,
+    inverse_root,
     least_alpha,
     objective,
     relax,
@@ -323,6 +325,40 @@ def test_stratify_lists_what_it_did():
     assert len(selector.objective_) == len(selector.gap_) == len(selector.alpha_) == 2
     with pytest.raises(ValueError, match="with stratify=True"):
         VOptimalSelector(9, stratify=True, init=[1]).fit(X, y)
+
+
+@pytest.mark.parametrize("kind", ["rows", "columns"])
+def test_exchanges_are_never_worse_where_rounding_looks_like_an_improvement(kind):
+    rng, trials = np.random.RandomState(0), 0
+    for _ in range(20):
+        X = rng.normal(size=(15, 5))
+        X *= 10.0 ** rng.uniform(-6, 6, size=(15, 1) if kind == "rows" else 5)
+        problem = Problem(X, np.ones(5), np.full(5, 1e-12))
+        start = np.sort(rng.choice(15, 4, replace=False))
+        members, n_iter = exchange(problem, start, tol=0.0)
+        assert len(np.unique(members)) == 4
+        assert objective(problem, members) <= objective(problem, start)
+        trials += n_iter > 1
+    assert trials
+
+
+def test_the_inverse_root_of_a_ridge_below_rounding():
+    """A row still covers its own direction, and no other has less than the ridge."""
+    x, ridge = np.array([3e9, 4e9]), np.full(2, 1e-3)
+    root = inverse_root(x[None], ridge)
+    assert np.square(root.T @ x).sum() == pytest.approx(1)
+    assert np.linalg.norm(root @ root.T, 2) <= (1 + 1e-12) / 1e-3
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-7])
+def test_the_relaxation_is_as_near_as_is_asked_for(tol):
+    """So near the minimum, some of the last steps are no improvement."""
+    for seed in range(3):
+        problem = problem_of(decaying(40, 5, seed), 1e-3)
+        relaxation = relax(problem, 10, tol=tol)
+        moment = (problem.rows.T * relaxation.weights) @ problem.rows + np.diag(problem.ridge)
+        value = problem.signal @ np.diag(np.linalg.inv(moment))
+        assert value * (1 - tol) <= relaxation.lower_bound <= value * (1 + 1e-12)
 
 
 def test_exchanges_stop_when_asked():
