@@ -19,6 +19,7 @@ from sklearn_skmm._exemplars import (
     typical,
 )
 from sklearn_skmm._rounding import inclusion_probabilities, systematic
+from sklearn_skmm._threads import in_threads
 
 # Samples farther from the mean than this multiple of the median are drawn in to it before cells
 # are made: an outlier is then no farther from the others than they are from each other, and gets
@@ -64,17 +65,19 @@ class DrawnIn:
     Those beyond `REACH` median distances from the mean are scaled to there.
     """
 
-    def __init__(self, P, s: np.ndarray, members: np.ndarray | None = None):
+    def __init__(self, P, s: np.ndarray, members: np.ndarray | None = None, threads=False):
         self.P, self.dtype = Rows(P, members), P.dtype
         self.shape = self.P.shape
+        blocks = row_blocks(*self.shape)
         self.mean, self.factor = np.zeros((), P.dtype), np.ones((len(s), 1), P.dtype)
-        mean = np.zeros(P.shape[1])
-        for rows in row_blocks(*self.shape):
-            mean += weighted_rows(s[rows], self[rows])
-        self.mean = mean.astype(P.dtype)
+        sums = _each(lambda rows: weighted_rows(s[rows], self.P[rows]), blocks, threads)
+        self.mean = sum(sums, start=np.zeros(P.shape[1])).astype(P.dtype)
         radius = np.empty(len(s), P.dtype)
-        for rows in row_blocks(*self.shape):
-            radius[rows] = row_norms(self[rows])
+
+        def measure(rows):
+            radius[rows] = row_norms(self.P[rows] - self.mean)
+
+        _each(measure, blocks, threads)
         reach = REACH * float(np.median(radius) or radius.mean(dtype=np.float64))
         # One within reach, where the quotient itself may overflow.
         np.maximum(radius, max(reach, float(np.finfo(P.dtype).tiny)), out=radius)
@@ -132,12 +135,20 @@ def _subsample(s, size, rng) -> tuple[np.ndarray, np.ndarray]:
     return rows, weight * (size / weight.sum())
 
 
-def around(P, h, exemplars) -> Cells:
+def _each(function, blocks, threads) -> list:
+    """Call the function for each block of rows."""
+    return in_threads(function, blocks) if threads else [function(rows) for rows in blocks]
+
+
+def around(P, h, exemplars, threads=False) -> Cells:
     """Give each sample to its nearest exemplar."""
     centres, n_samples = P[exemplars], P.shape[0]
     labels, costs = np.empty(n_samples, np.int32), np.empty(n_samples, centres.dtype)
-    for rows in row_blocks(n_samples, max(centres.shape)):
+
+    def assign(rows):
         labels[rows], costs[rows] = _nearest(P[rows], centres)
+
+    _each(assign, row_blocks(n_samples, max(centres.shape)), threads)
     labels[exemplars], costs[exemplars] = np.arange(len(exemplars)), 0.0
     costs *= -0.5 / h**2
     np.negative(np.expm1(costs, out=costs), out=costs)

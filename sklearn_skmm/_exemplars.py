@@ -77,7 +77,14 @@ def _from_products(products, left, right) -> np.ndarray:
     np.maximum(products, 0.0, out=products)
     if products.dtype == np.float64:
         # Equal rows are at distance zero, not at the root of a rounding error.
-        products[products <= 8.0 * np.finfo(np.float64).eps * (left + right)] = 0.0
+        rounding = 8.0 * np.finfo(np.float64).eps
+        near = products <= rounding * (left.max(initial=0.0) + right.max(initial=0.0))
+        if 16 * np.count_nonzero(near) < near.size:  # the rule; each by its own rows' lengths
+            i, j = near.nonzero()
+            equal = products[i, j] <= rounding * (left[i, 0] + right[j])
+            products[i[equal], j[equal]] = 0.0
+        else:
+            products[products <= rounding * (left + right)] = 0.0
     return products
 
 

@@ -139,7 +139,7 @@ def _in_steps(P, s, n, rng, step, bounded) -> Cells:
         """Write down the n cells of some samples, None is all, and return the tasks left."""
         own = s if members is None else s[members]
         own = own / own.sum(dtype=np.float64).astype(s.dtype)
-        drawn = DrawnIn(P, own, members)
+        drawn = DrawnIn(P, own, members, threads=members is None and not once)
         if once or n <= _parts.PART_FEW:
             if once:
                 found, h = exemplars_of(drawn, own, n, rng, step)

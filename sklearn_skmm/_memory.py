@@ -90,14 +90,14 @@ def peak_of_layout(n_samples: int, n_features: int, n: int) -> float:
     Examples
     --------
     >>> peak_of_layout(10**6, 64, 200) / 2**20, peak_of_layout(10**6, 64, 1000) / 2**20
-    (160.0, 100.0)
+    (160.0, 68.0)
     """
     if _layout.at_once(n, n_samples):
         size = max(_cells.SUBSAMPLE, _cells.SUBSAMPLE_PER_PICK * n)
         return peak_of_exemplars(min(n_samples, size), n_features)
     n_cells = int(_parts.COARSE * n**0.5)
     size = min(n_samples, max(_parts.COARSE_SUBSAMPLE, _cells.STEP_PER_PICK * n_cells))
-    return 25 * size**2  # distances in double precision, thrice, and which of them are rounding
+    return 17 * size**2  # costs in double precision, those of the first pick's cell, and a mask
 
 
 def last_at_once(n_samples: int) -> int:

@@ -15,7 +15,7 @@ from sklearn_skmm._threads import in_threads
 # COARSE · √n coarse cells are the parts for n picks. Those of more than PART_FEW picks are divided
 # again. Coarse cells, and the picks of a part, are laid out for fewer samples than all cells at
 # once are: at least for so many.
-COARSE, PART_FEW, COARSE_SUBSAMPLE, PART_SUBSAMPLE = 1.5, 64, 2048, 128
+COARSE, PART_FEW, COARSE_SUBSAMPLE, PART_SUBSAMPLE = 1.5, 128, 2048, 128
 # In each part so many times the picks that are expected of it are looked at, and a few more; but
 # no more than MOST.
 SPARE, A_FEW, MOST = 1.5, 3, 512
@@ -42,7 +42,7 @@ def divide(P, s, n, rng, step) -> tuple[list[Part], float]:
         n_cells = min(len(weight), max(2, int(COARSE * np.sqrt(expected))))
         least = COARSE_SUBSAMPLE if members is None else PART_SUBSAMPLE
         found, h = exemplars_of_few(rows, weight, n_cells, least, rng, h, step)
-        cells = around(rows, h, found.indices)
+        cells = around(rows, h, found.indices, threads=members is None)
         apart = bool(cells.costs.any())
         if members is None and not apart and not np.ptp(rows[cells.exemplars], axis=0).any():
             return [], h

@@ -1,11 +1,12 @@
 """How far each selector gets in a given time, ours and other libraries'.
 
     pip install -c constraints.txt -e '.[benchmark]'
-    python examples/benchmarks/scale_all.py --limit 300
+    python examples/benchmarks/scale_all.py
 
 The samples of `scale.py`, n a hundredth of N; each row is a process of its own, with at most 16 GiB
 of address space. A method that takes longer than the limit at one size, or more memory, is not
 asked for a larger one: its largest N is that of its last row. What ends it is in the table, too.
+Other libraries have more time than ours.
 apricot and scikit-activeml get their facility location with the Gaussian kernel, apricot as a
 matrix of similarities; MiniBatchKMeans n clusters, and the samples nearest to its centres.
 """
@@ -106,7 +107,8 @@ def in_a_process(N, method, limit):
 
 def main():
     parser = options(__doc__, METHODS, largest=1e6)
-    parser.add_argument("--limit", type=float, default=300, help="seconds for one selection")
+    parser.add_argument("--limit", type=float, default=30, help="seconds for one selection")
+    parser.add_argument("--peer-limit", type=float, default=300, help="seconds for one of a peer's")
     args = parser.parse_args()
     if args.child:
         print(json.dumps(measure(int(args.child[0]), args.child[1])))
@@ -116,7 +118,8 @@ def main():
         for N in SIZES:
             if args.max < N:
                 break
-            rows.append(in_a_process(N, method, args.limit))
+            limit = args.peer_limit if method in PEERS else args.limit
+            rows.append(in_a_process(N, method, limit))
             print(json.dumps(rows[-1]), flush=True)
             if rows[-1].get("ended_by"):
                 break
@@ -124,7 +127,8 @@ def main():
     table = pd.DataFrame(rows, columns=columns)
     table["peak_MiB"] = table["peak_MiB"].astype("Int64")
     if not args.dry:
-        command = f"python examples/benchmarks/scale_all.py --limit {args.limit:g}"
+        limits = f"--limit {args.limit:g} --peer-limit {args.peer_limit:g}"
+        command = f"python examples/benchmarks/scale_all.py {limits}"
         packages = ("numpy", "scikit-learn", "apricot-select", "scikit-activeml")
         name = record(table, "scale_all", command=command, packages=packages).name
         print("wrote", name, f"(m = {M})")
