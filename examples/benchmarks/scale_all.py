@@ -6,7 +6,7 @@
 The samples of `scale.py`, n a hundredth of N; each row is a process of its own, with at most 16 GiB
 of address space. A method that takes longer than the limit at one size, or more memory, is not
 asked for a larger one: its largest N is that of its last row. What ends it is in the table, too.
-Other libraries have more time than ours.
+Other libraries have more time than ours. With ``--methods`` the recorded rows of the others stay.
 apricot and scikit-activeml get their facility location with the Gaussian kernel, apricot as a
 matrix of similarities; MiniBatchKMeans n clusters, and the samples nearest to its centres.
 """
@@ -20,7 +20,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from _record import record
+from _record import RESULTS, record
 from scale import M, mixture, options, quality
 from scale import select as select_of_scale
 from sklearn.metrics.pairwise import euclidean_distances
@@ -125,6 +125,12 @@ def main():
                 break
     columns = ["method", "N", "n", "seconds", "peak_MiB", "coverage", "v_optimality", "ended_by"]
     table = pd.DataFrame(rows, columns=columns)
+    if set(args.methods) != set(METHODS):
+        recorded = pd.read_csv(RESULTS / "scale_all.csv", comment="#")
+        table = pd.concat([recorded[~recorded["method"].isin(args.methods)], table])
+        table = table.sort_values(
+            "method", key=lambda names: names.map(METHODS.index), kind="stable"
+        )
     table["peak_MiB"] = table["peak_MiB"].astype("Int64")
     if not args.dry:
         limits = f"--limit {args.limit:g} --peer-limit {args.peer_limit:g}"

@@ -20,7 +20,7 @@ Certificates: small pools of four kinds, and the optimum by going through all su
 relaxation by a non-negative least squares solver over all vertices of the feasible set.
 
     pip install -c constraints.txt -e '.[benchmark]'
-    OMP_NUM_THREADS=1 python examples/benchmarks/coverage.py
+    OMP_NUM_THREADS=1 python examples/benchmarks/promises.py
 """
 
 import argparse
@@ -292,14 +292,14 @@ def main():
     parser.add_argument("--draws", type=int, default=12000)
     args = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
-    command = "OMP_NUM_THREADS=1 python examples/benchmarks/coverage.py"
+    command = "OMP_NUM_THREADS=1 python examples/benchmarks/promises.py"
     for name, value, default in (("seeds", args.seeds, 200), ("draws", args.draws, 12000)):
         if value != default:
             command += f" --{name} {value}"
     for name, table in (
-        ("coverage_certificates", certificates(args.seeds)),
-        ("coverage", bounds(args.seeds)),
-        ("coverage_draws", draws(args.draws)),
+        ("promises_certificates", certificates(args.seeds)),
+        ("promises", bounds(args.seeds)),
+        ("promises_draws", draws(args.draws)),
     ):
         for column in table.select_dtypes(float).columns:
             table[column] = [float(f"{value:.3g}") for value in table[column]]
