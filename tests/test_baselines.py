@@ -487,12 +487,14 @@ def test_costs_and_their_bounds(metric, kind, h, monkeypatch):
     weight, current = np.random.RandomState(0).gamma(1.0, size=N), C[:, [1, 9]].min(axis=1)
     close(costs.totals(weight), weight @ C, rtol=1e-9)
     gains = weight @ np.maximum(current[:, None] - C, 0.0)
-    slack = 4 * (weight @ costs.errors + weight.sum() * costs.errors)
+    blur = np.random.RandomState(1).uniform(size=N)
+    slack = 2 * (weight @ costs.errors + weight.sum() * costs.errors)
     for costs.keeps_all in (False, True, True):
         assert {block.dtype for *_, block in costs.pairs_of_blocks(True)} == {np.dtype(costs.dtype)}
         assert {block.dtype for *_, block in costs.pairs_of_blocks(False)} == {np.dtype(float)}
-        bounds = costs.gain_bounds(current, weight)
+        bounds = costs.gain_bounds(current, np.zeros(N), weight)
         assert np.all(bounds >= gains)
+        close(costs.gain_bounds(current, blur, weight), bounds + weight @ blur)
         assert np.all(bounds <= gains * 1.001 + slack + 1e-9)
     close(costs.kept_column(21), costs(slice(None), [21], fast=True)[:, 0], rtol=1e-5, atol=1e-6)
 
@@ -516,11 +518,12 @@ def test_what_is_rounding_is_zero():
     equal(squared, np.where(units > 8, units * eps, 0.0))
 
 
-def test_a_bound_of_no_gain_is_the_error_of_the_two_costs():
+def test_a_bound_of_no_gain_is_the_error_of_the_costs():
     X, weight = gaussian(30, 3), np.random.RandomState(0).gamma(1.0, size=30)
     costs = _exemplars._Costs(X, "sqeuclidean", 1.0)
-    errors = 2 * weight @ (costs.errors[:, None] + costs.errors)
-    close(costs.gain_bounds(np.zeros(30), weight), errors)
+    blur = costs.errors[::-1]
+    errors = weight @ (blur[:, None] + costs.errors[:, None] + costs.errors)
+    close(costs.gain_bounds(np.zeros(30), blur, weight), errors)
 
 
 @pytest.mark.parametrize("metric", METRICS)

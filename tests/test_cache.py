@@ -934,6 +934,7 @@ assert check() == N
 
 
 @POSIX
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path, uninterrupted):
     partial, different = map(int, finish(child(KILLS, tmp_path)).split())
     # The kills did meet runs that were writing, at different blocks.

@@ -556,6 +556,7 @@ FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a devic
         (["--out", "-"], "stderr", 0, None),
     ],
 )
+@pytest.mark.slow
 def test_streams_without_room(argv, stream, code, message):
     """Python's own exit code for such a stream is 120, after a message of several lines."""
     argv = [sys.executable, "-m", "sklearn_skmm", "select", "pool.npy", "--n", "9", *argv]

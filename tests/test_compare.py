@@ -68,6 +68,7 @@ def test_nothing_has_to_be_random(data):
         assert row["score"] == model.fit(X[train][picks], y[train][picks]).score(X[test], y[test])
 
 
+@pytest.mark.slow
 def test_same_results_for_any_number_of_jobs(data):
     one, two = (run(data, n_jobs=n).drop(columns="seconds") for n in (None, 2))
     pd.testing.assert_frame_equal(one, two)

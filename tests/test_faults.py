@@ -40,6 +40,7 @@ def small_blocks(monkeypatch):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
+@pytest.mark.slow
 def test_in_this_process(fault, runs, tmp_path):
     fault(tmp_path, runs, np.random.default_rng(0))
 

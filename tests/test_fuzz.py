@@ -89,6 +89,7 @@ def test_problems_and_failures_can_be_repeated(monkeypatch, capsys):
 @example(X=np.repeat(np.eye(3), 3, axis=0), share=0.7, seed=2, many=True)
 @example(X=np.vstack([np.eye(4), -np.eye(4)]), share=0.5, seed=3, many=False)
 @example(X=np.outer([1e6, 1.0, 1.0, 0.0, -1.0], [1.0, 2.0]), share=0.6, seed=4, many=True)
+@pytest.mark.slow
 def test_the_contract_holds(cls, params, X, share, seed, many):
     with fuzz.ExitStack() as stack:
         if many:

@@ -513,6 +513,7 @@ def test_wrappers_of_scikit_activeml_take_a_selector(data):
     )
 
 
+@pytest.mark.slow
 def test_an_unpickled_strategy_is_one_of_scikit_activeml(tmp_path):
     with open(tmp_path / "strategy.pkl", "wb") as file:
         pickle.dump(SelectorQuery(UniformSelector(1)), file)
@@ -753,6 +754,7 @@ def test_tensors_give_the_same_indices_and_keep_their_kind(data):
     assert torch.equal(y_part, torch.as_tensor(y[rows]))
 
 
+@pytest.mark.slow
 def test_array_api_dispatch():
     # scipy reads the variable when it is imported. Selectors compute in NumPy either way, and
     # an estimator that supports the array API is fitted on tensors.

@@ -272,6 +272,7 @@ def test_when_cells_are_laid_out_at_once():
 
 
 @pytest.mark.parametrize("layout", [exemplar_cells, bounded_cells])
+@pytest.mark.slow
 def test_two_steps_are_as_good_as_one(layout, monkeypatch):
     """Coverage within 2 %, and no larger a mismatch of the moments."""
     N, n = 20_000, 1700
@@ -340,6 +341,7 @@ def test_single_precision_is_kept_and_selects_as_well(rounding):
 
 @pytest.mark.parametrize("rounding", ["cells", "exemplar", "systematic"])
 @pytest.mark.parametrize("init", ["uniform", "vertex"])
+@pytest.mark.slow
 def test_threads_and_containers_change_nothing(rounding, init, monkeypatch, tmp_path):
     two_steps(monkeypatch)
     monkeypatch.setattr(_skmm, "Components", lambda *a, **k: Components(*a, **k, keep=0))
@@ -395,6 +397,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / X.n
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 @pytest.mark.parametrize("rounding", ["systematic", "cells"])
+@pytest.mark.slow
 def test_memory_next_to_X_is_bounded(rounding):
     """Half of X for the solver, and some vectors of N entries: no copy of X."""
     out = subprocess.run(

@@ -92,6 +92,7 @@ def included(draw, s, n, A, X, draws):
 @pytest.mark.parametrize("places", PLACES)
 @pytest.mark.parametrize("kind", ["even", "decades", "few"])
 @pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.slow
 def test_draws_include_with_probability_n_s(draw, kind, places, draws):
     rng = np.random.RandomState(1)
     X, s = PLACES[places](rng), weights(kind, rng)
@@ -288,6 +289,7 @@ class Regression:
 
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("kind", ["decaying", "clusters", "heavy tails"])
+@pytest.mark.slow
 def test_the_expected_risk_is_within_the_bound(kind, seeds):
     """For the θ* that makes it largest, whatever the coreset, its size and the noise."""
     ratios = []
@@ -352,6 +354,7 @@ def test_the_expected_risk_is_the_mean_over_the_noise(n):
 
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("cls", [skmm.SkMMSelector, skmm.UniformSelector])
+@pytest.mark.slow
 def test_the_bound_of_the_theorem_on_sketches(cls, seeds):
     """With the constant that it leaves open at one, and m as large as it asks.
 

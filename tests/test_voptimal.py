@@ -160,6 +160,7 @@ def test_greedy_equals_recomputation(alpha):
 
 @pytest.mark.parametrize("max_iter", [0, 1, 2, 5, 500])
 @pytest.mark.parametrize("n", [2, 5])
+@pytest.mark.slow
 def test_the_bound_holds_wherever_the_relaxation_stops(max_iter, n):
     for seed in range(4):
         X = decaying(12, 4, seed)
