@@ -518,6 +518,16 @@ def test_what_is_rounding_is_zero():
     equal(squared, np.where(units > 8, units * eps, 0.0))
 
 
+@pytest.mark.parametrize("copies", [1, 30])
+def test_equal_rows_are_at_distance_zero_and_no_others(copies):
+    X = gaussian(40, 3) + 1e4
+    X[:copies] = X[-1]
+    squared = _exemplars.squared_distances(X)
+    same = (X[:, None] == X).all(axis=2)
+    equal(squared == 0.0, same)
+    close(squared, cdist(X, X, "sqeuclidean"), atol=1e-6)
+
+
 def test_a_bound_of_no_gain_is_the_error_of_the_costs():
     X, weight = gaussian(30, 3), np.random.RandomState(0).gamma(1.0, size=30)
     costs = _exemplars._Costs(X, "sqeuclidean", 1.0)
