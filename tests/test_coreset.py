@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from sklearn.base import is_classifier, is_regressor
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
@@ -173,5 +173,10 @@ def test_progress_is_propagated(data, capsys):
 
     X, y = data
     model = CoresetEstimator(LogisticRegression(), pipeline())
+    plain = clone(model).fit(X, y)
+    assert not capsys.readouterr().out
     model.set_callbacks(ProgressBar(max_propagation_depth=None)).fit(X, y)
-    assert "CoresetEstimator" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "CoresetEstimator" in shown
+    assert "SkMMSelector" in shown
+    np.testing.assert_array_equal(model.sample_indices_, plain.sample_indices_)
