@@ -173,7 +173,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
                     reference.release()
             self.n_samples_seen_ = n_samples
             self.selection_version_ = type(self).selection_version_
-            self.sample_indices_ = selection.indices
+            self.sample_indices_ = selection.indices.copy()  # no view of all positions
             self.sample_weight_ = selection.sample_weight
             self._coreset = X[selection.indices]
             for name, value in {**selection.per_sample, **selection.attributes}.items():

@@ -80,7 +80,7 @@ def peak_of_exemplars(n_samples: int, n_features: int, itemsize: int = 4) -> flo
     pairs = itemsize * n_samples * (n_samples + BLOCK) // 2
     columns = 3 * 256 * itemsize
     # The median distance is that of a thousand samples, by all of theirs.
-    median = 25 * min(n_samples, 1000) ** 2
+    median = 20 * min(n_samples, 1000) ** 2
     return max(median, min(pairs, CACHE_BYTES) + n_samples * (2 * 8 * n_features + columns))
 
 
