@@ -270,5 +270,10 @@ class Energies:
         total = np.zeros((self.shape[1], self.shape[1]))
         for _, block in self.blocks():
             block = block - mean
-            total += block.T @ block
+            with np.errstate(over="ignore"):
+                product = block.T @ block
+            if not np.isfinite(product).all():  # a pool far longer than what it is matched to
+                block = block.astype(np.float64)
+                product = block.T @ block
+            total += product
         return total

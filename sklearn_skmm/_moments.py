@@ -268,7 +268,7 @@ def solve(
     moments = A.rmatvec(s) / scale
     best, best_moments, best_value = s, moments, value_at(moments)
     gap = gap_at(s, moments)
-    if lipschitz <= np.finfo(A.dtype).eps * max(1.0, float(target @ target)):
+    if lipschitz <= float(np.finfo(A.dtype).eps) * max(1.0, float(target @ target)):
         max_iter = 0  # every feasible s has the same moments
     # The moments of the extrapolated point y follow from linearity, without a pass over A.
     y, y_moments, momentum, curvature = s, moments, 1.0, lipschitz

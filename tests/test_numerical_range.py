@@ -266,3 +266,21 @@ def test_k_center_picks_no_sample_twice_in_large_units():
     rows = np.array([[1e7], [1e7], [1e7], [-1e7]])
     picks = make(sklearn_skmm.KCenterSelector, 4).fit_transform(rows)
     assert sorted(picks) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("init", ["uniform", "vertex"])
+@pytest.mark.parametrize("rounding", ["cells", "exemplar", "spread", "cube", "systematic"])
+def test_a_stratum_of_the_pool_far_longer_than_in_fit(dtype, init, rounding):
+    """Fourth powers of its rows in units of the target are beyond single precision."""
+    X = np.random.RandomState(0).normal(size=(12, 3))
+    X[6:] *= 1e11
+    y = np.repeat([0, 1], 6)
+    selector = sklearn_skmm.SkMMSelector(
+        4, c_S=1.5, init=init, rounding=rounding, stratify=True, random_state=0
+    ).fit(X.astype(dtype), y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        picks = selector.transform(X[::-1].astype(dtype), y)
+    assert len(np.unique(picks)) == 4
+    np.testing.assert_array_equal(np.bincount(y[picks]), [2, 2])
