@@ -69,7 +69,6 @@ class DrawnIn:
         self.P, self.dtype = Rows(P, members), P.dtype
         self.shape = self.P.shape
         blocks = row_blocks(*self.shape)
-        self.mean, self.factor = np.zeros((), P.dtype), np.ones((len(s), 1), P.dtype)
         sums = _each(lambda rows: weighted_rows(s[rows], self.P[rows]), blocks, threads)
         self.mean = sum(sums, start=np.zeros(P.shape[1])).astype(P.dtype)
         radius = np.empty(len(s), P.dtype)
