@@ -303,6 +303,16 @@ def test_utkface_is_as_written(paper, tmp_path, capsys):
     assert again.names == train.names
 
 
+def test_only_what_pictures_are_said_to_be_is_opened(paper, tmp_path):
+    write_utkface(tmp_path, AGES)
+    train, _ = paper.data.load("utkface", tmp_path)
+    first = tmp_path / train.names[0].split(" ")[0]
+    image = train[0]
+    image.save(first, format="BMP")
+    with pytest.raises(Image.UnidentifiedImageError):
+        train[0]
+
+
 @pytest.mark.parametrize("name", ["cars", "cifar10", "utkface"])
 def test_a_wrong_directory_is_named(paper, tmp_path, name):
     save(tmp_path / "holiday.jpg", picture(0, np.random.RandomState(0)))

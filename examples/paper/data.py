@@ -19,6 +19,8 @@ HUB = {
 }
 LABELS = ("label", "labels", "age")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+# Whatever a file is called, Pillow would look whether it is one of dozens of others.
+FORMATS = ("JPEG", "PNG")
 # [age]_[gender]_[race]_[date&time].jpg; the aligned and cropped faces end in .jpg.chip.jpg.
 UTKFACE_NAME = re.compile(r"(\d{1,3})_[01]_[0-4]_\d+\.jpg(\.chip\.jpg)?")
 
@@ -131,7 +133,7 @@ def _files(directory, paths, labels):
         raise SystemExit(what if missing else "No images were found.")
     # The place in the directory, which may be moved as a whole, and the size.
     names = [f"{path.relative_to(directory).as_posix()} {path.stat().st_size}" for path in paths]
-    return Images(names, np.asarray(labels), lambda i: Image.open(paths[i]))
+    return Images(names, np.asarray(labels), lambda i: Image.open(paths[i], formats=FORMATS))
 
 
 class ArraysOnly(pickle.Unpickler):
