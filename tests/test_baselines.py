@@ -98,6 +98,7 @@ def test_greedy_pivoting_is_pivoted_qr(N, d, n):
 
 
 @pytest.mark.parametrize("block_size", [1, 8])
+@pytest.mark.slow
 def test_first_two_random_pivots_have_their_law(block_size):
     X = gaussian(5, 3, 1) * np.array([3, 0.7, 0.3])
     law = np.zeros((5, 5))

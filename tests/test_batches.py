@@ -229,6 +229,7 @@ def test_first_takes_nothing_away(kind, k):
     assert_same(concatenated(batches), whole)
 
 
+@pytest.mark.slow
 def test_workers_of_a_loader_are_used():
     loader = td.DataLoader(
         torch_set(TOKENS, MASK, LABELS), 4, num_workers=1, multiprocessing_context="spawn"

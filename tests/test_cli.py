@@ -528,6 +528,7 @@ def test_interrupt(capsys, monkeypatch):
     assert os.listdir() == ["pool.npy"]
 
 
+@pytest.mark.slow
 def test_as_module():
     argv = [sys.executable, "-m", "sklearn_skmm", "select", "pool.npy", "--n", "9", "--quiet"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)

@@ -48,6 +48,7 @@ def test_long_form_with_a_row_for_everything(data):
     assert keys[0] == keys[1] == keys[2]
 
 
+@pytest.mark.slow
 def test_a_row_is_the_plain_computation(data):
     X, y = data
     row = run(data).query("selector == 'k-means' and n == 20 and split == 1").iloc[0]
@@ -101,6 +102,7 @@ def test_selectors_and_estimator_are_left_alone(data):
     assert not hasattr(estimator, "coef_")
 
 
+@pytest.mark.slow
 def test_progress_is_reported(data):
     class Counter:
         ended = 0

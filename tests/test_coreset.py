@@ -140,6 +140,7 @@ def test_search_with_labels(data):
 
 
 @pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.slow
 def test_memory_sketches_once_per_split_and_m(data, tmp_path, monkeypatch, labels):
     X, y = data
     calls = []

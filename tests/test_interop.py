@@ -539,6 +539,7 @@ def test_import_loads_none_of_these_libraries():
     assert run(code) == "set()"
 
 
+@pytest.mark.slow
 def test_query_works_without_scikit_activeml():
     code = """
         import sys
@@ -565,6 +566,7 @@ def run(code, *arguments, **environment):
 # Searches
 
 
+@pytest.mark.slow
 def test_optuna_study_over_c_S_and_m(data):
     import optuna
 
@@ -587,6 +589,7 @@ def test_optuna_study_over_c_S_and_m(data):
     assert objective(optuna.trial.FixedTrial(study.best_params)) == study.best_value
 
 
+@pytest.mark.slow
 def test_halving_search_over_c_S_and_m(data):
     X, y = data
     search = HalvingGridSearchCV(
@@ -609,6 +612,7 @@ def test_halving_search_over_c_S_and_m(data):
     np.testing.assert_array_equal(alone.predict(X), search.predict(X))
 
 
+@pytest.mark.slow
 def test_halving_search_with_the_size_of_the_coreset_as_its_resource(data):
     X, y = data
     search = HalvingGridSearchCV(

@@ -119,6 +119,7 @@ print(json.dumps({variant: usual(variant).tolist() for variant in VARIANTS}))
 """
 
 
+@pytest.mark.slow
 def test_another_process_with_other_hashes():
     root = str(Path(__file__).parents[1])
     path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])

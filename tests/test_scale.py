@@ -296,7 +296,7 @@ def test_two_steps_are_as_good_as_one(layout, monkeypatch):
 
 @pytest.mark.parametrize("layout", [exemplar_cells, bounded_cells])
 @pytest.mark.parametrize("n", [51, 200, 499, 500])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["one blob", "two scales", "one row", "three rows", "decades"])
 def test_two_steps_partition(layout, n, dtype, kind, monkeypatch):
     two_steps(monkeypatch)

@@ -24,7 +24,7 @@ def X():
 
 @pytest.mark.parametrize("c_S", [0.5, 0.999, 1.5])
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-@pytest.mark.parametrize("init", ["vertex", "uniform"])
+@pytest.mark.parametrize("init", ["uniform", pytest.param("vertex", marks=pytest.mark.slow)])
 def test_attributes(X, c_S, rounding, init):
     selector = SkMMSelector(
         40, c_S=c_S, rounding=rounding, init=init, max_iter=20_000, random_state=0

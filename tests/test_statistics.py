@@ -25,8 +25,10 @@ BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
 with mock.patch.object(sys, "path", [str(BENCHMARKS), *sys.path]):
     from _small_pools import relaxed_minimum, small_pool
 
+pytestmark = pytest.mark.slow
+
 FALSE_ALARM = 1e-6
-SEEDS = [pytest.param(20, id="20 seeds"), pytest.param(200, id="200 seeds", marks=pytest.mark.slow)]
+SEEDS = 200
 
 
 def assert_included(counts, draws, pi):
@@ -88,15 +90,13 @@ def included(draw, s, n, A, X, draws):
     return np.bincount(np.concatenate(picks), minlength=len(s))
 
 
-@pytest.mark.parametrize("draws", [200, pytest.param(800, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("places", PLACES)
 @pytest.mark.parametrize("kind", ["even", "decades", "few"])
 @pytest.mark.parametrize("draw", DRAWS)
-@pytest.mark.slow
-def test_draws_include_with_probability_n_s(draw, kind, places, draws):
+def test_draws_include_with_probability_n_s(draw, kind, places):
     rng = np.random.RandomState(1)
     X, s = PLACES[places](rng), weights(kind, rng)
-    draws *= 3 if draw == "systematic" and draws < 1000 else 1
+    draws = 2400 if draw == "systematic" else 800
     assert_included(included(draw, s, 12, np.square(X), X, draws), draws, 12 * s)
 
 
@@ -126,7 +126,6 @@ def selections(selector, X, classes, draws):
         yield selector.set_params(random_state=seed).fit(X, classes)
 
 
-@pytest.mark.parametrize("draws", [400, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "selector",
     [
@@ -137,9 +136,9 @@ def selections(selector, X, classes, draws):
     ],
     ids=repr,
 )
-def test_totals_by_sample_weight_are_unbiased(selector, draws):
+def test_totals_by_sample_weight_are_unbiased(selector):
     X, columns, classes = skewed()
-    counts, totals = np.zeros(len(X)), []
+    counts, totals, draws = np.zeros(len(X)), [], 1000
     for fitted in selections(selector, X, classes, draws):
         counts[fitted.sample_indices_] += 1
         totals.append(fitted.sample_weight_ @ columns[fitted.sample_indices_])
@@ -152,19 +151,13 @@ def test_totals_by_sample_weight_are_unbiased(selector, draws):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize(
-    ("rounding", "draws"),
-    [
-        ("systematic", 200),
-        *(pytest.param(draw, 500, marks=pytest.mark.slow) for draw in DRAWS),
-    ],
-)
-def test_skmm_includes_with_probability_n_s(rounding, draws, dtype):
+@pytest.mark.parametrize("rounding", DRAWS)
+def test_skmm_includes_with_probability_n_s(rounding, dtype):
     """And totals by the inverse of n·s are unbiased, of the samples with a weight."""
     X, columns, classes = skewed()
     X = X.astype(dtype)
     selector = skmm.SkMMSelector(12, c_S=0.6, rounding=rounding)
-    counts, totals = np.zeros(len(X)), []
+    counts, totals, draws = np.zeros(len(X)), [], 500
     for fitted in selections(selector, X, classes, draws):
         picks, pi = fitted.sample_indices_, 12.0 * fitted.weights_
         counts[picks] += 1
@@ -188,8 +181,8 @@ def test_the_test_of_totals_tells_weights_that_are_not_inverse():
 # Certificates, against all subsets of small pools.
 
 
-def small_pools(seeds, size=9):
-    return (small_pool(seed, size) for seed in range(seeds))
+def small_pools(size=9):
+    return (small_pool(seed, size) for seed in range(SEEDS))
 
 
 def subsets(X, n):
@@ -197,12 +190,11 @@ def subsets(X, n):
 
 
 @pytest.mark.filterwarnings("ignore:The solver stopped:sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("max_iter", [1, 5, 300])
 @pytest.mark.parametrize("n", [2, 5])
-def test_the_dual_gap_bounds_the_distance_to_the_minimum(n, max_iter, seeds):
+def test_the_dual_gap_bounds_the_distance_to_the_minimum(n, max_iter):
     proved = []
-    for seed, X in enumerate(small_pools(seeds)):
+    for seed, X in enumerate(small_pools()):
         c_S = (0.6, 0.8, 0.999)[seed % 3]
         selector = skmm.SkMMSelector(
             n, c_S=c_S, init="vertex", max_iter=max_iter, tol=1e-9, random_state=seed
@@ -216,10 +208,9 @@ def test_the_dual_gap_bounds_the_distance_to_the_minimum(n, max_iter, seeds):
     assert max_iter == 1 or np.min(proved) < 0.1
 
 
-@pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("n", [2, 5])
-def test_no_subset_is_below_the_lower_bound_of_v_optimality(n, seeds):
-    for X in small_pools(seeds):
+def test_no_subset_is_below_the_lower_bound_of_v_optimality(n):
+    for X in small_pools():
         selector = skmm.VOptimalSelector(n).fit(X)
         best = min(diagnostics.v_optimality(X, S, alpha=selector.alpha_) for S in subsets(X, n))
         assert selector.lower_bound_ <= best * (1 + 1e-9)
@@ -230,12 +221,11 @@ def test_no_subset_is_below_the_lower_bound_of_v_optimality(n, seeds):
         assert first.fit(X).lower_bound_ <= best * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("metric", ["gaussian", "euclidean", "sqeuclidean"])
 @pytest.mark.parametrize("n", [2, 4])
-def test_facility_location_saves_its_share_in_every_metric(n, metric, seeds):
+def test_facility_location_saves_its_share_in_every_metric(n, metric):
     """Of what the best exemplars save of the cost of being left to the worst."""
-    for X in small_pools(seeds):
+    for X in small_pools():
         C = cdist(X, X, "euclidean" if metric == "euclidean" else "sqeuclidean")
         before = C.max(axis=1)
         if metric == "gaussian":
@@ -287,13 +277,11 @@ class Regression:
         return self.variance + linalg.eigvalsh(self.loss)[-1]
 
 
-@pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("kind", ["decaying", "clusters", "heavy tails"])
-@pytest.mark.slow
-def test_the_expected_risk_is_within_the_bound(kind, seeds):
+def test_the_expected_risk_is_within_the_bound(kind):
     """For the θ* that makes it largest, whatever the coreset, its size and the noise."""
     ratios = []
-    for seed in range(seeds):
+    for seed in range(SEEDS):
         rng = np.random.RandomState(seed)
         G, sigma, n = of_low_dimension(kind, rng), 10 ** rng.uniform(-2, 0), (2, 8, 80)[seed % 3]
         picks = skmm.UniformSelector(n, random_state=seed).fit_transform(G)
@@ -352,16 +340,14 @@ def test_the_expected_risk_is_the_mean_over_the_noise(n):
     assert_unbiased(risks[:, None], np.array([regression.expected_risk(theta)]))
 
 
-@pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("cls", [skmm.SkMMSelector, skmm.UniformSelector])
-@pytest.mark.slow
-def test_the_bound_of_the_theorem_on_sketches(cls, seeds):
+def test_the_bound_of_the_theorem_on_sketches(cls):
     """With the constant that it leaves open at one, and m as large as it asks.
 
     It may fail for one Γ in ten. Here it holds for all, and by far.
     """
     n, m, ratios = 100, 80, []
-    for seed in range(seeds):
+    for seed in range(SEEDS):
         rng = np.random.RandomState(seed)
         G, sigma = of_low_dimension("decaying", rng, N=1000, r=120), 10 ** rng.uniform(-2, 0)
         sketch = skmm.GradientSketcher(m=m, random_state=seed).fit_transform(G)
@@ -374,5 +360,5 @@ def test_the_bound_of_the_theorem_on_sketches(cls, seeds):
         bound = c_S / n * (sigma**2 * m + trace)
         assert np.isfinite(bound)
         ratios.append(Regression(G, picks, sigma).worst_risk() / bound)
-    assert len(ratios) > 0.8 * seeds
+    assert len(ratios) > 0.8 * SEEDS
     assert np.max(ratios) <= 1
