@@ -27,11 +27,12 @@ from sklearn_skmm._threads import in_threads
 REACH = 2.0
 # Half of the median distance, as bandwidth of the kernel that says whether a sample is covered.
 BANDWIDTH = 0.5
-# Greedy exemplars look at all pairs. Of more samples, so many stand for all of them.
-SUBSAMPLE = 8192
+# Greedy exemplars look at all pairs. Of more samples, so many, or so many for each pick, stand for
+# all of them when the cells are laid out.
+SUBSAMPLE, SUBSAMPLE_PER_PICK = 8192, 4
 # Where cells are laid out for a part of the samples, or for parts to be made of them, it is fewer:
 # what the caller says, or so many for each pick.
-STEP_PER_PICK = 10
+STEP_PER_PICK = 8
 # Bytes of a part of the rows that are gathered once; of larger ones it is each time anew.
 HOLD = 2**26
 
@@ -101,7 +102,7 @@ def draw_in(P: np.ndarray, s: np.ndarray) -> np.ndarray:
 def exemplars_of(P, s, n, rng, step=lambda: False) -> tuple[Greedy, float]:
     """Return exemplars of a large subsample, and the bandwidth. Of the gains the order counts."""
     h = BANDWIDTH * median_distance(P, rng)
-    rows, weight = _subsample(s, SUBSAMPLE, rng)
+    rows, weight = _subsample(s, max(SUBSAMPLE, SUBSAMPLE_PER_PICK * n), rng)
     candidates = P[rows].astype(np.float64, copy=False)
     picks = greedy_exemplars(candidates, n, bandwidth=h, weight=weight, step=step).indices
     return Greedy(rows[picks], np.arange(n, 0.0, -1.0)), h

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sklearn_skmm import _cells, _parts
+from sklearn_skmm import _parts
 from sklearn_skmm._cells import (
     Cells,
     DrawnIn,
@@ -24,10 +24,10 @@ from sklearn_skmm._threads import in_threads
 # lie close together next to a few that lie far apart, as gradients of confident predictions do,
 # cells would otherwise leave half of the data to one pick.
 SHARES = 2.0
-# More picks than FEW, of more samples than `exemplars_of` looks at, are laid out in two steps:
-# coarse cells first, then the picks of each among its own members. That takes N·√n distances and
-# not N·n, and looks at more of the samples. Of few picks each part would have too few to share.
-FEW = 128
+# More picks than FEW are laid out at once only if the distances to them are no more than these.
+# Others are in two steps, so that it takes N·√n distances and not N·n: coarse cells first, then the
+# picks of each among its own members.
+FEW, DISTANCES = 256, 2**25
 
 
 def exemplar_cells(
@@ -75,7 +75,7 @@ def exemplar_cells(
 
 def at_once(n: int, n_samples: int) -> bool:
     """Say whether n cells of as many samples are laid out in one step."""
-    return n <= FEW or n_samples <= _cells.SUBSAMPLE
+    return n <= FEW or n * n_samples <= DISTANCES
 
 
 def bounded_cells(

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from sklearn_skmm import _cells, _layout, _parts, _rounding
 from sklearn_skmm._exemplars import BLOCK, CACHE_BYTES
-from sklearn_skmm._threads import n_threads
 
 # Less than this fits wherever the samples do.
 SMALL = 2**28
@@ -90,16 +89,15 @@ def peak_of_layout(n_samples: int, n_features: int, n: int) -> float:
 
     Examples
     --------
-    >>> peak_of_layout(10**6, 64, 100) / 2**20
-    160.0
+    >>> peak_of_layout(10**6, 64, 200) / 2**20, peak_of_layout(10**6, 64, 1000) / 2**20
+    (160.0, 68.0)
     """
     if _layout.at_once(n, n_samples):
-        return peak_of_exemplars(min(n_samples, _cells.SUBSAMPLE), n_features)
+        size = max(_cells.SUBSAMPLE, _cells.SUBSAMPLE_PER_PICK * n)
+        return peak_of_exemplars(min(n_samples, size), n_features)
     n_cells = int(_parts.COARSE * n**0.5)
     size = min(n_samples, max(_parts.COARSE_SUBSAMPLE, _cells.STEP_PER_PICK * n_cells))
-    in_parts = n_threads() * min(_parts.PAIRS, n_samples**2 // n_cells) // n_cells
-    # Costs in double precision, those of the first pick's cell, and a mask.
-    return 17 * max(size**2, in_parts)
+    return 17 * size**2  # costs in double precision, those of the first pick's cell, and a mask
 
 
 def last_at_once(n_samples: int) -> int:

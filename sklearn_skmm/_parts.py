@@ -4,7 +4,6 @@ Pure functions of arrays. P is an array, or anything with rows to index by, a sh
 """
 
 from collections.abc import Iterator
-from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +15,7 @@ from sklearn_skmm._threads import in_threads
 # COARSE · √n coarse cells are the parts for n picks. Those of more than PART_FEW picks are divided
 # again. Coarse cells, and the picks of a part, are laid out for fewer samples than all cells at
 # once are: at least for so many.
-COARSE, PART_FEW, COARSE_SUBSAMPLE, PART_SUBSAMPLE = 2.0, 128, 2048, 128
-# Pairs of samples in all parts together that are looked at, where it is not all that there are.
-PAIRS = 2**25
+COARSE, PART_FEW, COARSE_SUBSAMPLE, PART_SUBSAMPLE = 1.5, 128, 2048, 128
 # In each part so many times the picks that are expected of it are looked at, and a few more; but
 # no more than MOST.
 SPARE, A_FEW, MOST = 1.5, 3, 512
@@ -73,13 +70,12 @@ def merge(P, s, h, parts, n) -> list[Greedy]:
     sizes = np.array([len(part.members) for part in parts])
     wanted = np.array([int(SPARE * part.expected) + A_FEW for part in parts])
     found = [Greedy(np.empty(0, dtype=int), np.empty(0))] * len(parts)
-    least = isqrt(PAIRS // len(parts))
 
     def look(c):
         part = parts[c]
         rows, weight = Rows(P, part.members), s[part.members]
         rng = np.random.RandomState(part.seed)
-        own, _ = exemplars_of_few(rows, weight, wanted[c], least, rng, h)
+        own, _ = exemplars_of_few(rows, weight, wanted[c], PART_SUBSAMPLE, rng, h)
         some = int(np.count_nonzero(own.gains > NOTHING * weight.sum()))
         return Greedy(own.indices[:some], own.gains[:some])
 

@@ -158,8 +158,8 @@ class SkMMSelector(BaseSelector):
     *Time.* One pass over X for its second moment, O(N m²), and m³ for the eigenvectors. The solver
     takes a few passes of O(N m) from ``init="uniform"``, and hundreds from ``init="vertex"``.
     ``"systematic"`` and ``"choice"`` are O(N). ``"cells"`` and ``"exemplar"`` take O(N n m) for up
-    to 128 picks or 8,192 samples. Beyond, they lay out coarse cells first, and the picks within
-    these, in O(N √n m). ``"spread"`` looks at O(1,024 N) distances, and ``"cube"``
+    to 256 picks, and for more if n·N is at most 2²⁵. Beyond, they lay out coarse cells first, and
+    the picks within these, in O(N √n m). ``"spread"`` looks at O(1,024 N) distances, and ``"cube"``
     takes O(N m²).
 
     *Memory.* X is read where it is, blocks of rows at a time, if it is float32 or float64 and its
@@ -167,11 +167,12 @@ class SkMMSelector(BaseSelector):
     sums in double precision. Next to X there are about ten vectors of N entries, and what the
     solver, and then the layout of cells, would else compute for each pass: all of it, as many bytes
     as X has, up to 512 MiB; beyond, the solver holds at most 512 MiB and half the bytes of X.
-    ``"cells"`` and ``"exemplar"`` take up to 200 MiB besides, whatever N is, for the costs of at
-    most 8,192 samples; those of more than 30,000 picks grow with n. ``"spread"`` needs five arrays
-    like X, and for up to 4,096 samples all of their distances, twice. ``"cube"`` needs three like X
-    and three in double precision, ``"local_cube"`` four and three. Sparse X needs one of shape (N,
-    k) at least, and `stratify` a copy of X.
+    ``"cells"`` and ``"exemplar"`` take up to 200 MiB besides, whatever N is, for the costs of a
+    subsample of 8,192. Those of up to 256 picks are less, and of more than 2,048 picks, or 25,000
+    if n·N is above 2²⁵, grow with n. ``"spread"`` needs five arrays like X, and for up to 4,096
+    samples all of their distances, twice. ``"cube"`` needs three like X and three in double
+    precision, ``"local_cube"`` four and three. Sparse X needs one of shape (N, k) at least, and
+    `stratify` a copy of X.
 
     The same seed gives the same samples on any number of threads.
 

@@ -7,17 +7,6 @@ from contextvars import copy_context
 from threadpoolctl import ThreadpoolController
 
 
-def n_threads() -> int:
-    """Return how many tasks `in_threads` works on at a time.
-
-    Examples
-    --------
-    >>> n_threads() >= 1
-    True
-    """
-    return _of_blas()[1]
-
-
 def in_threads(function: Callable, tasks: Iterable) -> list:
     """Return what the function gives for each task, in order; with one thread, one by one.
 
@@ -30,7 +19,8 @@ def in_threads(function: Callable, tasks: Iterable) -> list:
     >>> in_threads(abs, [1, -2, 3])
     [1, 2, 3]
     """
-    pools, n_threads = _of_blas()
+    pools = ThreadpoolController().select(user_api="blas")
+    n_threads = max((pool["num_threads"] for pool in pools.info()), default=1)
     with pools.limit(limits=1):
         if n_threads == 1:
             return [function(task) for task in tasks]
@@ -42,9 +32,3 @@ def in_threads(function: Callable, tasks: Iterable) -> list:
             finally:
                 for future in futures:
                     future.cancel()  # what has not begun when one fails, or on an interrupt
-
-
-def _of_blas() -> tuple[ThreadpoolController, int]:
-    """Return the pools of threads of BLAS, and how many threads it has."""
-    pools = ThreadpoolController().select(user_api="blas")
-    return pools, max((pool["num_threads"] for pool in pools.info()), default=1)

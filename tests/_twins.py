@@ -309,7 +309,7 @@ def cells_of_members(problem):
     X, s, n = random_cells(problem)
     members = np.flatnonzero(problem.rng.random(len(X)) < 0.7)
     members = members if len(members) else np.array([0])
-    s, n = s[members] / s[members].sum(), min(n, len(members), _cells.SUBSAMPLE)
+    s, n = s[members] / s[members].sum(), min(n, len(members))
     found = []
     for hold in (0, 2**26):
         with mock.patch.object(_cells, "HOLD", hold):

@@ -74,9 +74,9 @@ ROWS = {
 # What makes few samples go the way of many: a constant of a module, and its value here.
 AS_FOR_MANY = [
     (_components, {"BLOCK": 32, "RUN": 4, "KEEP": 0}),
-    (_cells, {"SUBSAMPLE": 8, "STEP_PER_PICK": 1, "HOLD": 0}),
-    (_layout, {"FEW": 3}),
-    (_parts, {"PART_FEW": 2, "COARSE_SUBSAMPLE": 6, "PART_SUBSAMPLE": 4, "PAIRS": 64}),
+    (_cells, {"SUBSAMPLE": 8, "SUBSAMPLE_PER_PICK": 1, "STEP_PER_PICK": 1, "HOLD": 0}),
+    (_layout, {"FEW": 3, "DISTANCES": 0}),
+    (_parts, {"PART_FEW": 2, "COARSE_SUBSAMPLE": 6, "PART_SUBSAMPLE": 4}),
     (_parts, {"SPARE": 0.5, "A_FEW": 1, "MOST": 5}),
     (_rounding, {"EXACT": 6, "CELL": 4}),
     (_balanced, {"REFRESH": 2, "BATCH": 10}),

@@ -261,13 +261,14 @@ def test_nearest_in_single_precision():
 def two_steps(monkeypatch):
     monkeypatch.setattr(_layout, "FEW", 50)
     monkeypatch.setattr(_parts, "PART_FEW", 20)
-    monkeypatch.setattr(_cells, "SUBSAMPLE", 100)
+    monkeypatch.setattr(_layout, "DISTANCES", 0)
 
 
 def test_when_cells_are_laid_out_at_once():
-    assert at_once(128, 10**7)
+    assert at_once(256, 10**7)
+    assert at_once(1000, 20_000)
     assert at_once(2000, 6532)
-    assert not at_once(129, 10_000)
+    assert not at_once(1000, 10**5)
 
 
 @pytest.mark.parametrize("layout", [exemplar_cells, bounded_cells])
@@ -279,7 +280,7 @@ def test_two_steps_are_as_good_as_one(layout, monkeypatch):
     s = np.full(N, 1 / N)
     assert not at_once(n, N)
     two = layout(P, s, n, np.random.RandomState(0))
-    monkeypatch.setattr(_cells, "SUBSAMPLE", N)
+    monkeypatch.setattr(_layout, "DISTANCES", 10**12)
     one = layout(P, s, n, np.random.RandomState(0))
     assert not np.array_equal(np.sort(one.exemplars), np.sort(two.exemplars))
     inside = draw_in(P, s)

@@ -21,15 +21,15 @@ from scale import mixture
 from scipy import stats
 from sklearn.metrics import pairwise_distances_argmin_min
 
-from sklearn_skmm import SkMMSelector, _cells, _rounding
+from sklearn_skmm import SkMMSelector, _cells, _layout, _rounding
 from sklearn_skmm._exemplars import median_distance
 
 N, n, SEEDS = 20_000, 2_000, 5
 # With these constants of the package everything is looked at.
 AT_ONCE = {
-    "cells": (_cells, "SUBSAMPLE", N),
-    "exemplar": (_cells, "SUBSAMPLE", N),
-    "spread": (_rounding, "EXACT", N),
+    "cells": [(_layout, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
+    "exemplar": [(_layout, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
+    "spread": [(_rounding, "EXACT", N)],
 }
 
 
