@@ -19,7 +19,7 @@ from sklearn_skmm._exemplars import (
     typical,
 )
 from sklearn_skmm._rounding import inclusion_probabilities, systematic
-from sklearn_skmm._threads import in_threads
+from sklearn_skmm._threads import in_threads, one_thread
 
 # Samples farther from the mean than this multiple of the median are drawn in to it before cells
 # are made: an outlier is then no farther from the others than they are from each other, and gets
@@ -159,7 +159,8 @@ def _nearest(rows, centres) -> tuple[np.ndarray, np.ndarray]:
     if rows.dtype == np.float64:
         return pairwise_distances_argmin_min(rows, centres, metric="sqeuclidean")
     # The same in single precision, which scikit-learn would leave.
-    distances = rows @ (-2.0 * centres.T)
+    with one_thread():
+        distances = rows @ (-2.0 * centres.T)
     distances += row_norms(centres, squared=True)
     labels = distances.argmin(axis=1)
     norms = row_norms(rows, squared=True)

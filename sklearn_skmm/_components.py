@@ -12,6 +12,8 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.extmath import row_norms
 
+from sklearn_skmm._threads import one_thread
+
 # Entries of one block: 16,384 rows of 64 columns, which stay in the processor's cache.
 BLOCK = 2**20
 # Rows, or entries of a vector, that one call to BLAS adds up, and entries of these rows. It hands
@@ -187,7 +189,8 @@ class Components:
         if self.held is not None:
             return self.held[rows]
         rows = rows if self.members is None else self.members[rows]
-        P = self.X[rows] @ self.directions
+        with one_thread():
+            P = self.X[rows] @ self.directions
         P /= self.unit
         return P
 
@@ -236,7 +239,8 @@ class Energies:
     def _block(self, rows) -> np.ndarray:
         if self.directions is None:
             return self.X[rows]
-        block = self.X[rows] @ self.directions
+        with one_thread():
+            block = self.X[rows] @ self.directions
         return np.square(block, out=block)
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
@@ -270,10 +274,10 @@ class Energies:
         total = np.zeros((self.shape[1], self.shape[1]))
         for _, block in self.blocks():
             block = block - mean
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore"), one_thread():
                 product = block.T @ block
-            if not np.isfinite(product).all():  # a pool far longer than what it is matched to
-                block = block.astype(np.float64)
-                product = block.T @ block
+                if not np.isfinite(product).all():  # a pool far longer than what it is matched to
+                    block = block.astype(np.float64)
+                    product = block.T @ block
             total += product
         return total

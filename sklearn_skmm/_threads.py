@@ -1,10 +1,33 @@
-"""Many small tasks on the threads of BLAS, where BLAS itself would only be in its own way."""
+"""The threads of BLAS: for many small tasks at a time, or kept out of a product."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import cache
 
 from threadpoolctl import ThreadpoolController
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
+
+
+def one_thread():
+    """Return a context in which BLAS has one thread.
+
+    A large product in single precision may have other last bits on another number of threads: on
+    some processors each part goes by its shape to another kernel. The context is of the process,
+    and with fits in several threads at a time only the first of them sets it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> with one_thread():
+    ...     np.eye(2) @ np.ones(2)
+    array([1., 1.])
+    """
+    return _blas().limit(limits=1)
 
 
 def in_threads(function: Callable, tasks: Iterable) -> list:

@@ -18,6 +18,7 @@ from sklearn_skmm import (
     _layout,
     _parts,
     _skmm,
+    _threads,
 )
 from sklearn_skmm._cells import draw_in
 from sklearn_skmm._components import (
@@ -337,6 +338,33 @@ def test_single_precision_is_kept_and_selects_as_well(rounding):
         assert len(common) >= 55
     np.testing.assert_array_equal(selector.transform(X), selector.sample_indices_)
     assert selector.score(X) == pytest.approx(double.score(X), abs=0.02)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("m", [8, 32, 100])
+def test_products_have_the_same_bits_on_any_number_of_threads(m, dtype):
+    X = mixture(9000, m=m, dtype=dtype)
+    V, found = spectrum(X).eigenvectors, []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            A = Energies(X, V, keep=0)
+            s, g = np.full(9000, 1 / 9000, dtype), np.linspace(-1, 1, m)
+            parts = [A.rmatvec(s), A.matvec(g), A.scatter(), Components(X, V)[:]]
+            found.append([*parts, *_cells._nearest(X, X[:300])])
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_one_thread_gives_back_what_there_was():
+    def count():
+        return max(pool["num_threads"] for pool in _threads._blas().info())
+
+    with threadpool_limits(2, user_api="blas"):
+        with _threads.one_thread(), _threads.one_thread():
+            assert count() == 1
+        with pytest.raises(ZeroDivisionError), _threads.one_thread():
+            1 / 0  # noqa: B018
+        assert count() == 2
 
 
 @pytest.mark.parametrize("rounding", ["cells", "exemplar", "systematic"])
