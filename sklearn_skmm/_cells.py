@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.utils.extmath import row_norms
 
-from sklearn_skmm._components import row_blocks, weighted_rows
+from sklearn_skmm._components import product, row_blocks, weighted_rows
 from sklearn_skmm._exemplars import (
     Greedy,
     greedy_exemplars,
@@ -19,7 +19,7 @@ from sklearn_skmm._exemplars import (
     typical,
 )
 from sklearn_skmm._rounding import inclusion_probabilities, systematic
-from sklearn_skmm._threads import in_threads, one_thread
+from sklearn_skmm._threads import in_threads
 
 # Samples farther from the mean than this multiple of the median are drawn in to it before cells
 # are made: an outlier is then no farther from the others than they are from each other, and gets
@@ -159,8 +159,7 @@ def _nearest(rows, centres) -> tuple[np.ndarray, np.ndarray]:
     if rows.dtype == np.float64:
         return pairwise_distances_argmin_min(rows, centres, metric="sqeuclidean")
     # The same in single precision, which scikit-learn would leave.
-    with one_thread():
-        distances = rows @ (-2.0 * centres.T)
+    distances = product(rows, -2.0 * centres.T)
     distances += row_norms(centres, squared=True)
     labels = distances.argmin(axis=1)
     norms = row_norms(rows, squared=True)

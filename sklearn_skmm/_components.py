@@ -58,6 +58,20 @@ def weighted_rows(s: np.ndarray, A: np.ndarray) -> np.ndarray:
     return total
 
 
+def product(A, B: np.ndarray) -> np.ndarray:
+    """Return A B, with the same bits on any number of threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> product(np.eye(2), np.array([[1.0], [2.0]]))
+    array([[1.],
+           [2.]])
+    """
+    with one_thread():
+        return A @ B
+
+
 def dot(a: np.ndarray, b: np.ndarray) -> float:
     """Return aᵀb in double precision, added up run by run.
 
@@ -189,8 +203,7 @@ class Components:
         if self.held is not None:
             return self.held[rows]
         rows = rows if self.members is None else self.members[rows]
-        with one_thread():
-            P = self.X[rows] @ self.directions
+        P = product(self.X[rows], self.directions)
         P /= self.unit
         return P
 
@@ -239,8 +252,7 @@ class Energies:
     def _block(self, rows) -> np.ndarray:
         if self.directions is None:
             return self.X[rows]
-        with one_thread():
-            block = self.X[rows] @ self.directions
+        block = product(self.X[rows], self.directions)
         return np.square(block, out=block)
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
@@ -274,10 +286,10 @@ class Energies:
         total = np.zeros((self.shape[1], self.shape[1]))
         for _, block in self.blocks():
             block = block - mean
-            with np.errstate(over="ignore"), one_thread():
-                product = block.T @ block
-                if not np.isfinite(product).all():  # a pool far longer than what it is matched to
-                    block = block.astype(np.float64)
-                    product = block.T @ block
-            total += product
+            with np.errstate(over="ignore"):
+                scatter = product(block.T, block)
+            if not np.isfinite(scatter).all():  # a pool far longer than what it is matched to
+                block = block.astype(np.float64)
+                scatter = product(block.T, block)
+            total += scatter
         return total

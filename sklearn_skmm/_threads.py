@@ -10,6 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 @cache
 def _blas() -> ThreadpoolController:
+    """Return the libraries of NumPy and SciPy, looked for once: that takes milliseconds."""
     return ThreadpoolController().select(user_api="blas")
 
 
@@ -42,9 +43,8 @@ def in_threads(function: Callable, tasks: Iterable) -> list:
     >>> in_threads(abs, [1, -2, 3])
     [1, 2, 3]
     """
-    pools = ThreadpoolController().select(user_api="blas")
-    n_threads = max((pool["num_threads"] for pool in pools.info()), default=1)
-    with pools.limit(limits=1):
+    n_threads = max((pool["num_threads"] for pool in _blas().info()), default=1)
+    with one_thread():
         if n_threads == 1:
             return [function(task) for task in tasks]
         with ThreadPoolExecutor(n_threads) as executor:
