@@ -920,7 +920,11 @@ while kills < 60:
     first, pid = random.randrange(N), fork(run)
     while len(list(directory.glob("block-*"))) < first:
         pass
-    time.sleep(random.uniform(0.0, 0.002))
+    if kills % 2:
+        time.sleep(random.uniform(0.0, 0.002))
+    else:  # in the middle of a block, however short that moment is
+        while not any(directory.glob("tmp-*")) and len(list(directory.glob("block-*"))) < N:
+            pass
     os.kill(pid, signal.SIGKILL)
     kills += code(pid) == -signal.SIGKILL
     partial += len(list(directory.glob("tmp-*")))
