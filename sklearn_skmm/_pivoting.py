@@ -129,6 +129,10 @@ class AdaptiveSelector(BaseSelector):
                         indices.append(int(i))
                         free[i] = False
                         step()
+                    elif left <= floor:
+                        # Down to rounding, whatever is left of it after the subtractions below:
+                        # greedy would look at it forever.
+                        residual[i] = 0.0
                 new = basis[start:]
                 residual -= np.square(safe_sparse_dot(X, new.T, dense_output=True)).sum(axis=1)
                 residual = np.where(free & (residual > floor), residual, 0.0)

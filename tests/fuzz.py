@@ -6,18 +6,20 @@ Each problem is a few rows of some difficult kind, and either a selector with so
 or a fast path next to its plain twin (`tests._twins`). Problem i of a seed is always the same:
 ``--seed 0 --only 12345`` runs one again, with its traceback. Half of the problems run as if they
 were large: what is done in blocks, in several steps or from a subsample is, at forty rows, too.
+A problem that takes longer than two minutes, where milliseconds are the rule, is a failure.
 """
 
 import argparse
 import inspect
 import multiprocessing
+import signal
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import combinations, product
 from pathlib import Path
 from typing import NamedTuple
@@ -96,6 +98,8 @@ REFUSED = (
     "init must hold positions",
     "The mean squared norm",
 )
+# Seconds that a problem may take.
+LIMIT = 120.0
 NOT_FINITE = {"bandwidth_"}  # documented as nan without a kernel
 
 
@@ -492,12 +496,29 @@ def run_problem(seed, i):
         if problem.many:
             as_for_many(stack)
         stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(limited(LIMIT))
         warnings.simplefilter("error")
         try:
             check(*args)
         except Exception as error:
             return kind, name, problem.description, error
     return kind, name, problem.description, None
+
+
+@contextmanager
+def limited(seconds):
+    """Raise TimeoutError after so many seconds: a loop without end is a failure."""
+
+    def stop(signum, frame):
+        raise TimeoutError(f"not done in {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def run_part(seed, start, stop):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sklearn_skmm import KMeansSelector, SkMMSelector
+from sklearn_skmm import AdaptiveSelector, KMeansSelector, SkMMSelector
 from sklearn_skmm._exemplars import median_distance
 from tests import fuzz
 from tests._selectors import make, selector_classes
@@ -73,6 +73,18 @@ def test_problems_and_failures_can_be_repeated(monkeypatch, capsys):
     assert fuzz.main(["--seed", "3", "--only", "4"]) == 1
     assert "broken for " in capsys.readouterr().err
     assert fuzz.main(["--seed", "3", "--start", "4", "--problems", "1"]) == 1
+
+
+def test_a_loop_without_end_is_a_failure(monkeypatch):
+    def endless(problem):
+        while True:
+            pass
+
+    monkeypatch.setattr(fuzz, "PAIRS", {endless: 1})
+    monkeypatch.setattr(fuzz, "LIMIT", 0.1)
+    _, failures = fuzz.run(seed=3, start=4, stop=5, report=lambda line: None)
+    assert len(failures) == 1
+    assert "TimeoutError: not done in 0.1 s" in failures[0]
 
 
 @pytest.mark.parametrize(("cls", "params"), fuzz.VARIANTS, ids=NAMES)
@@ -142,3 +154,17 @@ def test_the_median_distance_of_equal_rows_is_no_rounding_error():
         assert median_distance(np.tile(row, (14, 1)), None) == 1.0
         rows = np.vstack([np.tile(row, (26, 1)), row + 5.0])
         assert median_distance(rows, None) == pytest.approx(5 * np.sqrt(7) * 26 / 351)
+
+
+@pytest.mark.parametrize("pivoting", ["greedy", "random"])
+def test_residuals_at_rounding_end(pivoting):
+    """Once: a row whose residual was just above rounding, but below it when computed afresh."""
+    ulp = 2.0**-21
+    X = np.outer([7, 7, 1, 3, 8, 1], [1, 3]) + ulp * np.array(
+        [[1, 0], [1, 0], [2, 0], [-1.5, 0], [-1, 0], [-0.875, -2]]
+    )
+    with fuzz.limited(20):
+        picks = AdaptiveSelector(6, pivoting=pivoting, random_state=0).fit_transform(
+            X.astype(np.float32)
+        )
+    assert sorted(picks) == list(range(6))
