@@ -12,6 +12,9 @@ BLOCK = 512
 REFRESH_SHARE = 1 / 40
 # What is kept of the costs in single precision for the next rounds: all if it fits, or columns.
 CACHE_BYTES = 128 * 2**20
+EPS = float(np.finfo(np.float32).eps)
+# Exact gains that are computed together to begin with.
+TRIED = 8
 
 
 class Exemplars(NamedTuple):
@@ -102,10 +105,9 @@ class _Costs:
         largest = float(self.norms.max(initial=0.0))
         # Error of a squared distance: rounding of a product of X.shape[1] terms. That of a pair is
         # at most the sum of both, so that one outlier does not blur the costs of all others.
-        eps = float(np.finfo(np.float32).eps)
-        self.errors = (np.sqrt(X.shape[1]) + 4.0) * eps * self.norms
+        self.errors = (np.sqrt(X.shape[1]) + 4.0) * EPS * self.norms
         if metric == "gaussian":
-            self.errors = self.errors / (2.0 * bandwidth**2) + 0.5 * eps
+            self.errors = self.errors / (2.0 * bandwidth**2) + 0.5 * EPS
         # The root is not Lipschitz at zero, and squares must stay clear of overflow and zero.
         self.single = metric != "euclidean" and 1e-15 < largest < 1e15
         if not self.single:
@@ -143,6 +145,16 @@ class _Costs:
             squared *= -0.5 / self.bandwidth**2
             np.negative(np.expm1(squared, out=squared), out=squared)
         return squared
+
+    def errors_of(self, j, column) -> np.ndarray:
+        """Bound the errors of the fast costs of one candidate."""
+        errors = self.errors + self.errors[j]
+        if self.single and self.metric == "gaussian":
+            # It is the exponent that is as far off: costs near one, of samples far apart, are not.
+            np.expm1(np.minimum(errors, 40.0, out=errors), out=errors)
+            errors *= 1.0 + EPS - column
+            errors += EPS
+        return errors
 
     def pairs_of_blocks(self, fast):
         """Yield (I, J, block) over the upper triangle; c_ij = c_ji serves the lower one."""
@@ -231,9 +243,11 @@ class _Nearest:
 
     def add(self, j: int, column: np.ndarray) -> None:
         """Take j as an exemplar; column is its fast column."""
-        closer = column < self.fast
-        self.fast[closer] = column[closer]
-        self.blur[closer] = self.costs.errors[closer] + self.costs.errors[j]
+        saving = self.fast - column
+        # What is not nearer may be, as far as is known.
+        errors = self.costs.errors_of(j, column) + np.minimum(saving, 0.0)
+        self.blur = np.maximum(self.blur - np.maximum(saving, 0.0), errors)
+        np.minimum(self.fast, column, out=self.fast)
         self._pending.append(j)
         self.indices.append(j)
 
@@ -249,8 +263,17 @@ class _Nearest:
         return self._exact
 
 
-def _next_exemplar(costs, columns, nearest, weight, bounds, tie) -> tuple[int, np.ndarray]:
-    """Return the candidate with the largest gain and its fast column; tighten the bounds."""
+def _next_exemplar(costs, columns, nearest, weight, bounds, known, tie) -> tuple[int, np.ndarray]:
+    """Return the candidate with the largest gain and its fast column; tighten the bounds.
+
+    `known` says whose bound was once the exact gain.
+    """
+    if bounds.max() > tie and known[_top(bounds, tie)[0]]:
+        # Far from all that was picked since, it has not lost: without this each of a crowd of
+        # samples that cover but themselves would be looked at for each pick.
+        winner = _first_of_largest(costs, nearest, weight, bounds, known, tie, tries=1)
+        if winner is not None:
+            return winner, columns.get(np.array([winner]))[0]
     low = np.full(len(weight), -np.inf)  # lower bounds of what was looked at in this round
     batch, looked_at = 8, 0
     while True:
@@ -260,8 +283,9 @@ def _next_exemplar(costs, columns, nearest, weight, bounds, tie) -> tuple[int, n
         top = top[(stale[top] > -np.inf) & (stale[top] >= best - tie)]
         if not top.size or bounds.max() <= tie:
             break
-        if looked_at > REFRESH_SHARE * len(weight):
-            # The old bounds are loose, as after the first picks: one pass renews them all.
+        if looked_at > REFRESH_SHARE * len(weight) and weight @ (nearest.blur + costs.errors) < best:
+            # The old bounds are loose, as after the first picks: one pass renews them all, unless
+            # what it adds for errors alone is more than the best gain.
             renewed = costs.gain_bounds(nearest.fast, nearest.blur, weight)
             np.minimum(bounds, renewed, out=bounds)
             looked_at = 0
@@ -269,23 +293,48 @@ def _next_exemplar(costs, columns, nearest, weight, bounds, tie) -> tuple[int, n
         for j, column in zip(top.tolist(), columns.get(top), strict=True):
             saving = nearest.fast - column
             # Only entries that save, or might, carry an error into the sum.
-            errors = nearest.blur + costs.errors + costs.errors[j]
+            errors = nearest.blur + costs.errors_of(j, column)
             error = float(weight @ np.where(saving > -errors, errors, 0.0))
             gain = float(weight @ np.maximum(saving, 0.0))
-            bounds[j], low[j] = gain + error, gain - error
+            bounds[j], low[j] = min(bounds[j], gain + error), gain - error
         looked_at += len(top)
         batch = min(2 * batch, 256)
     # With every gain at rounding, all that is left is represented already, and the first is as
     # good as any. Else exact gains decide between those that single precision cannot tell apart.
     if bounds.max() <= tie:
-        final = np.flatnonzero(bounds > -np.inf)[:1]
+        winner = int(np.argmax(bounds > -np.inf))
     else:
         final = np.flatnonzero((low > -np.inf) & (bounds >= low.max() - tie))
-    winner = 0
-    if len(final) > 1:
-        gains = np.maximum(nearest.exact() - costs(slice(None), final).T, 0.0) @ weight
-        winner = int(np.argmax(gains >= gains.max() - tie))
-    return int(final[winner]), columns.get(final[[winner]])[0]
+        winner = int(final[0])
+        if len(final) > 1:
+            winner = _first_of_largest(costs, nearest, weight, bounds, known, tie)
+    return winner, columns.get(np.array([winner]))[0]
+
+
+def _top(bounds, tie) -> np.ndarray:
+    """Return the positions of the largest bounds, in order."""
+    return np.flatnonzero(bounds >= bounds.max() - tie)
+
+
+def _first_of_largest(costs, nearest, weight, bounds, known, tie, tries=None) -> int | None:
+    """Return the first candidate with the largest gain, from the exact gains of few.
+
+    A gain not below any bound is the largest. Those of the largest bounds are computed, which
+    become their bounds. After so many tries without such a gain the answer is None.
+    """
+    fresh, size = np.zeros(len(bounds), dtype=bool), TRIED
+    while True:
+        top = _top(bounds, tie)
+        if fresh[top[0]]:
+            return int(top[0])
+        if tries == 0:
+            return None
+        due = top[~fresh[top]][:size]
+        saving = nearest.exact() - costs(slice(None), due).T
+        bounds[due] = np.maximum(saving, 0.0, out=saving) @ weight
+        fresh[due] = known[due] = True
+        size = min(2 * size, BLOCK)
+        tries = None if tries is None else tries - 1
 
 
 def greedy_of_few(
@@ -394,9 +443,10 @@ def greedy_exemplars(
         step()
     bounds = costs.gain_bounds(nearest.fast, nearest.blur, weight)
     bounds[nearest.indices] = -np.inf
+    known = np.zeros(n_samples, dtype=bool)
     tie = 1e-12 * float(weight @ nearest.exact())
     while len(nearest.indices) < n:
-        chosen, column = _next_exemplar(costs, columns, nearest, weight, bounds, tie)
+        chosen, column = _next_exemplar(costs, columns, nearest, weight, bounds, known, tie)
         nearest.add(chosen, column)
         bounds[chosen] = -np.inf
         step()
