@@ -6,7 +6,6 @@ Pure functions of arrays. P is an array, or anything with rows to index by, a sh
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.utils.extmath import row_norms
 
 from sklearn_skmm._components import product, row_blocks, weighted_rows
@@ -30,6 +29,8 @@ BANDWIDTH = 0.5
 # Greedy exemplars look at all pairs. Of more samples, so many, or so many for each pick, stand for
 # all of them when the cells are laid out.
 SUBSAMPLE, SUBSAMPLE_PER_PICK = 8192, 4
+# Up to so many samples all pairs at once are faster than the most promising first.
+FEW_ROWS = 512
 # Where cells are laid out for a part of the samples, or for parts to be made of them, it is fewer:
 # what the caller says, or so many for each pick.
 STEP_PER_PICK = 8
@@ -65,18 +66,18 @@ class DrawnIn:
     Those beyond `REACH` median distances from the mean are scaled to there.
     """
 
-    def __init__(self, P, s: np.ndarray, members: np.ndarray | None = None, threads=False):
+    def __init__(self, P, s: np.ndarray, members: np.ndarray | None = None):
         self.P, self.dtype = Rows(P, members), P.dtype
         self.shape = self.P.shape
         blocks = row_blocks(*self.shape)
-        sums = _each(lambda rows: weighted_rows(s[rows], self.P[rows]), blocks, threads)
+        sums = _each(lambda rows: weighted_rows(s[rows], self.P[rows]), blocks)
         self.mean = sum(sums, start=np.zeros(P.shape[1])).astype(P.dtype)
         radius = np.empty(len(s), P.dtype)
 
         def measure(rows):
             radius[rows] = row_norms(self.P[rows] - self.mean)
 
-        _each(measure, blocks, threads)
+        _each(measure, blocks)
         reach = REACH * float(np.median(radius) or radius.mean(dtype=np.float64))
         # One within reach, where the quotient itself may overflow.
         np.maximum(radius, max(reach, float(np.finfo(P.dtype).tiny)), out=radius)
@@ -103,8 +104,11 @@ def exemplars_of(P, s, n, rng, step=lambda: False) -> tuple[Greedy, float]:
     """Return exemplars of a large subsample, and the bandwidth. Of the gains the order counts."""
     h = BANDWIDTH * median_distance(P, rng)
     rows, weight = _subsample(s, max(SUBSAMPLE, SUBSAMPLE_PER_PICK * n), rng)
-    candidates = P[rows].astype(np.float64, copy=False)
-    picks = greedy_exemplars(candidates, n, bandwidth=h, weight=weight, step=step).indices
+    if len(rows) <= FEW_ROWS:
+        picks = greedy_of_few(squared_distances(P[rows]), n, h, weight, step).indices
+    else:
+        candidates = P[rows].astype(np.float64, copy=False)
+        picks = greedy_exemplars(candidates, n, bandwidth=h, weight=weight, step=step).indices
     return Greedy(rows[picks], np.arange(n, 0.0, -1.0)), h
 
 
@@ -134,12 +138,12 @@ def _subsample(s, size, rng) -> tuple[np.ndarray, np.ndarray]:
     return rows, weight * (size / weight.sum())
 
 
-def _each(function, blocks, threads) -> list:
+def _each(function, blocks) -> list:
     """Call the function for each block of rows."""
-    return in_threads(function, blocks) if threads else [function(rows) for rows in blocks]
+    return in_threads(function, blocks) if len(blocks) > 1 else [function(*blocks)]
 
 
-def around(P, h, exemplars, threads=False) -> Cells:
+def around(P, h, exemplars) -> Cells:
     """Give each sample to its nearest exemplar."""
     centres, n_samples = P[exemplars], P.shape[0]
     labels, costs = np.empty(n_samples, np.int32), np.empty(n_samples, centres.dtype)
@@ -147,7 +151,7 @@ def around(P, h, exemplars, threads=False) -> Cells:
     def assign(rows):
         labels[rows], costs[rows] = _nearest(P[rows], centres)
 
-    _each(assign, row_blocks(n_samples, max(centres.shape)), threads)
+    _each(assign, row_blocks(n_samples, max(centres.shape)))
     labels[exemplars], costs[exemplars] = np.arange(len(exemplars)), 0.0
     costs *= -0.5 / h**2
     np.negative(np.expm1(costs, out=costs), out=costs)
@@ -156,9 +160,6 @@ def around(P, h, exemplars, threads=False) -> Cells:
 
 def _nearest(rows, centres) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest centre of each row, and the squared distance."""
-    if rows.dtype == np.float64:
-        return pairwise_distances_argmin_min(rows, centres, metric="sqeuclidean")
-    # The same in single precision, which scikit-learn would leave.
     distances = product(rows, -2.0 * centres.T)
     distances += row_norms(centres, squared=True)
     labels = distances.argmin(axis=1)

@@ -272,7 +272,7 @@ def _next_exemplar(costs, columns, nearest, weight, bounds, known, tie) -> tuple
         # Far from all that was picked since, it has not lost: without this each of a crowd of
         # samples that cover but themselves would be looked at for each pick.
         winner = _first_of_largest(costs, nearest, weight, bounds, known, tie, tries=1)
-        if winner is not None:
+        if winner >= 0:
             return winner, columns.get(np.array([winner]))[0]
     low = np.full(len(weight), -np.inf)  # lower bounds of what was looked at in this round
     batch, looked_at = 8, 0
@@ -283,7 +283,10 @@ def _next_exemplar(costs, columns, nearest, weight, bounds, known, tie) -> tuple
         top = top[(stale[top] > -np.inf) & (stale[top] >= best - tie)]
         if not top.size or bounds.max() <= tie:
             break
-        if looked_at > REFRESH_SHARE * len(weight) and weight @ (nearest.blur + costs.errors) < best:
+        if (
+            looked_at > REFRESH_SHARE * len(weight)
+            and weight @ (nearest.blur + costs.errors) < best
+        ):
             # The old bounds are loose, as after the first picks: one pass renews them all, unless
             # what it adds for errors alone is more than the best gain.
             renewed = costs.gain_bounds(nearest.fast, nearest.blur, weight)
@@ -316,11 +319,11 @@ def _top(bounds, tie) -> np.ndarray:
     return np.flatnonzero(bounds >= bounds.max() - tie)
 
 
-def _first_of_largest(costs, nearest, weight, bounds, known, tie, tries=None) -> int | None:
+def _first_of_largest(costs, nearest, weight, bounds, known, tie, tries=np.inf) -> int:
     """Return the first candidate with the largest gain, from the exact gains of few.
 
     A gain not below any bound is the largest. Those of the largest bounds are computed, which
-    become their bounds. After so many tries without such a gain the answer is None.
+    become their bounds. After so many tries without such a gain the answer is -1.
     """
     fresh, size = np.zeros(len(bounds), dtype=bool), TRIED
     while True:
@@ -328,13 +331,13 @@ def _first_of_largest(costs, nearest, weight, bounds, known, tie, tries=None) ->
         if fresh[top[0]]:
             return int(top[0])
         if tries == 0:
-            return None
+            return -1
         due = top[~fresh[top]][:size]
         saving = nearest.exact() - costs(slice(None), due).T
         bounds[due] = np.maximum(saving, 0.0, out=saving) @ weight
         fresh[due] = known[due] = True
         size = min(2 * size, BLOCK)
-        tries = None if tries is None else tries - 1
+        tries -= 1
 
 
 def greedy_of_few(

@@ -139,7 +139,7 @@ def _in_steps(P, s, n, rng, step, bounded) -> Cells:
         """Write down the n cells of some samples, None is all, and return the tasks left."""
         own = s if members is None else s[members]
         own = own / own.sum(dtype=np.float64).astype(s.dtype)
-        drawn = DrawnIn(P, own, members, threads=members is None and not once)
+        drawn = DrawnIn(P, own, members)
         if once or n <= _parts.PART_FEW:
             if once:
                 found, h = exemplars_of(drawn, own, n, rng, step)
@@ -192,7 +192,7 @@ def _share_out(P, s, h, parts, found, n, bounded) -> list[tuple[Cells, np.ndarra
 
     todo = np.arange(len(parts))
     while True:
-        # One part is left to the threads of BLAS.
+        # One part has blocks of its own for the threads.
         list(map(surround, todo)) if len(parts) == 1 else in_threads(surround, todo)
         masses, room = np.concatenate(mass), np.concatenate(sizes)
         # Equal rows cannot be split further.

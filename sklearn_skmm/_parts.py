@@ -42,7 +42,7 @@ def divide(P, s, n, rng, step) -> tuple[list[Part], float]:
         n_cells = min(len(weight), max(2, int(COARSE * np.sqrt(expected))))
         least = COARSE_SUBSAMPLE if members is None else PART_SUBSAMPLE
         found, h = exemplars_of_few(rows, weight, n_cells, least, rng, h, step)
-        cells = around(rows, h, found.indices, threads=members is None)
+        cells = around(rows, h, found.indices)
         apart = bool(cells.costs.any())
         if members is None and not apart and not np.ptp(rows[cells.exemplars], axis=0).any():
             return [], h

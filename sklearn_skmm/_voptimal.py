@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 from sklearn.utils import check_array
-from threadpoolctl import threadpool_limits
 
 from sklearn_skmm._base import BaseSelector, Interval, Selection, StrOptions
 from sklearn_skmm._design import (
@@ -18,6 +17,7 @@ from sklearn_skmm._design import (
     scale,
 )
 from sklearn_skmm._exchange import PAIRS, exchange, greedy
+from sklearn_skmm._threads import one_thread
 
 SMALL = 10**6  # entries
 
@@ -167,7 +167,7 @@ class VOptimalSelector(BaseSelector):
         start = None if isinstance(self.init, str) else self._positions(n, X.shape[0])
         # Thousands of products of small matrices: handing them to several threads costs more.
         small = problem.rows.size < SMALL
-        with threadpool_limits(1, user_api="blas") if small else nullcontext():
+        with one_thread() if small else nullcontext():
             relaxation = relax(problem, n, step=step)
             if start is None and self.init == "relaxation":
                 indices = round_largest(relaxation, n)

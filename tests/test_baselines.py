@@ -487,6 +487,15 @@ def test_costs_and_their_bounds(metric, kind, h, monkeypatch):
     assert exact[3, 1] == exact[2, 2] == 0.0
     error = costs.errors[rows, None] + costs.errors[columns]
     assert np.all(np.abs(fast - C[rows][:, columns]) <= error + 1e-10)
+    for j in range(N):
+        column = costs(slice(None), [j], fast=True)[:, 0]
+        errors = costs.errors_of(j, column)
+        assert np.all(np.abs(column - C[:, j]) <= errors + 1e-10)
+        # No more than by the errors of both alone, but for the rounding of the cost itself.
+        together = costs.errors + costs.errors[j]
+        assert np.all(errors <= 1.1 * together + 2e-7)
+        if metric == "gaussian" and h == 0.1:  # far apart, and sure to be
+            assert np.all(errors[column == 1.0] <= 3e-7)
     # Blocks in the precision that was asked for, kept or not.
     weight, current = np.random.RandomState(0).gamma(1.0, size=N), C[:, [1, 9]].min(axis=1)
     close(costs.totals(weight), weight @ C, rtol=1e-9)
@@ -593,7 +602,42 @@ def test_exact_costs_are_caught_up_with_in_blocks(metric, monkeypatch):
         C = cost_matrix(X, metric, 0.7)[:, nearest.indices]
         close(nearest.exact(), C.min(axis=1), atol=1e-12)
         close(nearest.fast, C.min(axis=1), atol=1e-5)
+        assert np.all(np.abs(nearest.fast - C.min(axis=1)) <= nearest.blur + 1e-12)
         equal(nearest.label, C.argmin(axis=1))  # of equal ones the first
+
+
+def test_what_is_not_nearer_may_be_as_far_as_is_known():
+    costs = _exemplars._Costs(np.zeros((4, 1)), "sqeuclidean", 1.0)
+    nearest = _exemplars._Nearest(costs, np.array([2.0, 2.0, 2.0, 2.0]))
+    for column, error in ([1.0, 3.0, 5.0, 2.0], 1.5), ([0.5, 1.5, 1.5, 2.0], 0.25):
+        costs.errors = np.full(4, error / 2)
+        nearest.add(0, np.array(column))
+    # The first was found at 1 and may be 1.5 nearer, at -0.5: 1 below what it is now. The second was
+    # found at 3, but may have been at 1.5, and the last may be at 0.5 from before.
+    equal(nearest.fast, [0.5, 1.5, 1.5, 2.0])
+    equal(nearest.blur, [1.0, 0.25, 0.25, 1.5])
+
+
+@pytest.mark.parametrize(("budget", "times"), [(_exemplars.CACHE_BYTES, 2), (0, 8)])
+def test_exemplars_of_a_crowd_far_apart(budget, times, monkeypatch):
+    """Many that cover but themselves, and tie: each is looked at a few times, not for each pick."""
+    monkeypatch.setattr(_exemplars, "CACHE_BYTES", budget)
+    columns, compute = [], _exemplars._Costs.__call__
+
+    def count(self, rows, wanted, fast=False):
+        if not isinstance(wanted, slice):
+            columns.append(len(wanted))
+        return compute(self, rows, wanted, fast)
+
+    N, n = 400, 200
+    X = gaussian(N, 8) * np.exp(2.0 * np.random.RandomState(1).normal(size=(N, 1)))
+    h = _exemplars.median_distance(X, np.random.RandomState(0)) / 2
+    picks, value = plain_greedy(cost_matrix(X, "gaussian", h), n, np.ones(N), "gaussian")
+    monkeypatch.setattr(_exemplars._Costs, "__call__", count)
+    result = _exemplars.greedy_exemplars(X, n, bandwidth=h)
+    equal(result.indices, picks)
+    assert result.objective == pytest.approx(value)
+    assert sum(columns) <= times * N
 
 
 @pytest.mark.parametrize("dtype", [float, np.float32])
