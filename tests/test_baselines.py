@@ -612,8 +612,8 @@ def test_what_is_not_nearer_may_be_as_far_as_is_known():
     for column, error in ([1.0, 3.0, 5.0, 2.0], 1.5), ([0.5, 1.5, 1.5, 2.0], 0.25):
         costs.errors = np.full(4, error / 2)
         nearest.add(0, np.array(column))
-    # The first was found at 1 and may be 1.5 nearer, at -0.5: 1 below what it is now. The second was
-    # found at 3, but may have been at 1.5, and the last may be at 0.5 from before.
+    # The first was found at 1 and may be 1.5 nearer, at -0.5: 1 below what it is now. The last may
+    # be at 0.5 from before, and the others are as far off as the last column.
     equal(nearest.fast, [0.5, 1.5, 1.5, 2.0])
     equal(nearest.blur, [1.0, 0.25, 0.25, 1.5])
 

@@ -30,10 +30,6 @@ EXPECTED_FAILURES = {
 }
 
 
-def expected_failures(estimator):
-    return EXPECTED_FAILURES if isinstance(estimator, BaseSelector) else {}
-
-
 @parametrize_with_checks(
     [make(cls) for cls in SELECTORS]
     + [SkMMSelector(0.5, rounding="systematic", init="uniform")]
@@ -42,11 +38,16 @@ def expected_failures(estimator):
         CoresetEstimator(LogisticRegression(), UniformSelector(0.9, random_state=0)),
         CoresetEstimator(Ridge(), SkMMSelector(0.9, random_state=0)),
     ],
-    expected_failed_checks=expected_failures,
-    xfail_strict=True,
 )
 def test_scikit_learn_checks(estimator, check):
-    check(estimator)
+    expected = EXPECTED_FAILURES.get(check.func.__name__)
+    if expected is None or not isinstance(estimator, BaseSelector):
+        check(estimator)
+        return
+    # Not marked as such beforehand: pytest would parse all of scikit-learn's checks for each.
+    with pytest.raises((AssertionError, ValueError, IndexError)):
+        check(estimator)
+    pytest.xfail(expected)
 
 
 @pytest.fixture(params=SELECTORS, ids=lambda cls: cls.__name__)
