@@ -178,6 +178,7 @@ def test_leverage_scores_are_the_hat_diagonal(selector, kind):
 
 
 @pytest.mark.parametrize("selector", LEVERAGE[:2], ids=repr)
+@pytest.mark.slow
 def test_leverage_sampling_honours_its_probabilities(selector):
     X = skewed()
     selector.fit(X)
@@ -200,6 +201,7 @@ def test_leverage_sampling_honours_its_probabilities(selector):
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
+@pytest.mark.slow
 def test_inclusion_probabilities(data):
     score = st.one_of(st.just(0.0), st.floats(1e-12, 1e6))
     scores = np.array(data.draw(st.lists(score, min_size=1, max_size=30)))

@@ -558,6 +558,7 @@ def canonical(manifest):
 
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()) | manifests())
 @settings(max_examples=500, deadline=None)
+@pytest.mark.slow
 def test_a_manifest_is_accepted_only_if_it_says_the_same(content):
     try:
         same = canonical(json.loads(content.decode())) == canonical(VALID)
@@ -1026,6 +1027,7 @@ for i in range(40):
 
 
 @POSIX
+@pytest.mark.slow
 def test_processes_that_make_the_cache_at_the_same_time(tmp_path):
     finish(child(RACE, tmp_path))
 

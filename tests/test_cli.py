@@ -607,6 +607,7 @@ def test_a_file_without_room(capsys):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.slow
 def test_import_of_the_package_leaves_the_command_line_out():
     code = "import sys, sklearn_skmm; print([m for m in sys.modules if '_cli' in m])"
     argv = [sys.executable, "-c", code]

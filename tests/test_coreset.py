@@ -121,6 +121,7 @@ def test_search_without_labels(data):
     assert search.best_score_ == scores.max()
 
 
+@pytest.mark.slow
 def test_search_with_labels(data):
     X, y = data
     search = GridSearchCV(

@@ -116,6 +116,7 @@ def test_sparse_chunks(data):
 
 @pytest.mark.parametrize("chunks", CHUNKS)
 @pytest.mark.parametrize("target", ["output", "label", "predicted", "sampled", "random"])
+@pytest.mark.slow
 def test_models(data, model, chunks, target):
     X, y = data
     sketcher = GradientSketcher(6, model=model, target=target, batch_size=8, random_state=0)
@@ -233,6 +234,7 @@ def test_the_model_is_in_the_graph_once(data):
 
 @pytest.mark.parametrize("cls", selector_classes())
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.slow
 def test_selectors_take_dask_arrays(data, counted, cls, dtype):
     X, y = (10 * data[0]).astype(dtype), data[1]
     expected = make(cls, 12).fit(X, y)

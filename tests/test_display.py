@@ -61,6 +61,7 @@ def band(collection, sizes):
     )
 
 
+@pytest.mark.slow
 def test_importing_does_not_load_matplotlib():
     code = "import sys, sklearn_skmm._display; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -102,6 +102,7 @@ def fill(disk):
         all(file.write(bytes(4096)) for _ in range(1000))
 
 
+@pytest.mark.slow
 def test_a_cache_on_a_full_and_on_a_read_only_disk(disk, tmp_path):
     expected, files = faults.sketch(tmp_path / "whole", 60), faults.content(tmp_path / "whole")
     directory = disk / "cache"
@@ -133,6 +134,7 @@ def test_the_command_line_on_a_full_disk(disk, capsys, name):
     assert all(path.stat().st_size for path in files)
 
 
+@pytest.mark.slow
 def test_a_dask_array_on_a_disk_that_fills_up(disk, monkeypatch):
     """There is room for it when it is looked at, and not for the second of its chunks."""
     dask = pytest.importorskip("dask", reason="Dask is an extra")

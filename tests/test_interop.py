@@ -261,6 +261,7 @@ def test_skorch_net_is_trained_on_the_coreset(data):
     np.testing.assert_array_equal(sketch, expected.fit_transform(X))
 
 
+@pytest.mark.slow
 def test_trainer_sees_the_selected_rows_of_a_hugging_face_data_set(tmp_path):
     import datasets
     import transformers
@@ -527,6 +528,7 @@ def test_an_unpickled_strategy_is_one_of_scikit_activeml(tmp_path):
     assert run(code, str(tmp_path / "strategy.pkl")) == "True"
 
 
+@pytest.mark.slow
 def test_import_loads_none_of_these_libraries():
     code = """
         import sys, sklearn.base

@@ -128,6 +128,7 @@ def drawn(target, size, seeds, start=0):
 
 @pytest.mark.parametrize(("size", "seeds"), [(1, 4000), (4000, 1), (20, 200)])
 @pytest.mark.parametrize("target", ["sampled", "random"])
+@pytest.mark.slow
 def test_drawn_classes_have_the_models_distribution(target, size, seeds):
     p = LOGITS.softmax(-1)[0].numpy() if target == "sampled" else np.full(4, 0.25)
     counts = np.bincount(drawn(target, size, range(seeds)).ravel(), minlength=4)

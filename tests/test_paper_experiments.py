@@ -21,6 +21,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 Image = pytest.importorskip("PIL.Image")
 
+pytestmark = pytest.mark.slow  # of an example, not of the package
+
 FOLDER = Path(__file__).parents[1] / "examples" / "paper"
 MODULES = ("data", "models", "train", "baselines", "methods", "results", "run")
 SECONDS = ["select_seconds", "train_seconds"]

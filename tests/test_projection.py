@@ -157,6 +157,7 @@ def test_entries_are_standard_normal_over_root_m():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_entries_have_mean_zero_and_gamma_is_isotropic(kind):
     gammas = np.array([make(kind, 8, 3, seed).to_array() for seed in range(1500)])
     assert_mean(gammas, 0)
@@ -217,6 +218,7 @@ def test_product_sketch_has_the_variance_of_the_formula(A, terms):
     ("kind", "m", "nnz"),
     [("gaussian", 12, 0), ("sparse_sign", 12, 4), ("sparse_sign", 12, 5), ("product", 12, 0)],
 )
+@pytest.mark.slow
 def test_squared_norms_are_preserved_with_the_known_spread(kind, m, nnz):
     A = GRADIENTS["rank one"]
     g = A.reshape(1, -1)

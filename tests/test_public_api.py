@@ -26,6 +26,7 @@ def test_import_loads_no_optional_dependency():
     assert run(code) == "[]"
 
 
+@pytest.mark.slow
 def test_everything_but_models_works_without_optional_dependencies():
     code = (
         "import sys\n"

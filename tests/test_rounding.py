@@ -68,7 +68,7 @@ def imbalance(A, pi, picks):
     "name",
     [
         "systematic",
-        "spread",
+        pytest.param("spread", marks=pytest.mark.slow),
         pytest.param("cube", marks=pytest.mark.slow),
         pytest.param("local_cube", marks=pytest.mark.slow),
     ],
@@ -154,6 +154,7 @@ def test_a_seed_decides_and_the_inputs_stay(name):
 
 @pytest.mark.parametrize("draw", [cube, local_cube])
 @pytest.mark.parametrize(("N", "q", "n"), [(60, 3, 8), (500, 10, 60), (3000, 33, 200)])
+@pytest.mark.slow
 def test_the_landing_bounds_the_imbalance(draw, N, q, n):
     rng = np.random.RandomState(0)
     A = rng.normal(size=(N, q)) ** 2
@@ -203,6 +204,7 @@ def test_cube_takes_each_stratum_at_its_size():
         np.testing.assert_array_equal(np.bincount(stratum[picks]), 5)
 
 
+@pytest.mark.slow
 def test_the_landing_drops_the_last_column_first():
     N, q, n = 1000, 24, 100
     rng = np.random.RandomState(0)
@@ -249,6 +251,7 @@ def test_spread_samples_are_spread(name, times):
     assert np.mean(ours) < np.mean(theirs) / times
 
 
+@pytest.mark.slow
 def test_spread_within_cells_is_as_good(monkeypatch):
     N, n = 1500, 60
     X, s = np.random.RandomState(0).uniform(size=(N, 2)), np.full(N, 1 / N)

@@ -297,7 +297,9 @@ def test_two_steps_are_as_good_as_one(layout, monkeypatch):
 
 
 @pytest.mark.parametrize("layout", [exemplar_cells, bounded_cells])
-@pytest.mark.parametrize("n", [51, 200, 499, 500])
+@pytest.mark.parametrize(
+    "n", [51, *(pytest.param(n, marks=pytest.mark.slow) for n in (200, 499, 500))]
+)
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["one blob", "two scales", "one row", "three rows", "decades"])
 def test_two_steps_partition(layout, n, dtype, kind, monkeypatch):
@@ -324,6 +326,7 @@ ROUNDINGS = ["cells", "exemplar", "cube", "spread", "local_cube", "systematic", 
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.slow
 def test_single_precision_is_kept_and_selects_as_well(rounding):
     X = mixture(1500)
     selector = SkMMSelector(60, rounding=rounding, random_state=0).fit(X)

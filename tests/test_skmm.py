@@ -51,6 +51,7 @@ MATCHING = [PAPER, {"rounding": "cube"}, {"rounding": "local_cube"}, {"centralit
 
 
 @pytest.mark.parametrize("params", MATCHING)
+@pytest.mark.slow
 def test_the_coreset_matches_moments_better_than_a_uniform_draw(X, params):
     """In the mean over seeds, per direction and relative to the population."""
     V = SkMMSelector(40).fit(X).components_.T
@@ -67,6 +68,7 @@ def test_the_coreset_matches_moments_better_than_a_uniform_draw(X, params):
     assert shortfall(SkMMSelector, **params) < 0.8 * shortfall(UniformSelector)
 
 
+@pytest.mark.slow
 def test_the_default_lies_between_exemplars_and_moments(X):
     """More centrality covers better and matches less, and all cover better than a draw."""
     selector = SkMMSelector(40).fit(X)

@@ -60,6 +60,7 @@ def test_brute_force(n, alpha):
 
 
 @pytest.mark.parametrize("init", ["relaxation", "greedy", list(range(6))])
+@pytest.mark.slow
 def test_no_exchange_improves_even_outside_of_the_working_set(init):
     X = decaying(200, 5)  # the working set is 48 of them
     selector = VOptimalSelector(6, init=init, tol=0).fit(X)
@@ -177,6 +178,7 @@ def test_the_rank_bounds_v_below_the_rank():
     assert selector.gap_ < 0.3
 
 
+@pytest.mark.slow
 def test_warm_start_is_never_worse_and_greedy_completes_it():
     X = decaying(300, 6)
     problem = problem_of(X, 0.01)
@@ -269,6 +271,7 @@ def test_default_ridge():
 
 
 @pytest.mark.parametrize("n", [10, 12, 24])
+@pytest.mark.slow
 def test_dominant_directions_do_not_hide_the_others(n):
     # A ridge of a tenth of the mean eigenvalue is above whole clusters here, and misses them.
     data = make_gmm_regression(random_state=0)
@@ -329,6 +332,7 @@ def test_stratify_lists_what_it_did():
 
 
 @pytest.mark.parametrize("kind", ["rows", "columns"])
+@pytest.mark.slow
 def test_exchanges_are_never_worse_where_rounding_looks_like_an_improvement(kind):
     rng, trials = np.random.RandomState(0), 0
     for _ in range(20):
