@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils.extmath import row_norms
 
-from sklearn_skmm._components import product, row_blocks, weighted_rows
+from sklearn_skmm._components import each_block, product, row_blocks, weighted_rows
 from sklearn_skmm._exemplars import (
     Greedy,
     greedy_exemplars,
@@ -18,7 +18,6 @@ from sklearn_skmm._exemplars import (
     typical,
 )
 from sklearn_skmm._rounding import inclusion_probabilities, systematic
-from sklearn_skmm._threads import in_threads
 
 # Samples farther from the mean than this multiple of the median are drawn in to it before cells
 # are made: an outlier is then no farther from the others than they are from each other, and gets
@@ -70,14 +69,14 @@ class DrawnIn:
         self.P, self.dtype = Rows(P, members), P.dtype
         self.shape = self.P.shape
         blocks = row_blocks(*self.shape)
-        sums = _each(lambda rows: weighted_rows(s[rows], self.P[rows]), blocks)
+        sums = each_block(lambda rows: weighted_rows(s[rows], self.P[rows]), blocks)
         self.mean = sum(sums, start=np.zeros(P.shape[1])).astype(P.dtype)
         radius = np.empty(len(s), P.dtype)
 
         def measure(rows):
             radius[rows] = row_norms(self.P[rows] - self.mean)
 
-        _each(measure, blocks)
+        each_block(measure, blocks)
         reach = REACH * float(np.median(radius) or radius.mean(dtype=np.float64))
         # One within reach, where the quotient itself may overflow.
         np.maximum(radius, max(reach, float(np.finfo(P.dtype).tiny)), out=radius)
@@ -138,11 +137,6 @@ def _subsample(s, size, rng) -> tuple[np.ndarray, np.ndarray]:
     return rows, weight * (size / weight.sum())
 
 
-def _each(function, blocks) -> list:
-    """Call the function for each block of rows."""
-    return in_threads(function, blocks) if len(blocks) > 1 else [function(*blocks)]
-
-
 def around(P, h, exemplars) -> Cells:
     """Give each sample to its nearest exemplar."""
     centres, n_samples = P[exemplars], P.shape[0]
@@ -151,7 +145,7 @@ def around(P, h, exemplars) -> Cells:
     def assign(rows):
         labels[rows], costs[rows] = _nearest(P[rows], centres)
 
-    _each(assign, row_blocks(n_samples, max(centres.shape)))
+    each_block(assign, row_blocks(n_samples, max(centres.shape)))
     labels[exemplars], costs[exemplars] = np.arange(len(exemplars)), 0.0
     costs *= -0.5 / h**2
     np.negative(np.expm1(costs, out=costs), out=costs)

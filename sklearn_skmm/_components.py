@@ -6,13 +6,13 @@ product is left to BLAS that it would add up in another order on another number 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy import sparse
 from sklearn.utils.extmath import row_norms
 
-from sklearn_skmm._threads import one_thread
+from sklearn_skmm._threads import in_threads, one_thread
 
 # Entries of one block: 16,384 rows of 64 columns, which stay in the processor's cache.
 BLOCK = 2**20
@@ -22,6 +22,8 @@ RUN, RUN_ENTRIES = 128, 2**13
 # Bytes of A, or of P, that may be held so that they need not be computed for each pass. Of A half
 # of it besides: with the solver's vectors, that is 0.6 of the bytes of X.
 KEEP = 2**29
+# What the blocks of a pass are handed to threads in.
+STRETCHES = 8
 # Squares of smaller numbers lose digits.
 SMALLEST = 2.0**-500
 
@@ -36,6 +38,22 @@ def row_blocks(n_samples: int, n_features: int) -> list[slice]:
     """
     rows = max(1, BLOCK // max(n_features, 1) // RUN) * RUN
     return [slice(k, min(k + rows, n_samples)) for k in range(0, n_samples, rows)]
+
+
+def each_block(function: Callable, blocks: list[slice]) -> list:
+    """Return what the function gives for each block, in order. Long stretches run in threads.
+
+    Examples
+    --------
+    >>> each_block(lambda rows: rows.stop, row_blocks(20_000, 64))
+    [16384, 20000]
+    """
+    size = max(1, -(-len(blocks) // STRETCHES))
+    stretches = [blocks[k : k + size] for k in range(0, len(blocks), size)]
+    if len(stretches) <= 1:
+        return [function(rows) for rows in blocks]
+    done = in_threads(lambda stretch: [function(rows) for rows in stretch], stretches)
+    return [result for stretch in done for result in stretch]
 
 
 def weighted_rows(s: np.ndarray, A: np.ndarray) -> np.ndarray:
@@ -195,8 +213,11 @@ class Components:
         # Rows of a sparse matrix are slow to gather.
         if sparse.issparse(X) or self.shape[0] * self.shape[1] * self.dtype.itemsize <= keep:
             held = np.empty(self.shape, dtype=self.dtype)
-            for rows in row_blocks(*self.shape):
+
+            def fill(rows):
                 held[rows] = self[rows]
+
+            each_block(fill, row_blocks(*self.shape))
             self.held = held
 
     def __getitem__(self, rows) -> np.ndarray:
@@ -245,27 +266,27 @@ class Energies:
         # One array, for which the system gives larger pages than for many.
         size = self.shape[1] * self.dtype.itemsize
         ends = [rows.stop for rows in blocks if directions is not None and rows.stop * size <= keep]
-        self.held = np.empty((max(ends, default=0), self.shape[1]), dtype=self.dtype)
-        for rows in blocks[: len(ends)]:
-            self.held[rows] = self._block(rows)
+        self.held = np.empty((0, self.shape[1]), dtype=self.dtype)
+        held = np.empty((max(ends, default=0), self.shape[1]), dtype=self.dtype)
 
-    def _block(self, rows) -> np.ndarray:
+        def fill(rows):
+            held[rows] = self[rows]
+
+        each_block(fill, blocks[: len(ends)])
+        self.held = held
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        if rows.stop <= len(self.held):
+            return self.held[rows]
         if self.directions is None:
             return self.X[rows]
         block = product(self.X[rows], self.directions)
         return np.square(block, out=block)
 
-    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield slices and the rows of A there, in order."""
-        for rows in row_blocks(*self.shape):
-            yield rows, self.held[rows] if rows.stop <= len(self.held) else self._block(rows)
-
     def rmatvec(self, s: np.ndarray) -> np.ndarray:
         """Return Aᵀs, of shape (k,), in double precision."""
-        total = np.zeros(self.shape[1])
-        for rows, block in self.blocks():
-            total += weighted_rows(s[rows], block)
-        return total
+        sums = each_block(lambda rows: weighted_rows(s[rows], self[rows]), row_blocks(*self.shape))
+        return sum(sums, start=np.zeros(self.shape[1]))
 
     def matvec(self, g: np.ndarray) -> np.ndarray:
         """Return A g, of shape (N,), in the precision of A."""
@@ -275,21 +296,28 @@ class Energies:
         # belong to no row, and raise the flag of an invalid operation for what was left in them.
         # All numbers are finite here: invalid operations on them would show as overflow before.
         with np.errstate(invalid="ignore"):
-            for rows, block in self.blocks():
-                np.dot(block, g, out=out[rows])
+            computed = []
+            for rows in row_blocks(*self.shape):
+                if rows.stop <= len(self.held):
+                    np.dot(self.held[rows], g, out=out[rows])  # which has threads of its own
+                else:
+                    computed.append(rows)
+            each_block(lambda rows: np.dot(self[rows], g, out=out[rows]), computed)
         return out
 
     def scatter(self) -> np.ndarray:
         """Return Σ_i (a_i − ā)(a_i − ā)ᵀ, of shape (k, k)."""
         mean = self.rmatvec(np.full(self.shape[0], 1.0 / self.shape[0], dtype=self.dtype))
         mean = mean.astype(self.dtype)
-        total = np.zeros((self.shape[1], self.shape[1]))
-        for _, block in self.blocks():
-            block = block - mean
+
+        def about_mean(rows):
+            block = self[rows] - mean
             with np.errstate(over="ignore"):
                 scatter = product(block.T, block)
             if not np.isfinite(scatter).all():  # a pool far longer than what it is matched to
                 block = block.astype(np.float64)
                 scatter = product(block.T, block)
-            total += scatter
-        return total
+            return scatter
+
+        parts = each_block(about_mean, row_blocks(*self.shape))
+        return sum(parts, start=np.zeros((self.shape[1], self.shape[1])))
