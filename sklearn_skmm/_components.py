@@ -23,7 +23,7 @@ RUN, RUN_ENTRIES = 128, 2**13
 # of it besides: with the solver's vectors, that is 0.6 of the bytes of X.
 KEEP = 2**29
 # What the blocks of a pass are handed to threads in.
-STRETCHES = 8
+STRETCHES = 16
 # Squares of smaller numbers lose digits.
 SMALLEST = 2.0**-500
 
@@ -266,7 +266,7 @@ class Energies:
         # One array, for which the system gives larger pages than for many.
         size = self.shape[1] * self.dtype.itemsize
         ends = [rows.stop for rows in blocks if directions is not None and rows.stop * size <= keep]
-        self.held = np.empty((0, self.shape[1]), dtype=self.dtype)
+        self.held = np.empty((0, self.shape[1]), dtype=self.dtype)  # nothing yet
         held = np.empty((max(ends, default=0), self.shape[1]), dtype=self.dtype)
 
         def fill(rows):

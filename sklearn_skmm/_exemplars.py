@@ -13,8 +13,8 @@ REFRESH_SHARE = 1 / 40
 # What is kept of the costs in single precision for the next rounds: all if it fits, or columns.
 CACHE_BYTES = 128 * 2**20
 EPS = float(np.finfo(np.float32).eps)
-# Exact gains that are computed together to begin with.
-TRIED = 8
+# Exact gains that are computed together, to begin with and at most.
+TRIED, MOST_TRIED = 8, 128
 
 
 class Exemplars(NamedTuple):
@@ -336,7 +336,7 @@ def _first_of_largest(costs, nearest, weight, bounds, known, tie, tries=np.inf) 
         saving = nearest.exact() - costs(slice(None), due).T
         bounds[due] = np.maximum(saving, 0.0, out=saving) @ weight
         fresh[due] = known[due] = True
-        size = min(2 * size, BLOCK)
+        size = min(2 * size, MOST_TRIED)
         tries -= 1
 
 
