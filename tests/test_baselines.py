@@ -653,6 +653,16 @@ def test_squared_distances(dtype):
     equal(squared.diagonal(), 0.0)
 
 
+@pytest.mark.parametrize("kind", [sparse.csr_array, sparse.csr_matrix])
+def test_squared_distances_of_sparse_rows(kind):
+    X = gaussian(30, 3).astype(np.float32)
+    X[X < 0.3] = 0.0
+    squared = _exemplars.squared_distances(kind(X))
+    assert type(squared) is np.ndarray
+    assert squared.dtype == float
+    close(squared, cdist(X.astype(float), X.astype(float), "sqeuclidean"), atol=1e-12)
+
+
 @pytest.mark.parametrize("seed", [7, 14, 17, 25])
 def test_exemplars_next_to_a_far_heavy_outlier(seed):
     """The error of the nearest exemplar's costs counts, too: with it the picks are greedy's."""
