@@ -525,6 +525,30 @@ def test_errors_of_fast_costs():
             assert _exemplars._Costs(X * scale, metric, scale).single == single
 
 
+def test_errors_of_a_candidate():
+    """An exponent that is off by δ takes exp(-e) to at most exp(δ - e)."""
+    eps = np.finfo(np.float32).eps
+    X = gaussian(4, 2)
+    column = np.array([0.0, 0.5, 0.9, 1.0], dtype=np.float32)
+    costs = _exemplars._Costs(X, "gaussian", 1.0)
+    costs.errors = np.array([0.1, 2.0, 30.0, 60.0])
+    grown = np.expm1([0.2, 2.1, 30.1, 40.0])
+    close(costs.errors_of(0, column), (1.0 + eps - column) * grown + eps, rtol=1e-9)
+    costs = _exemplars._Costs(X, "sqeuclidean", 1.0)
+    equal(costs.errors_of(1, column), costs.errors + costs.errors[1])
+    equal(_exemplars._Costs(X, "euclidean", 1.0).errors_of(1, column), 0.0)
+
+
+def test_short_rows_next_to_long_ones_stay_apart():
+    # Twice: where few pairs are as near, and where most are.
+    for n_long, n_short in ((30, 3), (1, 19)):
+        long, short = gaussian(n_long, 2), 1e-8 * gaussian(n_short, 2, 1)
+        X = np.concatenate([long, -long, short, -short])
+        squared, few = _exemplars.squared_distances(X), X[2 * n_long :]
+        close(squared[2 * n_long :, 2 * n_long :], cdist(few, few, "sqeuclidean"), rtol=1e-6)
+        assert np.all(squared + np.eye(len(X)) > 0.0)
+
+
 def test_what_is_rounding_is_zero():
     """Rows are as good as equal at eight units in the last place of their norms, not at more."""
     eps, half = np.finfo(float).eps, np.full(3, 0.5)
