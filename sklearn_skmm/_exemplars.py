@@ -7,11 +7,15 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
+from sklearn_skmm._threads import in_threads
+
 BLOCK = 512
 # A pass over all pairs in single precision costs about as much as this share of exact columns.
 REFRESH_SHARE = 1 / 40
 # What is kept of the costs in single precision for the next rounds: all if it fits, or columns.
 CACHE_BYTES = 128 * 2**20
+# How many tasks a pass over all pairs is for the threads.
+TASKS = 8
 EPS = float(np.finfo(np.float32).eps)
 # Exact gains that are computed together, to begin with and at most.
 TRIED, MOST_TRIED = 8, 128
@@ -156,12 +160,16 @@ class _Costs:
             errors += EPS
         return errors
 
-    def pairs_of_blocks(self, fast):
-        """Yield (I, J, block) over the upper triangle; c_ij = c_ji serves the lower one."""
+    def pairs_of_blocks(self, fast, task=0, n_tasks=1):
+        """Yield (I, J, block) over the upper triangle; c_ij = c_ji serves the lower one.
+
+        Of several tasks each has some of the I, from long rows of the triangle to short ones.
+        """
         n_samples = self.X.shape[0]
         blocks = [slice(start, start + BLOCK) for start in range(0, n_samples, BLOCK)]
-        for k, I in enumerate(blocks):
+        for k in range(task, len(blocks), n_tasks):
             for J in blocks[k:]:
+                I = blocks[k]
                 yield I, J, self.kept_block(I, J) if fast and self.keeps_all else self(I, J, fast)
 
     def kept_block(self, I, J) -> np.ndarray:
@@ -194,13 +202,19 @@ class _Costs:
         The blur is the error of the current costs.
         """
         current, mass = current.astype(self.dtype), weight.astype(self.dtype)
-        gains = np.zeros(len(weight))
-        for I, J, block in self.pairs_of_blocks(fast=True):
-            saving = current[I, None] - block
-            gains[J] += mass[I] @ np.maximum(saving, 0.0, out=saving)
-            if I is not J:
-                np.subtract(current[J], block, out=saving)
-                gains[I] += np.maximum(saving, 0.0, out=saving) @ mass[J]
+        n_tasks = min(TASKS, -(-len(weight) // BLOCK))
+
+        def savings(task):
+            gains = np.zeros(len(weight))
+            for I, J, block in self.pairs_of_blocks(True, task, n_tasks):
+                saving = current[I, None] - block
+                gains[J] += mass[I] @ np.maximum(saving, 0.0, out=saving)
+                if I is not J:
+                    np.subtract(current[J], block, out=saving)
+                    gains[I] += np.maximum(saving, 0.0, out=saving) @ mass[J]
+            return gains
+
+        gains = sum(in_threads(savings, range(n_tasks)), start=np.zeros(len(weight)))
         return gains * (1.0 + 1e-4) + weight @ (blur + self.errors) + weight.sum() * self.errors
 
 
