@@ -50,6 +50,8 @@ def each_block(function: Callable, blocks: list[slice]) -> list:
     """
     size = max(1, -(-len(blocks) // STRETCHES))
     stretches = [blocks[k : k + size] for k in range(0, len(blocks), size)]
+    if len(stretches) <= 1:
+        return [function(rows) for rows in blocks]
     done = in_threads(lambda stretch: [function(rows) for rows in stretch], stretches)
     return [result for stretch in done for result in stretch]
 

@@ -214,7 +214,8 @@ class _Costs:
                     gains[I] += np.maximum(saving, 0.0, out=saving) @ mass[J]
             return gains
 
-        gains = sum(in_threads(savings, range(n_tasks)), start=np.zeros(len(weight)))
+        parts = in_threads(savings, range(n_tasks)) if n_tasks > 1 else [savings(0)]
+        gains = sum(parts, start=np.zeros(len(weight)))
         return gains * (1.0 + 1e-4) + weight @ (blur + self.errors) + weight.sum() * self.errors
 
 

@@ -192,7 +192,8 @@ def _share_out(P, s, h, parts, found, n, bounded) -> list[tuple[Cells, np.ndarra
 
     todo = np.arange(len(parts))
     while True:
-        in_threads(surround, todo)
+        # The blocks of one part have threads themselves.
+        list(map(surround, todo)) if len(parts) == 1 else in_threads(surround, todo)
         masses, room = np.concatenate(mass), np.concatenate(sizes)
         # Equal rows cannot be split further.
         split = bounded and any(own.costs.any() for own in cells)

@@ -36,16 +36,13 @@ def in_threads(function: Callable, tasks: Iterable) -> list:
 
     The number of threads is that of BLAS, which `threadpool_limits` and the environment set. In
     the meantime BLAS has one: products of some hundred rows are faster so, and do not wait for
-    each other. A single task is called as it is, and may have threads itself.
+    each other.
 
     Examples
     --------
     >>> in_threads(abs, [1, -2, 3])
     [1, 2, 3]
     """
-    tasks = list(tasks)
-    if len(tasks) <= 1:
-        return [function(task) for task in tasks]
     n_threads = max((pool["num_threads"] for pool in _blas().info()), default=1)
     with one_thread():
         if n_threads == 1:
