@@ -274,6 +274,9 @@ class Energies:
 
         each_block(fill, blocks[: len(ends)])
         self.held = held
+        # What is in memory is read at the speed of memory. Threads are for what is computed.
+        ready = len(blocks) if directions is None else len(ends)
+        self.ready, self.computed = blocks[:ready], blocks[ready:]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         if rows.stop <= len(self.held):
@@ -283,9 +286,12 @@ class Energies:
         block = product(self.X[rows], self.directions)
         return np.square(block, out=block)
 
+    def _each_block(self, function) -> list:
+        return [function(rows) for rows in self.ready] + each_block(function, self.computed)
+
     def rmatvec(self, s: np.ndarray) -> np.ndarray:
         """Return Aᵀs, of shape (k,), in double precision."""
-        sums = each_block(lambda rows: weighted_rows(s[rows], self[rows]), row_blocks(*self.shape))
+        sums = self._each_block(lambda rows: weighted_rows(s[rows], self[rows]))
         return sum(sums, start=np.zeros(self.shape[1]))
 
     def matvec(self, g: np.ndarray) -> np.ndarray:
@@ -296,13 +302,7 @@ class Energies:
         # belong to no row, and raise the flag of an invalid operation for what was left in them.
         # All numbers are finite here: invalid operations on them would show as overflow before.
         with np.errstate(invalid="ignore"):
-            computed = []
-            for rows in row_blocks(*self.shape):
-                if rows.stop <= len(self.held):
-                    np.dot(self.held[rows], g, out=out[rows])  # which has threads of its own
-                else:
-                    computed.append(rows)
-            each_block(lambda rows: np.dot(self[rows], g, out=out[rows]), computed)
+            self._each_block(lambda rows: np.dot(self[rows], g, out=out[rows]))
         return out
 
     def scatter(self) -> np.ndarray:
