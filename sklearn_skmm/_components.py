@@ -266,27 +266,27 @@ class Energies:
         # One array, for which the system gives larger pages than for many.
         size = self.shape[1] * self.dtype.itemsize
         ends = [rows.stop for rows in blocks if directions is not None and rows.stop * size <= keep]
-        self.held = np.empty((0, self.shape[1]), dtype=self.dtype)  # nothing yet
-        held = np.empty((max(ends, default=0), self.shape[1]), dtype=self.dtype)
-
-        def fill(rows):
-            held[rows] = self[rows]
-
-        each_block(fill, blocks[: len(ends)])
-        self.held = held
+        self.held = np.empty((max(ends, default=0), self.shape[1]), dtype=self.dtype)
         # What is in memory is read at the speed of memory. Threads are for what is computed.
         ready = len(blocks) if directions is None else len(ends)
         self.ready, self.computed = blocks[:ready], blocks[ready:]
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        if rows.stop <= len(self.held):
-            return self.held[rows]
+        def fill(rows):
+            self.held[rows] = self._block(rows)
+
+        each_block(fill, blocks[: len(ends)])
+
+    def _block(self, rows: slice) -> np.ndarray:
         if self.directions is None:
             return self.X[rows]
         block = product(self.X[rows], self.directions)
         return np.square(block, out=block)
 
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.held[rows] if rows.stop <= len(self.held) else self._block(rows)
+
     def _each_block(self, function) -> list:
+        """Return what the function gives for each block of rows, in order."""
         return [function(rows) for rows in self.ready] + each_block(function, self.computed)
 
     def rmatvec(self, s: np.ndarray) -> np.ndarray:

@@ -168,8 +168,8 @@ class _Costs:
         n_samples = self.X.shape[0]
         blocks = [slice(start, start + BLOCK) for start in range(0, n_samples, BLOCK)]
         for k in range(task, len(blocks), n_tasks):
+            I = blocks[k]
             for J in blocks[k:]:
-                I = blocks[k]
                 yield I, J, self.kept_block(I, J) if fast and self.keeps_all else self(I, J, fast)
 
     def kept_block(self, I, J) -> np.ndarray:
