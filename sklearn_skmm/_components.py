@@ -23,7 +23,7 @@ RUN, RUN_ENTRIES = 128, 2**13
 # of it besides: with the solver's vectors, that is 0.6 of the bytes of X.
 KEEP = 2**29
 # What the blocks of a pass are handed to threads in.
-STRETCHES = 16
+STRETCHES = 8
 # Squares of smaller numbers lose digits.
 SMALLEST = 2.0**-500
 
@@ -102,6 +102,20 @@ def dot(a: np.ndarray, b: np.ndarray) -> float:
     whole = len(a) // RUN * RUN
     runs = np.vecdot(a[:whole].reshape(-1, RUN), b[:whole].reshape(-1, RUN))
     return float(runs.sum(dtype=np.float64)) + float(a[whole:] @ b[whole:])
+
+
+def total(a: np.ndarray) -> float:
+    """Return Σ_i a_i in double precision, added up run by run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> total(np.full(1000, 0.5, dtype=np.float32))
+    500.0
+    """
+    whole = len(a) // RUN * RUN
+    runs = np.vecdot(a[:whole].reshape(-1, RUN), np.ones(RUN, dtype=a.dtype))
+    return float(runs.sum(dtype=np.float64)) + float(a[whole:].sum(dtype=np.float64))
 
 
 def largest_entry(X) -> float:
@@ -267,9 +281,6 @@ class Energies:
         size = self.shape[1] * self.dtype.itemsize
         ends = [rows.stop for rows in blocks if directions is not None and rows.stop * size <= keep]
         self.held = np.empty((max(ends, default=0), self.shape[1]), dtype=self.dtype)
-        # What is in memory is read at the speed of memory. Threads are for what is computed.
-        ready = len(blocks) if directions is None else len(ends)
-        self.ready, self.computed = blocks[:ready], blocks[ready:]
 
         def fill(rows):
             self.held[rows] = self._block(rows)
@@ -285,13 +296,10 @@ class Energies:
     def __getitem__(self, rows: slice) -> np.ndarray:
         return self.held[rows] if rows.stop <= len(self.held) else self._block(rows)
 
-    def _each_block(self, function) -> list:
-        """Return what the function gives for each block of rows, in order."""
-        return [function(rows) for rows in self.ready] + each_block(function, self.computed)
-
     def rmatvec(self, s: np.ndarray) -> np.ndarray:
         """Return Aᵀs, of shape (k,), in double precision."""
-        sums = self._each_block(lambda rows: weighted_rows(s[rows], self[rows]))
+        blocks = row_blocks(*self.shape)
+        sums = each_block(lambda rows: weighted_rows(s[rows], self[rows]), blocks)
         return sum(sums, start=np.zeros(self.shape[1]))
 
     def matvec(self, g: np.ndarray) -> np.ndarray:
@@ -302,7 +310,7 @@ class Energies:
         # belong to no row, and raise the flag of an invalid operation for what was left in them.
         # All numbers are finite here: invalid operations on them would show as overflow before.
         with np.errstate(invalid="ignore"):
-            self._each_block(lambda rows: np.dot(self[rows], g, out=out[rows]))
+            each_block(lambda rows: np.dot(self[rows], g, out=out[rows]), row_blocks(*self.shape))
         return out
 
     def scatter(self) -> np.ndarray:

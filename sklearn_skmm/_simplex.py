@@ -2,6 +2,8 @@ r"""Projection onto the capped simplex. Pure functions of arrays."""
 
 import numpy as np
 
+from sklearn_skmm._components import total
+
 # Entries that are clipped together, which stay in the processor's cache.
 BLOCK = 2**16
 # Newton's steps before the breakpoints are searched. A few are the rule.
@@ -36,7 +38,7 @@ def project_capped_simplex(v: np.ndarray, cap: float) -> np.ndarray:
     """
     low, high = float(v.min()) - cap, float(v.max())
     # As if no bound were met, which far from the vertices is so.
-    tau = (float(v.sum(dtype=np.float64)) - 1.0) / len(v)
+    tau = (total(v) - 1.0) / len(v)
     for _ in range(NEWTON_STEPS):
         if not low < tau < high:
             break
@@ -62,7 +64,7 @@ def _mass(v, tau, cap) -> tuple[float, int]:
     for start in range(0, len(v), BLOCK):
         part = v[start : start + BLOCK] - v.dtype.type(tau)
         n_free += int(np.count_nonzero(part > 0.0)) - int(np.count_nonzero(part >= cap))
-        mass += float(np.clip(part, 0.0, cap, out=part).sum(dtype=np.float64))
+        mass += total(np.clip(part, 0.0, cap, out=part))
     return mass, n_free
 
 
@@ -118,7 +120,7 @@ def _settle(v, tau, cap):
     s = v - v.dtype.type(tau)
     np.clip(s, 0.0, cap, out=s)
     for _ in range(3):
-        residual = 1.0 - float(s.sum(dtype=np.float64))
+        residual = 1.0 - total(s)
         if abs(residual) <= np.finfo(s.dtype).eps:
             break
         free = (s > 0.0) & (s < cap)
