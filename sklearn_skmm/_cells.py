@@ -9,14 +9,8 @@ import numpy as np
 from sklearn.utils.extmath import row_norms
 
 from sklearn_skmm._components import each_block, product, row_blocks, weighted_rows
-from sklearn_skmm._exemplars import (
-    Greedy,
-    greedy_exemplars,
-    greedy_of_few,
-    median_distance,
-    squared_distances,
-    typical,
-)
+from sklearn_skmm._costs import median_distance, median_of_pairs, squared_distances, typical
+from sklearn_skmm._exemplars import Greedy, greedy_exemplars, greedy_of_few
 from sklearn_skmm._rounding import inclusion_probabilities, systematic
 
 # Samples farther from the mean than this multiple of the median are drawn in to it before cells
@@ -101,11 +95,15 @@ def draw_in(P: np.ndarray, s: np.ndarray) -> np.ndarray:
 
 def exemplars_of(P, s, n, rng, step=lambda: False) -> tuple[Greedy, float]:
     """Return exemplars of a large subsample, and the bandwidth. Of the gains the order counts."""
-    h = BANDWIDTH * median_distance(P, rng)
-    rows, weight = _subsample(s, max(SUBSAMPLE, SUBSAMPLE_PER_PICK * n), rng)
-    if len(rows) <= FEW_ROWS:
-        picks = greedy_of_few(squared_distances(P[rows]), n, h, weight, step).indices
+    size = max(SUBSAMPLE, SUBSAMPLE_PER_PICK * n)
+    if P.shape[0] <= min(FEW_ROWS, size):
+        squared = squared_distances(P[:])
+        h = BANDWIDTH * median_of_pairs(squared)
+        rows, weight = _subsample(s, size, rng)
+        picks = greedy_of_few(squared, n, h, weight, step).indices
     else:
+        h = BANDWIDTH * median_distance(P, rng)
+        rows, weight = _subsample(s, size, rng)
         candidates = P[rows].astype(np.float64, copy=False)
         picks = greedy_exemplars(candidates, n, bandwidth=h, weight=weight, step=step).indices
     return Greedy(rows[picks], np.arange(n, 0.0, -1.0)), h

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from sklearn_skmm._base import BaseSelector, Interval, Selection, StrOptions
 from sklearn_skmm._components import largest_entry
-from sklearn_skmm._exemplars import greedy_exemplars, median_distance
+from sklearn_skmm._costs import median_distance
+from sklearn_skmm._exemplars import greedy_exemplars
 from sklearn_skmm._memory import peak_of_exemplars
 
 

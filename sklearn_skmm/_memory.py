@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from sklearn_skmm import _cells, _layout, _parts, _rounding
-from sklearn_skmm._exemplars import BLOCK, CACHE_BYTES
+from sklearn_skmm._costs import BLOCK, CACHE_BYTES
 
 # Less than this fits wherever the samples do.
 SMALL = 2**28

@@ -18,14 +18,10 @@ from torch import nn
 import sklearn_skmm as skmm
 from sklearn_skmm import _cells, _layout, _matching, _product, _projection, _rounding
 from sklearn_skmm._components import Components, Energies, dot, mean_squared_norm, weighted_rows
+from sklearn_skmm._costs import median_distance, squared_distances
 from sklearn_skmm._design import objective, relax, scale
 from sklearn_skmm._exchange import compare, exchange, greedy, start_state, update
-from sklearn_skmm._exemplars import (
-    greedy_exemplars,
-    greedy_of_few,
-    median_distance,
-    squared_distances,
-)
+from sklearn_skmm._exemplars import greedy_exemplars, greedy_of_few
 from sklearn_skmm._matching import MomentFeatures, match_in_cells, moment_features
 from sklearn_skmm._moments import (
     directional_energies,
@@ -36,7 +32,8 @@ from sklearn_skmm._moments import (
     spectrum,
 )
 from sklearn_skmm._rounding import inclusion_probabilities, spread, systematic
-from tests.test_baselines import cost_matrix, hat_diagonal
+from tests.test_baselines import hat_diagonal
+from tests.test_exemplars import cost_matrix
 from tests.test_layers import built, plain
 from tests.test_projection import make as make_projection
 from tests.test_rounding import all_roundings

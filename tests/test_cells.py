@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 
 from sklearn_skmm import SkMMSelector, _cells, _layout, _matching
 from sklearn_skmm._cells import Cells, draw_in
-from sklearn_skmm._exemplars import median_distance
+from sklearn_skmm._costs import median_distance
 from sklearn_skmm._layout import bounded_cells, exemplar_cells
 from sklearn_skmm._matching import match_in_cells, moment_features
 from sklearn_skmm._moments import ridge_of_dimension, spectrum

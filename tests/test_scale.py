@@ -14,6 +14,7 @@ from sklearn_skmm import (
     UniformSelector,
     _cells,
     _components,
+    _costs,
     _exemplars,
     _layout,
     _parts,
@@ -246,7 +247,7 @@ def test_greedy_of_few_is_greedy(seed):
     X, weight = rng.normal(size=(300, 4)), rng.uniform(size=300)
     X[50:60] = X[0]
     lazy = _exemplars.greedy_exemplars(X, 80, bandwidth=0.7, weight=weight).indices
-    squared = _exemplars.squared_distances(X)
+    squared = _costs.squared_distances(X)
     np.testing.assert_array_equal(_exemplars.greedy_of_few(squared, 80, 0.7, weight).indices, lazy)
 
 
@@ -285,7 +286,7 @@ def test_two_steps_are_as_good_as_one(layout, monkeypatch):
     one = layout(P, s, n, np.random.RandomState(0))
     assert not np.array_equal(np.sort(one.exemplars), np.sort(two.exemplars))
     inside = draw_in(P, s)
-    h = _cells.BANDWIDTH * _exemplars.median_distance(inside, np.random.RandomState(0))
+    h = _cells.BANDWIDTH * _costs.median_distance(inside, np.random.RandomState(0))
     F = moment_features(P @ spectrum(P).eigenvectors, spectrum(P).eigenvalues, n)
     cost, mismatch = [], []
     for cells in (one, two):

@@ -26,7 +26,7 @@ from scipy import stats
 from sklearn.metrics import pairwise_distances_argmin_min
 
 from sklearn_skmm import SkMMSelector, _cells, _layout, _rounding
-from sklearn_skmm._exemplars import median_distance
+from sklearn_skmm._costs import median_distance
 
 N, n, SEEDS = 20_000, 2_000, 5
 POOLS = {
