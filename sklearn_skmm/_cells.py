@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils.extmath import row_norms
 
-from sklearn_skmm._components import each_block, product, row_blocks, weighted_rows
+from sklearn_skmm._components import each_block, product, row_blocks, sum_of_blocks, weighted_rows
 from sklearn_skmm._costs import median_distance, median_of_pairs, squared_distances, typical
 from sklearn_skmm._exemplars import Greedy, greedy_exemplars, greedy_of_few
 from sklearn_skmm._rounding import inclusion_probabilities, systematic
@@ -63,9 +63,12 @@ class DrawnIn:
         self.P, self.dtype = Rows(P, members), P.dtype
         self.shape = self.P.shape
         blocks = row_blocks(*self.shape)
-        sums = each_block(lambda rows: weighted_rows(s[rows], self.P[rows]), blocks)
-        self.mean = sum(sums, start=np.zeros(P.shape[1])).astype(P.dtype)
         radius = np.empty(len(s), P.dtype)
+
+        def weighted(rows):
+            return weighted_rows(s[rows], self.P[rows])
+
+        self.mean = sum_of_blocks(weighted, blocks, self.shape[1:]).astype(P.dtype)
 
         def measure(rows):
             radius[rows] = row_norms(self.P[rows] - self.mean)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils.extmath import row_norms
+from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
 from sklearn_skmm._threads import in_threads, one_thread
 
@@ -40,20 +40,52 @@ def row_blocks(n_samples: int, n_features: int) -> list[slice]:
     return [slice(k, min(k + rows, n_samples)) for k in range(0, n_samples, rows)]
 
 
-def each_block(function: Callable, blocks: list[slice]) -> list:
-    """Return what the function gives for each block, in order. Long stretches run in threads.
+def _each_stretch(function: Callable, blocks: list[slice], count: int) -> list:
+    """Return what the function gives for each of so many runs of blocks, in threads if several."""
+    size = max(1, -(-len(blocks) // count))
+    stretches = [blocks[k : k + size] for k in range(0, len(blocks), size)]
+    return in_threads(function, stretches) if len(stretches) > 1 else list(map(function, stretches))
+
+
+def each_block(function: Callable, blocks: list[slice]) -> None:
+    """Call the function for each block, several at a time in threads.
 
     Examples
     --------
-    >>> each_block(lambda rows: rows.stop, row_blocks(20_000, 64))
-    [16384, 20000]
+    >>> import numpy as np
+    >>> starts = np.zeros(20_000)
+    >>> each_block(lambda rows: starts[rows].fill(rows.start), row_blocks(20_000, 64))
+    >>> starts[[0, -1]]
+    array([    0., 16384.])
     """
-    size = max(1, -(-len(blocks) // STRETCHES))
-    stretches = [blocks[k : k + size] for k in range(0, len(blocks), size)]
-    if len(stretches) <= 1:
-        return [function(rows) for rows in blocks]
-    done = in_threads(lambda stretch: [function(rows) for rows in stretch], stretches)
-    return [result for stretch in done for result in stretch]
+
+    def of_stretch(stretch):
+        for rows in stretch:
+            function(rows)
+
+    _each_stretch(of_stretch, blocks, STRETCHES)
+
+
+def sum_of_blocks(function: Callable, blocks: list[slice], shape: tuple[int, ...]) -> np.ndarray:
+    """Return the sum of the function's arrays for all blocks, in double precision.
+
+    The order in which they are added up depends on the blocks alone. No more than a few are held.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sum_of_blocks(lambda rows: np.ones(2), row_blocks(20_000, 64), (2,))
+    array([2., 2.])
+    """
+
+    def of_stretch(stretch):
+        total = np.zeros(shape)
+        for rows in stretch:
+            total += function(rows)
+        return total
+
+    count = min(STRETCHES, max(2, BLOCK // max(1, math.prod(shape))))
+    return sum(_each_stretch(of_stretch, blocks, count), start=np.zeros(shape))
 
 
 def weighted_rows(s: np.ndarray, A: np.ndarray) -> np.ndarray:
@@ -180,6 +212,26 @@ def double_blocks(X, scale: float) -> Iterator[np.ndarray]:
         yield np.divide(X[rows], scale, dtype=np.float64)
 
 
+def second_moments(X, scale: float) -> np.ndarray:
+    """Return XᵀX / scale² in double precision.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> second_moments(np.array([[2.0], [4.0]]), 2.0)
+    array([[5.]])
+    """
+    if sparse.issparse(X):
+        X = X / np.float64(scale)
+        return safe_sparse_dot(X.T, X, dense_output=True)
+
+    def of_block(rows):
+        block = np.divide(X[rows], scale, dtype=np.float64)
+        return block.T @ block
+
+    return sum_of_blocks(of_block, row_blocks(*X.shape), 2 * X.shape[1:])
+
+
 def mean_squared_norm(X) -> float:
     """Return the trace of the second moment, Σ_i |x_i|² / N.
 
@@ -298,9 +350,11 @@ class Energies:
 
     def rmatvec(self, s: np.ndarray) -> np.ndarray:
         """Return Aᵀs, of shape (k,), in double precision."""
-        blocks = row_blocks(*self.shape)
-        sums = each_block(lambda rows: weighted_rows(s[rows], self[rows]), blocks)
-        return sum(sums, start=np.zeros(self.shape[1]))
+
+        def of_block(rows):
+            return weighted_rows(s[rows], self[rows])
+
+        return sum_of_blocks(of_block, row_blocks(*self.shape), self.shape[1:])
 
     def matvec(self, g: np.ndarray) -> np.ndarray:
         """Return A g, of shape (N,), in the precision of A."""
@@ -327,5 +381,4 @@ class Energies:
                 scatter = product(block.T, block)
             return scatter
 
-        parts = each_block(about_mean, row_blocks(*self.shape))
-        return sum(parts, start=np.zeros((self.shape[1], self.shape[1])))
+        return sum_of_blocks(about_mean, row_blocks(*self.shape), 2 * self.shape[1:])

@@ -9,12 +9,15 @@ import numpy as np
 from sklearn.utils.extmath import row_norms
 
 from sklearn_skmm._cells import Cells
-from sklearn_skmm._components import row_blocks, weighted_rows
+from sklearn_skmm._components import each_block, row_blocks, sum_of_blocks, weighted_rows
 from sklearn_skmm._moments import ridge_of_dimension
+from sklearn_skmm._threads import one_thread
 
 # At most so many passes over the cells, and none after one that moves less than this share of the
 # picks: with thousands of cells the third changes the objective by less than a thousandth.
 SWEEPS, SETTLED = 3, 0.02
+# Samples whose features are computed together, cell by cell: they stay in the processor's cache.
+TOGETHER = 2048
 
 
 def direction_weights(eigenvalues: np.ndarray, n: int) -> np.ndarray:
@@ -64,6 +67,8 @@ def moment_features(P: np.ndarray, eigenvalues: np.ndarray, n: int) -> np.ndarra
 class MomentFeatures:
     """The rows of `moment_features`, computed when asked for, in double precision.
 
+    They are `moments` of the rows times a `scale` for each column.
+
     Examples
     --------
     >>> import numpy as np
@@ -74,21 +79,21 @@ class MomentFeatures:
 
     def __init__(self, P, eigenvalues: np.ndarray, n: int):
         self.P, self.root = P, np.sqrt(direction_weights(eigenvalues, n))
-        # In units of the roots of the eigenvalues, so that no square over- or underflows.
         self.unit = np.sqrt(eigenvalues)
+        self.scale = np.hstack([self.root / self.unit**2, self.root / self.unit])
         self.shape = (P.shape[0], 2 * P.shape[1])
 
-    def __getitem__(self, rows) -> np.ndarray:
-        Q = self.P[rows] / self.unit
-        return np.hstack([self.root * np.square(Q), self.root * Q])
-
-    def product(self, rows, g: np.ndarray) -> np.ndarray:
-        """Return F[rows] @ g, without F[rows]."""
-        P = self.P[rows].astype(np.float64, copy=False)
+    def moments(self, rows) -> np.ndarray:
+        """Return the squares of the components and the components."""
+        P = self.P[rows]
         k = P.shape[1]
-        values = P @ (g[k:] * self.root / self.unit)
-        values += np.square(P) @ (g[:k] * self.root / self.unit**2)
-        return values
+        both = np.empty((len(P), 2 * k))
+        np.square(P, out=both[:, :k], dtype=np.float64)
+        both[:, k:] = P
+        return both
+
+    def __getitem__(self, rows) -> np.ndarray:
+        return self.moments(rows) * self.scale
 
     def squared_norms(self, rows) -> np.ndarray:
         """Return |F_i|² for each of the rows."""
@@ -99,24 +104,24 @@ class MomentFeatures:
 
     def mean(self, s: np.ndarray) -> np.ndarray:
         """Return Σ_i s_i F_i."""
-        total = np.zeros(self.shape[1])
-        for rows in row_blocks(*self.shape):
+
+        def of_block(rows):
             P = self.P[rows]
-            total += np.hstack([weighted_rows(s[rows], np.square(P)), weighted_rows(s[rows], P)])
-        return total * np.hstack([self.root / self.unit**2, self.root / self.unit])
+            return np.hstack([weighted_rows(s[rows], np.square(P)), weighted_rows(s[rows], P)])
+
+        return self.scale * sum_of_blocks(of_block, row_blocks(*self.shape), self.shape[1:])
 
 
 class _Given:
     """Features that are an array."""
 
     def __init__(self, F: np.ndarray):
-        self.F, self.shape = F, F.shape
+        self.F, self.shape, self.scale = F, F.shape, 1.0
 
     def __getitem__(self, rows):
         return self.F[rows]
 
-    def product(self, rows, g):
-        return self.F[rows] @ g
+    moments = __getitem__
 
     def squared_norms(self, rows):
         return row_norms(self.F[rows], squared=True)
@@ -177,25 +182,45 @@ def match_in_cells(
     penalty = centrality / n / (float(cells.costs.mean(dtype=np.float64)) or 1.0)
     # Terms of the objective that do not depend on the other cells.
     alone = np.empty(len(order))
-    for rows in row_blocks(*features.shape):
+
+    def fill(rows):
         alone[rows] = features.squared_norms(order[rows]) / n**2
         alone[rows] += cells.costs[order[rows]] * penalty
+
+    each_block(fill, row_blocks(*features.shape))
     tie = 1e-12 * float(alone.max())
     picks = starts[:-1] + np.floor(rng.uniform(size=n) * np.diff(starts)).astype(int)
     chosen = features[order[picks]] / n
     gap = chosen.sum(axis=0) - target
-    for _ in range(SWEEPS):
-        before = picks.copy()
-        for c in rng.permutation(n):
-            members = slice(starts[c], starts[c + 1])
-            gap -= chosen[c]
-            values = features.product(order[members], gap * (2.0 / n)) + alone[members]
-            # Equal rows differ by rounding: the first of them, whatever that says.
-            best = int(np.argmax(values <= values.min() + tie))
-            if picks[c] != starts[c] + best:
-                picks[c] = starts[c] + best
-                chosen[c] = features[order[picks[c] : picks[c] + 1]][0] / n
-            gap += chosen[c]
-        if np.mean(picks != before) <= SETTLED:
-            break
+    with one_thread():
+        for _ in range(SWEEPS):
+            before = picks.copy()
+            visits = rng.permutation(n)
+            for some in np.split(visits, _cuts(np.diff(starts)[visits])):
+                members = [slice(starts[c], starts[c + 1]) for c in some]
+                moments = features.moments(np.concatenate([order[own] for own in members]))
+                stop = 0
+                for c, own in zip(some, members, strict=True):
+                    start, stop = stop, stop + own.stop - own.start
+                    gap -= chosen[c]
+                    values = moments[start:stop] @ (gap * (2.0 / n * features.scale)) + alone[own]
+                    # Equal rows differ by rounding: the first of them, whatever that says.
+                    best = int(np.argmax(values <= values.min() + tie))
+                    if picks[c] != own.start + best:
+                        picks[c] = own.start + best
+                        chosen[c] = moments[start + best] * features.scale / n
+                    gap += chosen[c]
+            if np.mean(picks != before) <= SETTLED:
+                break
     return order[picks]
+
+
+def _cuts(sizes) -> np.ndarray:
+    """Return where to cut a list of cells, so that `TOGETHER` samples are in each piece or so.
+
+    Examples
+    --------
+    >>> _cuts(np.array([2000, 40, 40, 5000, 3]))
+    array([2, 3])
+    """
+    return 1 + np.flatnonzero(np.diff(np.cumsum(sizes) // TOGETHER))

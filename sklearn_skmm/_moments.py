@@ -15,7 +15,7 @@ import numpy as np
 from scipy import linalg, optimize
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
-from sklearn_skmm._components import Energies, dot, double_blocks, largest_entry
+from sklearn_skmm._components import Energies, dot, double_blocks, largest_entry, second_moments
 from sklearn_skmm._simplex import project_capped_simplex
 
 # The gap costs another pass over A, so it is measured once in so many iterations.
@@ -57,9 +57,7 @@ def spectrum(X) -> Spectrum:
         X = X / np.float64(scale)
         gram = safe_sparse_dot(X, X.T, dense_output=True)
     else:
-        gram = np.zeros((n_features, n_features))
-        for block in double_blocks(X, scale):
-            gram += safe_sparse_dot(block.T, block, dense_output=True)
+        gram = second_moments(X, scale)
     values, vectors = linalg.eigh(gram / n_samples, check_finite=False)
     rounding = max(X.shape) * np.finfo(np.float64).eps
     if X.dtype == np.float32:
