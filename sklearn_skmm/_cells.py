@@ -8,7 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils.extmath import row_norms
 
-from sklearn_skmm._components import each_block, product, row_blocks, sum_of_blocks, weighted_rows
+from sklearn_skmm._components import (
+    each_block,
+    product,
+    row_blocks,
+    rows_of,
+    sum_of_blocks,
+    weighted_rows,
+)
 from sklearn_skmm._costs import median_distance, median_of_pairs, squared_distances, typical
 from sklearn_skmm._exemplars import Greedy, greedy_exemplars, greedy_of_few
 from sklearn_skmm._rounding import inclusion_probabilities, systematic
@@ -46,11 +53,11 @@ class Rows:
         self.shape = (P.shape[0] if members is None else len(members), P.shape[1])
         self.dtype = P.dtype
         if members is not None and self.shape[0] * self.shape[1] * P.dtype.itemsize <= HOLD:
-            P, members = P[members], None
+            P, members = rows_of(P, members), None
         self.P, self.members = P, members
 
     def __getitem__(self, rows) -> np.ndarray:
-        return self.P[rows if self.members is None else self.members[rows]]
+        return rows_of(self.P, rows if self.members is None else self.members[rows])
 
 
 class DrawnIn:
@@ -94,6 +101,20 @@ def draw_in(P: np.ndarray, s: np.ndarray) -> np.ndarray:
     array([-2., -1.,  1., -1.,  1.,  2.,  3., -3.])
     """
     return DrawnIn(P, s)[:]
+
+
+def by_cell(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of the samples, those of each of n cells in order, and the n + 1 cuts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> by_cell(np.array([1, 0, 2, 0]), 3)
+    (array([1, 3, 0, 2]), array([0, 2, 3, 4]))
+    """
+    # In one byte or two, which are sorted by their bits.
+    order = np.argsort(labels.astype(np.min_scalar_type(n)), kind="stable")
+    return order, np.concatenate([[0], np.cumsum(np.bincount(labels, minlength=n))])
 
 
 def exemplars_of(P, s, n, rng, step=lambda: False) -> tuple[Greedy, float]:

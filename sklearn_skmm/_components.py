@@ -88,6 +88,20 @@ def sum_of_blocks(function: Callable, blocks: list[slice], shape: tuple[int, ...
     return sum(_each_stretch(of_stretch, blocks, count), start=np.zeros(shape))
 
 
+def rows_of(X, rows) -> np.ndarray:
+    """Return rows of X, by a slice or by their positions, for which `take` is twice as fast.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rows_of(np.array([[1.0], [2.0], [3.0]]), np.array([2, 0]))
+    array([[3.],
+           [1.]])
+    """
+    by_position = isinstance(X, np.ndarray) and not isinstance(rows, slice)
+    return X.take(rows, axis=0) if by_position else X[rows]
+
+
 def weighted_rows(s: np.ndarray, A: np.ndarray) -> np.ndarray:
     """Return Σ_i s_i a_i in double precision, added up run by run.
 
@@ -288,9 +302,9 @@ class Components:
 
     def __getitem__(self, rows) -> np.ndarray:
         if self.held is not None:
-            return self.held[rows]
+            return rows_of(self.held, rows)
         rows = rows if self.members is None else self.members[rows]
-        P = product(self.X[rows], self.directions)
+        P = product(rows_of(self.X, rows), self.directions)
         P /= self.unit
         return P
 

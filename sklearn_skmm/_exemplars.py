@@ -200,11 +200,13 @@ def greedy_of_few(
         gained[k], gains[j] = gains[j], -np.inf
         if k < n - 1:
             closer = (costs[j] < current).nonzero()[0]
-            rows, before, after = costs[closer], current[closer], costs[j, closer]
-            # What a candidate saves shrinks from before − row to after − row, where positive.
+            rows = costs.take(closer, axis=0)
+            before, after, mass = current[closer], costs[j, closer], weight[closer]
+            # What a candidate saves shrinks from max(0, before − row) to max(0, after − row), which
+            # is by before less the row clipped to [after, before].
+            np.minimum(rows, before[:, None], out=rows)
             np.maximum(rows, after[:, None], out=rows)
-            lost = np.subtract(before[:, None], rows, out=rows)
-            gains -= weight[closer] @ np.maximum(lost, 0.0, out=lost)
+            gains -= mass @ before - mass @ rows
             current[closer] = after
         step()
     return Greedy(picks, gained)

@@ -18,7 +18,7 @@ from sklearn_skmm._cells import (
     exemplars_of_few,
 )
 from sklearn_skmm._parts import among, best_of, divide, members_of, merge, silent
-from sklearn_skmm._threads import in_threads
+from sklearn_skmm._threads import in_threads, in_turn
 
 # A cell that holds more than this multiple of its share of the mass is split. Where many samples
 # lie close together next to a few that lie far apart, as gradients of confident predictions do,
@@ -28,6 +28,8 @@ SHARES = 2.0
 # Others are in two steps, so that it takes N·√n distances and not N·n: coarse cells first, then the
 # picks of each among its own members.
 FEW, DISTANCES = 256, 2**25
+# Parts of no more samples, on average, are laid out within one after the other.
+FEW_EACH = 4096
 
 
 def exemplar_cells(
@@ -164,7 +166,9 @@ def _in_steps(P, s, n, rng, step, bounded) -> Cells:
         of_part = np.array([counts.sum() for _, counts in shared])
         firsts = first + np.cumsum(of_part) - of_part
         work = [(*task, *own) for *task, own in zip(parts, firsts, shared, strict=True)]
-        in_threads(lambda own: finish(*own), work)
+        # Threads that call on arrays of some hundred rows wait for each other's interpreter.
+        each = in_threads if len(own) > FEW_EACH * len(work) else in_turn
+        list(each(lambda own: finish(*own), work))
         return []
 
     # Only the first layout counts as progress.

@@ -5,19 +5,25 @@ they shrink the second moment, which hurts regression. A draw that matches the m
 rims of the data, which hurts classification. Here each answers the other.
 """
 
+from contextlib import closing
+from itertools import pairwise
+
 import numpy as np
 from sklearn.utils.extmath import row_norms
 
-from sklearn_skmm._cells import Cells
+from sklearn_skmm._cells import Cells, by_cell
 from sklearn_skmm._components import each_block, row_blocks, sum_of_blocks, weighted_rows
 from sklearn_skmm._moments import ridge_of_dimension
-from sklearn_skmm._threads import one_thread
+from sklearn_skmm._threads import ahead, in_turn
 
 # At most so many passes over the cells, and none after one that moves less than this share of the
 # picks: with thousands of cells the third changes the objective by less than a thousandth.
 SWEEPS, SETTLED = 3, 0.02
 # Samples whose features are computed together, cell by cell: they stay in the processor's cache.
 TOGETHER = 2048
+# Those of the next cells are computed in the meantime if cells have at least so many samples, for
+# with fewer the threads wait for each other, and none has more than so many, which take memory.
+AHEAD = 1000, 16_384
 
 
 def direction_weights(eigenvalues: np.ndarray, n: int) -> np.ndarray:
@@ -176,8 +182,7 @@ def match_in_cells(
     if np.isinf(centrality):
         return cells.exemplars.copy()
     # Sorted by cell, so that the members of a cell are a slice.
-    order = np.argsort(cells.labels, kind="stable")
-    starts = np.searchsorted(cells.labels[order], np.arange(n + 1))
+    order, starts = by_cell(cells.labels, n)
     features = F if isinstance(F, MomentFeatures) else _Given(F)
     penalty = centrality / n / (float(cells.costs.mean(dtype=np.float64)) or 1.0)
     # Terms of the objective that do not depend on the other cells.
@@ -192,26 +197,33 @@ def match_in_cells(
     picks = starts[:-1] + np.floor(rng.uniform(size=n) * np.diff(starts)).astype(int)
     chosen = features[order[picks]] / n
     gap = chosen.sum(axis=0) - target
-    with one_thread():
-        for _ in range(SWEEPS):
-            before = picks.copy()
-            visits = rng.permutation(n)
-            for some in np.split(visits, _cuts(np.diff(starts)[visits])):
-                members = [slice(starts[c], starts[c + 1]) for c in some]
-                moments = features.moments(np.concatenate([order[own] for own in members]))
+    share, slope = features.scale / n, 2.0 / n * features.scale
+    sizes, own = np.diff(starts), [slice(*ends) for ends in pairwise(starts.tolist())]
+
+    def look(some):
+        some = some.tolist()
+        return some, features.moments(np.concatenate([order[own[c]] for c in some]))
+
+    each = ahead if len(order) >= AHEAD[0] * n and sizes.max() <= AHEAD[1] else in_turn
+    for _ in range(SWEEPS):
+        before = picks.copy()
+        visits = rng.permutation(n)
+        with closing(each(look, np.split(visits, _cuts(sizes[visits])))) as looked:
+            for some, moments in looked:
                 stop = 0
-                for c, own in zip(some, members, strict=True):
-                    start, stop = stop, stop + own.stop - own.start
+                for c in some:
+                    start, stop = stop, stop + own[c].stop - own[c].start
                     gap -= chosen[c]
-                    values = moments[start:stop] @ (gap * (2.0 / n * features.scale)) + alone[own]
+                    values = moments[start:stop] @ (gap * slope)
+                    values += alone[own[c]]
                     # Equal rows differ by rounding: the first of them, whatever that says.
-                    best = int(np.argmax(values <= values.min() + tie))
-                    if picks[c] != own.start + best:
-                        picks[c] = own.start + best
-                        chosen[c] = moments[start + best] * features.scale / n
+                    best = int((values <= values.min() + tie).argmax())
+                    if picks[c] != own[c].start + best:
+                        picks[c] = own[c].start + best
+                        chosen[c] = moments[start + best] * share
                     gap += chosen[c]
-            if np.mean(picks != before) <= SETTLED:
-                break
+        if np.mean(picks != before) <= SETTLED:
+            break
     return order[picks]
 
 

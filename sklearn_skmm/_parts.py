@@ -4,11 +4,12 @@ Pure functions of arrays. P is an array, or anything with rows to index by, a sh
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from sklearn_skmm._cells import Rows, around, exemplars_of_few
+from sklearn_skmm._cells import Rows, around, by_cell, exemplars_of_few
 from sklearn_skmm._exemplars import Greedy
 from sklearn_skmm._threads import in_threads
 
@@ -118,7 +119,6 @@ def among(members, rows):
 
 def members_of(labels, n) -> Iterator[np.ndarray]:
     """Yield the positions of the samples of each cell, in order."""
-    order = np.argsort(labels, kind="stable")
-    stops = np.cumsum(np.bincount(labels, minlength=n))
-    for start, stop in zip((0, *stops[:-1]), stops, strict=True):
+    order, starts = by_cell(labels, n)
+    for start, stop in pairwise(starts):
         yield order[start:stop]

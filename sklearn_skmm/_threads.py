@@ -1,7 +1,8 @@
 """The threads of BLAS: for many small tasks at a time, or kept out of a product."""
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import cache
 
@@ -31,27 +32,55 @@ def one_thread():
     return _blas().limit(limits=1)
 
 
-def in_threads(function: Callable, tasks: Iterable) -> list:
-    """Return what the function gives for each task, in order; with one thread, one by one.
+def in_turn(function: Callable, tasks: Iterable) -> Generator:
+    """Yield what the function gives for each task, in order, while BLAS has one thread.
+
+    Examples
+    --------
+    >>> list(in_turn(abs, [1, -2, 3]))
+    [1, 2, 3]
+    """
+    with one_thread():
+        yield from map(function, tasks)
+
+
+def ahead(function: Callable, tasks: Iterable, limit: int | None = 3) -> Generator:
+    """Yield what `in_turn` does; so many at a time, None is all, are computed in threads meanwhile.
 
     The number of threads is that of BLAS, which `threadpool_limits` and the environment set. In
     the meantime BLAS has one: products of some hundred rows are faster so, and do not wait for
-    each other.
+    each other. To be closed if it is not read to its end.
+
+    Examples
+    --------
+    >>> list(ahead(abs, [1, -2, 3]))
+    [1, 2, 3]
+    """
+    n_threads = max((pool["num_threads"] for pool in _blas().info()), default=1)
+    if n_threads == 1:
+        yield from in_turn(function, tasks)
+        return
+    futures: deque[Future] = deque()
+    with one_thread(), ThreadPoolExecutor(n_threads) as executor:
+        try:
+            for task in tasks:
+                # In a copy of the context, so that what `numpy.errstate` says holds in it too.
+                futures.append(executor.submit(copy_context().run, function, task))
+                if len(futures) == limit:
+                    yield futures.popleft().result()
+            while futures:
+                yield futures.popleft().result()
+        finally:
+            for future in futures:
+                future.cancel()  # what has not begun when one fails, or on an interrupt
+
+
+def in_threads(function: Callable, tasks: Iterable) -> list:
+    """Return what the function gives for each task, in order, computed in threads.
 
     Examples
     --------
     >>> in_threads(abs, [1, -2, 3])
     [1, 2, 3]
     """
-    n_threads = max((pool["num_threads"] for pool in _blas().info()), default=1)
-    with one_thread():
-        if n_threads == 1:
-            return [function(task) for task in tasks]
-        with ThreadPoolExecutor(n_threads) as executor:
-            # Each in a copy of the context, so that what `numpy.errstate` says holds in it too.
-            futures = [executor.submit(copy_context().run, function, task) for task in tasks]
-            try:
-                return [future.result() for future in futures]
-            finally:
-                for future in futures:
-                    future.cancel()  # what has not begun when one fails, or on an interrupt
+    return list(ahead(function, tasks, limit=None))

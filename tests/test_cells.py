@@ -10,7 +10,7 @@ from sklearn_skmm import SkMMSelector, _cells, _layout, _matching
 from sklearn_skmm._cells import Cells, draw_in
 from sklearn_skmm._costs import median_distance
 from sklearn_skmm._layout import bounded_cells, exemplar_cells
-from sklearn_skmm._matching import match_in_cells, moment_features
+from sklearn_skmm._matching import MomentFeatures, match_in_cells, moment_features
 from sklearn_skmm._moments import ridge_of_dimension, spectrum
 
 
@@ -165,6 +165,33 @@ def test_picks_are_locally_optimal(centrality, seed, monkeypatch):
     neighbours = [v for other, v in values.items() if np.sum(other != picks) == 1]
     assert value <= min(neighbours) + 1e-12
     assert value <= np.quantile(list(values.values()), 0.1)
+
+
+@pytest.mark.parametrize("together", [1, 40, 10**6])
+@pytest.mark.parametrize("ahead", [(0, 10**6), (0, 10), (10**6, 10**6)])
+def test_cells_are_looked_at_one_after_the_other(together, ahead, monkeypatch):
+    """Whatever is computed together or ahead of its time."""
+    monkeypatch.setattr(_matching, "TOGETHER", together)
+    monkeypatch.setattr(_matching, "AHEAD", ahead)
+    N, n, rho = 300, 20, 0.3
+    rng = np.random.RandomState(0)
+    P, values, costs = rng.normal(size=(N, 3)), np.array([1.0, 0.5, 0.2]), rng.uniform(size=N)
+    labels = np.concatenate([np.arange(n), rng.randint(n, size=N - n)])
+    cells, features = Cells(np.arange(n), labels, costs), MomentFeatures(P, values, n)
+    F, target = features[:], rng.normal(size=6) * 0.1
+    members = [np.flatnonzero(labels == c) for c in range(n)]
+    rng = np.random.RandomState(1)
+    uniform = rng.uniform(size=n)
+    expected = np.array([own[int(uniform[c] * len(own))] for c, own in enumerate(members)])
+    for _ in range(2):
+        for c in rng.permutation(n):
+            tried = [np.where(np.arange(n) == c, i, expected) for i in members[c]]
+            found = [objective(F, target, cells, picks, rho) for picks in tried]
+            expected = tried[int(np.argmin(found))]
+    monkeypatch.setattr(_matching, "SWEEPS", 2)
+    for given in (features, F):
+        picks = match_in_cells(given, target, cells, rho, np.random.RandomState(1))
+        np.testing.assert_array_equal(picks, expected)
 
 
 def test_equal_rows_go_to_the_first():

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tracemalloc
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -380,6 +381,30 @@ def test_one_thread_gives_back_what_there_was():
         with pytest.raises(ZeroDivisionError), _threads.one_thread():
             1 / 0  # noqa: B018
         assert count() == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_ahead_is_little_and_ends_with_its_reader(threads):
+    def count():
+        return max(pool["num_threads"] for pool in _threads._blas().info())
+
+    begun = []
+
+    def double(task):
+        begun.append(task)
+        return 2 * task
+
+    with threadpool_limits(threads, user_api="blas"):
+        assert list(_threads.ahead(double, range(20), limit=2)) == list(range(0, 40, 2))
+        begun.clear()
+        with closing(_threads.ahead(double, range(100), limit=2)) as results:
+            assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
+            assert count() == 1
+        assert count() == threads
+        assert begun in (list(range(5)), list(range(6)))
+        with pytest.raises(ZeroDivisionError):
+            _threads.in_threads(lambda task: 1 / task, [1, 0, 2])
+        assert count() == threads
 
 
 @pytest.mark.parametrize("rounding", ["cells", "exemplar", "systematic"])
