@@ -159,18 +159,28 @@ def _subsample(s, size, rng) -> tuple[np.ndarray, np.ndarray]:
     return rows, weight * (size / weight.sum())
 
 
-def around(P, h, exemplars) -> Cells:
-    """Give each sample to its nearest exemplar."""
+def around(P, h, exemplars, before: Cells | None = None) -> Cells:
+    """Give each sample to its nearest exemplar.
+
+    Where there are cells around these and some after them, only the samples of the latter move.
+    """
     centres, n_samples = P[exemplars], P.shape[0]
-    labels, costs = np.empty(n_samples, np.int32), np.empty(n_samples, centres.dtype)
+    if before is None:
+        labels, costs = np.empty(n_samples, np.int32), np.empty(n_samples, centres.dtype)
+        moved = None
+    else:
+        labels, costs = before.labels.copy(), before.costs.copy()
+        moved = np.flatnonzero(labels >= len(exemplars))
 
     def assign(rows):
-        labels[rows], costs[rows] = _nearest(P[rows], centres)
+        rows = rows if moved is None else moved[rows]
+        labels[rows], squared = _nearest(P[rows], centres)
+        squared *= -0.5 / h**2
+        costs[rows] = np.negative(np.expm1(squared, out=squared), out=squared)
 
-    each_block(assign, row_blocks(n_samples, max(centres.shape)))
+    n_moved = n_samples if moved is None else len(moved)
+    each_block(assign, row_blocks(n_moved, max(centres.shape)))
     labels[exemplars], costs[exemplars] = np.arange(len(exemplars)), 0.0
-    costs *= -0.5 / h**2
-    np.negative(np.expm1(costs, out=costs), out=costs)
     return Cells(exemplars, labels, costs)
 
 

@@ -185,12 +185,12 @@ def _share_out(P, s, h, parts, found, n, bounded) -> list[tuple[Cells, np.ndarra
     gains are kept, as many as leave a pick for every `SHARES` / n of the mass of each cell.
     """
     kept = np.array([len(one.gains) for one in found])
-    cells: list[Cells] = [Cells(*[np.empty(0, dtype=int)] * 3)] * len(parts)
+    cells: list = [None] * len(parts)
     mass, sizes = [np.empty(0)] * len(parts), [np.empty(0, dtype=int)] * len(parts)
 
     def surround(c):
         rows, weight = Rows(P, parts[c]), s if parts[c] is None else s[parts[c]]
-        cells[c] = around(rows, h, found[c].indices[: kept[c]])
+        cells[c] = around(rows, h, found[c].indices[: kept[c]], cells[c])
         mass[c] = np.bincount(cells[c].labels, weights=weight)
         sizes[c] = np.bincount(cells[c].labels)
 

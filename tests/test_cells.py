@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from sklearn_skmm import SkMMSelector, _cells, _layout, _matching
+from sklearn_skmm import SkMMSelector, _cells, _components, _layout, _matching
 from sklearn_skmm._cells import Cells, draw_in
 from sklearn_skmm._costs import median_distance
 from sklearn_skmm._layout import bounded_cells, exemplar_cells
@@ -165,6 +165,23 @@ def test_picks_are_locally_optimal(centrality, seed, monkeypatch):
     neighbours = [v for other, v in values.items() if np.sum(other != picks) == 1]
     assert value <= min(neighbours) + 1e-12
     assert value <= np.quantile(list(values.values()), 0.1)
+
+
+@pytest.mark.parametrize("block", [2**20, 64])
+def test_samples_of_exemplars_that_are_dropped_go_to_the_others(block, monkeypatch):
+    monkeypatch.setattr(_components, "BLOCK", block)
+    monkeypatch.setattr(_components, "RUN", 4)
+    P, rng = cloud(300)
+    P[5] = P[100]  # one of those that stay and one that is dropped
+    exemplars = np.concatenate([[5, 100], rng.choice(np.arange(101, 300), size=28, replace=False)])
+    many = _cells.around(P, 0.7, exemplars)
+    for k in (30, 29, 10, 1):
+        found, expected = (
+            _cells.around(P, 0.7, exemplars[:k], many),
+            _cells.around(P, 0.7, exemplars[:k]),
+        )
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-14)
 
 
 @pytest.mark.parametrize("together", [1, 40, 10**6])
