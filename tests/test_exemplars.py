@@ -152,7 +152,7 @@ def test_median_distance_of_equal_rows():
 @pytest.mark.parametrize("h", [0.1, 0.7, 30.0])
 def test_costs_and_their_bounds(metric, kind, h, monkeypatch):
     """Exact costs, and fast ones within their error, of all pairs and in blocks."""
-    monkeypatch.setattr(_costs, "BLOCK", 16)
+    monkeypatch.setattr(_costs, "BLOCK", 4)  # more blocks than tasks
     N = 50
     X = gaussian(N, 3) * 0.3
     X[7], X[9] = X[8], 20.0
