@@ -392,6 +392,7 @@ def test_greedy_of_few_is_plain_greedy(kind):
         X, weight = gaussian(40, 2, seed), np.full(40, 2.0)
         if kind == "duplicates":
             X = X[np.random.RandomState(seed).randint(15, size=40)]
+            weight *= 1e7 / 3  # equal gains differ by a rounding that is not small in itself
         elif kind == "weights":
             weight = np.random.RandomState(seed).gamma(1.0, size=40)
         for n in (1, 12):
