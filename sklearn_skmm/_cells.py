@@ -162,7 +162,7 @@ def _subsample(s, size, rng) -> tuple[np.ndarray, np.ndarray]:
 def around(P, h, exemplars, before: Cells | None = None) -> Cells:
     """Give each sample to its nearest exemplar.
 
-    Where there are cells around these and some after them, only the samples of the latter move.
+    `before` are cells around these exemplars and some after them: the samples of those move.
     """
     centres, n_samples = P[exemplars], P.shape[0]
     if before is None:

@@ -17,13 +17,13 @@ from sklearn_skmm._moments import ridge_of_dimension
 from sklearn_skmm._threads import ahead, in_turn
 
 # At most so many passes over the cells, and none after one that moves less than this share of the
-# picks: with thousands of cells the third changes the objective by less than a thousandth.
+# picks: with thousands of cells the third changes the objective by less than a hundredth.
 SWEEPS, SETTLED = 3, 0.02
-# Samples whose features are computed together, cell by cell: they stay in the processor's cache.
-TOGETHER = 2048
-# Those of the next cells are computed in the meantime if cells have at least so many samples, for
-# with fewer the threads wait for each other, and none has more than so many, which take memory.
-AHEAD = 1000, 16_384
+# Entries of features that are computed together, cell by cell: they stay in the processor's cache.
+TOGETHER = 2**18
+# Those of the next cells are computed in the meantime, if cells have at least so many on average,
+# for with fewer the threads wait for each other, and none has more than so many: that takes memory.
+AHEAD = 2**17, 2**21
 
 
 def direction_weights(eigenvalues: np.ndarray, n: int) -> np.ndarray:
@@ -198,17 +198,18 @@ def match_in_cells(
     chosen = features[order[picks]] / n
     gap = chosen.sum(axis=0) - target
     share, slope = features.scale / n, 2.0 / n * features.scale
-    sizes, own = np.diff(starts), [slice(*ends) for ends in pairwise(starts.tolist())]
+    entries = np.diff(starts) * features.shape[1]
+    own = [slice(*ends) for ends in pairwise(starts.tolist())]
 
     def look(some):
         some = some.tolist()
         return some, features.moments(np.concatenate([order[own[c]] for c in some]))
 
-    each = ahead if len(order) >= AHEAD[0] * n and sizes.max() <= AHEAD[1] else in_turn
+    each = ahead if entries.mean() >= AHEAD[0] and entries.max() <= AHEAD[1] else in_turn
     for _ in range(SWEEPS):
         before = picks.copy()
         visits = rng.permutation(n)
-        with closing(each(look, np.split(visits, _cuts(sizes[visits])))) as looked:
+        with closing(each(look, np.split(visits, _cuts(entries[visits])))) as looked:
             for some, moments in looked:
                 stop = 0
                 for c in some:
@@ -227,12 +228,12 @@ def match_in_cells(
     return order[picks]
 
 
-def _cuts(sizes) -> np.ndarray:
-    """Return where to cut a list of cells, so that `TOGETHER` samples are in each piece or so.
+def _cuts(entries) -> np.ndarray:
+    """Return where to cut a list of cells, so that `TOGETHER` entries are in each piece or so.
 
     Examples
     --------
-    >>> _cuts(np.array([2000, 40, 40, 5000, 3]))
+    >>> _cuts(np.array([200_000, 4_000, 80_000, 900_000, 3]))
     array([2, 3])
     """
-    return 1 + np.flatnonzero(np.diff(np.cumsum(sizes) // TOGETHER))
+    return 1 + np.flatnonzero(np.diff(np.cumsum(entries) // TOGETHER))

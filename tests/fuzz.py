@@ -83,7 +83,7 @@ AS_FOR_MANY = [
     (_parts, {"PART_FEW": 2, "COARSE_SUBSAMPLE": 6, "PART_SUBSAMPLE": 4}),
     (_parts, {"SPARE": 0.5, "A_FEW": 1, "MOST": 5}),
     (_rounding, {"EXACT": 6, "CELL": 4}),
-    (_matching, {"TOGETHER": 3, "AHEAD": (0, 10**6)}),
+    (_matching, {"TOGETHER": 20, "AHEAD": (0, 10**6)}),
     (_balanced, {"REFRESH": 2, "BATCH": 10}),
     (_costs, {"BLOCK": 8, "CACHE_BYTES": 200}),
     (_exemplars, {"COLUMNS": 8}),

@@ -184,8 +184,8 @@ def test_samples_of_exemplars_that_are_dropped_go_to_the_others(block, monkeypat
             np.testing.assert_allclose(one, other, atol=1e-14)
 
 
-@pytest.mark.parametrize("together", [1, 40, 10**6])
-@pytest.mark.parametrize("ahead", [(0, 10**6), (0, 10), (10**6, 10**6)])
+@pytest.mark.parametrize("together", [1, 240, 10**6])
+@pytest.mark.parametrize("ahead", [(0, 10**6), (0, 60), (10**6, 10**6)])
 def test_cells_are_looked_at_one_after_the_other(together, ahead, monkeypatch):
     """Whatever is computed together or ahead of its time."""
     monkeypatch.setattr(_matching, "TOGETHER", together)
