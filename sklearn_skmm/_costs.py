@@ -10,8 +10,9 @@ from sklearn.utils.extmath import row_norms, safe_sparse_dot
 from sklearn_skmm._threads import in_threads
 
 BLOCK = 512
-# What is kept of the costs in single precision for the next rounds: all if it fits, or columns.
-CACHE_BYTES = 128 * 2**20
+# What is kept of the costs in single precision for the next rounds: all if it fits, as those of the
+# subsample that cells are laid out for do, or columns.
+CACHE_BYTES = 144 * 2**20
 # How many tasks a pass over all pairs is for the threads.
 TASKS = 8
 EPS = float(np.finfo(np.float32).eps)
@@ -102,6 +103,7 @@ class Costs:
         self.single = metric != "euclidean" and 1e-15 < largest < 1e15
         if not self.single:
             self.errors = np.zeros(X.shape[0])
+        self.growth = np.exp(np.minimum(self.errors, 40.0))
         self.dtype = np.float32 if self.single else np.float64
         self.factors: tuple | None = None
         self.fast_data: tuple = ()
@@ -138,12 +140,13 @@ class Costs:
 
     def errors_of(self, j, column) -> np.ndarray:
         """Bound the errors of the fast costs of one candidate."""
-        errors = self.errors + self.errors[j]
-        if self.single and self.metric == "gaussian":
-            # It is the exponent that is as far off: costs near one, of samples far apart, are not.
-            np.expm1(np.minimum(errors, 40.0, out=errors), out=errors)
-            errors *= 1.0 + EPS - column
-            errors += EPS
+        if not self.single or self.metric != "gaussian":
+            return self.errors + self.errors[j]
+        # It is the exponent that is as far off: costs near one, of samples far apart, are not.
+        errors = self.growth * self.growth[j]
+        errors -= 1.0
+        errors *= 1.0 + EPS - column
+        errors += EPS
         return errors
 
     def pairs_of_blocks(self, fast, task=0, n_tasks=1):
@@ -163,15 +166,6 @@ class Costs:
         if key not in self.kept:
             self.kept[key] = self(I, J, fast=True)
         return self.kept[key]
-
-    def kept_column(self, j) -> np.ndarray:
-        """Return one column of the kept blocks, all of which must be there."""
-        own = j - j % BLOCK
-        parts = [
-            self.kept[start, own][:, j - own] if start <= own else self.kept[own, start][j - own]
-            for start in range(0, self.X.shape[0], BLOCK)
-        ]
-        return np.concatenate(parts)
 
     def totals(self, weight) -> np.ndarray:
         """Return Σ_i w_i c_ij for each j."""
@@ -206,7 +200,10 @@ class Costs:
 
 
 class Columns:
-    """Fast columns of the cost matrix, computed together and kept while the budget lasts."""
+    """Fast columns of the cost matrix, computed together and kept while the budget lasts.
+
+    Rows, in truth, for c_ij = c_ji.
+    """
 
     def __init__(self, costs: Costs):
         self.costs = costs
@@ -215,12 +212,12 @@ class Columns:
         self.capacity = max(1, CACHE_BYTES // size)
 
     def get(self, wanted: np.ndarray) -> list[np.ndarray]:
-        if self.costs.keeps_all:
-            return [self.costs.kept_column(j) for j in wanted.tolist()]
+        if self.costs.keeps_all:  # in blocks, from which a column is no faster to read
+            return list(self.costs(wanted, slice(None), fast=True))
         missing = [j for j in wanted.tolist() if j not in self.kept]
         fresh = {}
         if missing:
-            block = np.ascontiguousarray(self.costs(slice(None), missing, fast=True).T)
+            block = self.costs(missing, slice(None), fast=True)
             fresh = dict(zip(missing, block, strict=True))
         columns = [fresh[j] if j in fresh else self.kept[j] for j in wanted.tolist()]
         for j, column in fresh.items():

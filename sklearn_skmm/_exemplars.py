@@ -120,11 +120,13 @@ class _Search:
                 looked_at = 0
                 continue
             for j, column in zip(top.tolist(), self.columns.get(top), strict=True):
-                saving = nearest.fast - column
-                # Only entries that save, or might, carry an error into the sum.
-                errors = nearest.blur + self.costs.errors_of(j, column)
-                error = float(weight @ np.where(saving > -errors, errors, 0.0))
+                saving = (nearest.fast - column).astype(np.float64, copy=False)
                 gain = float(weight @ np.maximum(saving, 0.0))
+                errors = nearest.blur + self.costs.errors_of(j, column)
+                # An entry that saves is off by its error at most, one that might by what it might.
+                saving += errors
+                np.maximum(saving, 0.0, out=saving)
+                error = float(weight @ np.minimum(saving, errors, out=saving))
                 bounds[j], low[j] = min(bounds[j], gain + error), gain - error
             looked_at += len(top)
             batch = min(2 * batch, 256)

@@ -18,7 +18,7 @@ class FacilityLocationSelector(BaseSelector):
     1 − 1/e of the best possible saving [1]_. With the Gaussian kernel,
     :math:`c_{ij} = 1 - \exp(-\|x_i - x_j\|^2 / (2 h^2))`, this is MaxHerding [2]_; with
     distances it is greedy k-medoids, and CRAIG [3]_ on gradients. Evaluation is lazy [4]_ and by
-    blocks: cost up to O(N²m), memory O(Nm) and at most 128 MiB of kept costs.
+    blocks: cost up to O(N²m), memory O(Nm) and at most 144 MiB of kept costs.
 
     Parameters
     ----------
@@ -65,8 +65,8 @@ class FacilityLocationSelector(BaseSelector):
     the Gaussian kernel, too, but looks at a subsample for exemplars, in O(N √n m).
 
     Next to X there are two arrays like it in double precision, 3 KiB for each sample, 6 KiB with
-    Euclidean distances, and the costs that are kept: those of all pairs where they fit into 128
-    MiB, for about 8,000 samples, else what some tens of picks fill 128 MiB with.
+    Euclidean distances, and the costs that are kept: those of all pairs where they fit into 144
+    MiB, for about 8,000 samples, else what some tens of picks fill 144 MiB with.
 
     References
     ----------

@@ -75,7 +75,7 @@ def peak_of_exemplars(n_samples: int, n_features: int, itemsize: int = 4) -> flo
     Examples
     --------
     >>> peak_of_exemplars(10_000, 64) / 2**20
-    167.0625
+    183.0625
     """
     pairs = itemsize * n_samples * (n_samples + BLOCK) // 2
     columns = 3 * 256 * itemsize
@@ -90,7 +90,7 @@ def peak_of_layout(n_samples: int, n_features: int, n: int) -> float:
     Examples
     --------
     >>> peak_of_layout(10**6, 64, 200) / 2**20, peak_of_layout(10**6, 64, 1000) / 2**20
-    (160.0, 68.0)
+    (168.0, 68.0)
     """
     if _layout.at_once(n, n_samples):
         size = max(_cells.SUBSAMPLE, _cells.SUBSAMPLE_PER_PICK * n)
