@@ -62,24 +62,50 @@ def test_exemplars_are_plain_greedy(metric, kind, size, monkeypatch):
     equal(_exemplars.greedy_exemplars(X, n, **keywords).indices, picks)
 
 
+class Blurred(_costs.Costs):
+    """Costs whose errors are as large as their bounds, which in truth is hardly ever so."""
+
+    blur = 0.01
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        N = len(self.errors)
+        self.errors = self.errors + self.blur  # on top of that of single precision itself
+        self.signs = np.random.RandomState(N).choice([-1.0, 1.0], size=N)
+
+    def __call__(self, rows, columns, fast=False):
+        block = super().__call__(rows, columns, fast)
+        if not fast:
+            return block
+        # All costs of one candidate too large, and all those of another too small. Where all rows
+        # are asked for, the candidates are the rows.
+        candidates = self.signs[rows][:, None] if columns == slice(None) else self.signs[columns]
+        return block + 2.0 * self.blur * candidates
+
+    def errors_of(self, j, column):
+        return self.errors + self.errors[j]
+
+
+@pytest.mark.parametrize("blur", [0.01, 0.2])
+def test_gains_lie_between_their_bounds(blur, monkeypatch):
+    monkeypatch.setattr(Blurred, "blur", blur)
+    for N in range(60, 64):
+        X, weight = gaussian(N, 2, N), np.random.RandomState(N).gamma(1.0, size=N)
+        C = cost_matrix(X, "gaussian", 1.0)
+        costs = Blurred(X, "gaussian", 1.0)
+        search = _exemplars._Search(costs, _exemplars._Nearest(costs, np.ones(N)), weight)
+        for _ in range(10):
+            low = search.tighten()
+            left = search.bounds > -np.inf
+            gains = weight @ np.maximum(search.nearest.exact()[:, None] - C, 0.0)
+            assert np.all(low <= gains + 1e-9)
+            assert np.all(search.bounds[left] >= gains[left] - 1e-9)
+            assert np.isfinite(low).any()
+            search.add_next()
+
+
 @pytest.mark.parametrize("metric", ["gaussian", "sqeuclidean"])
 def test_no_error_within_the_bounds_changes_a_pick(metric, monkeypatch):
-    """That of single precision is hardly ever as large as its bound."""
-
-    class Blurred(_costs.Costs):
-        def __init__(self, *args):
-            super().__init__(*args)
-            self.errors = self.errors + 0.01  # on top of that of single precision itself
-            self.signs = np.random.RandomState(N).choice([-1.0, 1.0], size=N)
-
-        def __call__(self, rows, columns, fast=False):
-            block = super().__call__(rows, columns, fast)
-            # All costs of one candidate too large, and all those of another too small.
-            return block + 0.02 * self.signs[columns] if fast else block
-
-        def errors_of(self, j, column):
-            return self.errors + self.errors[j]
-
     monkeypatch.setattr(_exemplars, "Costs", Blurred)
     for N in range(60, 66):
         X, weight = gaussian(N, 2, N), np.ones(N)
@@ -281,7 +307,11 @@ def test_what_is_kept_of_the_costs_fits_the_budget(metric, monkeypatch):
     triangle = 3 * 8 * 8 * itemsize  # three blocks
     for spare in (0, -1):
         monkeypatch.setattr(_costs, "CACHE_BYTES", triangle + spare)
-        assert _costs.Costs(X, metric, 1.0).keeps_all == (spare == 0)
+        costs = _costs.Costs(X, metric, 1.0)
+        assert costs.keeps_all == (spare == 0)
+        column = _costs.Columns(costs).get(np.array([7]))[0]
+        assert column.dtype == costs.dtype
+        close(column, costs(slice(None), [7])[:, 0], atol=1e-5)
     for budget, capacity in ((3 * 16 * itemsize + 1, 3), (1, 1)):
         monkeypatch.setattr(_costs, "CACHE_BYTES", budget)
         costs = _costs.Costs(X, metric, 1.0)
