@@ -167,6 +167,15 @@ class Costs:
             self.kept[key] = self(I, J, fast=True)
         return self.kept[key]
 
+    def kept_column(self, j) -> np.ndarray:
+        """Return one column of the kept blocks, all of which must be there."""
+        own = j - j % BLOCK
+        parts = [
+            self.kept[start, own][:, j - own] if start <= own else self.kept[own, start][j - own]
+            for start in range(0, self.X.shape[0], BLOCK)
+        ]
+        return np.concatenate(parts)
+
     def totals(self, weight) -> np.ndarray:
         """Return Σ_i w_i c_ij for each j."""
         total = np.zeros(len(weight))
@@ -212,8 +221,8 @@ class Columns:
         self.capacity = max(1, CACHE_BYTES // size)
 
     def get(self, wanted: np.ndarray) -> list[np.ndarray]:
-        if self.costs.keeps_all:  # in blocks, from which a column is no faster to read
-            return list(self.costs(wanted, slice(None), fast=True))
+        if self.costs.keeps_all:
+            return [self.costs.kept_column(j) for j in wanted.tolist()]
         missing = [j for j in wanted.tolist() if j not in self.kept]
         fresh = {}
         if missing:
