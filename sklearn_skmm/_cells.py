@@ -13,10 +13,15 @@ from sklearn_skmm._components import (
     product,
     row_blocks,
     rows_of,
-    sum_of_blocks,
-    weighted_rows,
+    weighted_sum,
 )
-from sklearn_skmm._costs import median_distance, median_of_pairs, squared_distances, typical
+from sklearn_skmm._costs import (
+    gaussian,
+    median_distance,
+    median_of_pairs,
+    squared_distances,
+    typical,
+)
 from sklearn_skmm._exemplars import Greedy, greedy_exemplars, greedy_of_few
 from sklearn_skmm._rounding import inclusion_probabilities, systematic
 
@@ -72,10 +77,7 @@ class DrawnIn:
         blocks = row_blocks(*self.shape)
         radius = np.empty(len(s), P.dtype)
 
-        def weighted(rows):
-            return weighted_rows(s[rows], self.P[rows])
-
-        self.mean = sum_of_blocks(weighted, blocks, self.shape[1:]).astype(P.dtype)
+        self.mean = weighted_sum(s, self.P).astype(P.dtype)
 
         def measure(rows):
             radius[rows] = row_norms(self.P[rows] - self.mean)
@@ -175,8 +177,7 @@ def around(P, h, exemplars, before: Cells | None = None) -> Cells:
     def assign(rows):
         rows = rows if moved is None else moved[rows]
         labels[rows], squared = _nearest(P[rows], centres)
-        squared *= -0.5 / h**2
-        costs[rows] = np.negative(np.expm1(squared, out=squared), out=squared)
+        costs[rows] = gaussian(squared, h)
 
     n_moved = n_samples if moved is None else len(moved)
     each_block(assign, row_blocks(n_moved, max(centres.shape)))

@@ -122,6 +122,22 @@ def weighted_rows(s: np.ndarray, A: np.ndarray) -> np.ndarray:
     return total
 
 
+def weighted_sum(s: np.ndarray, A) -> np.ndarray:
+    """Return Σ_i s_i a_i in double precision, of whatever has rows and a shape, block by block.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> weighted_sum(np.full(20_000, 0.5), np.ones((20_000, 64)))[:2]
+    array([10000., 10000.])
+    """
+
+    def of_block(rows):
+        return weighted_rows(s[rows], A[rows])
+
+    return sum_of_blocks(of_block, row_blocks(*A.shape), A.shape[1:])
+
+
 def product(A, B: np.ndarray) -> np.ndarray:
     """Return A B, with the same bits on any number of threads.
 
@@ -364,11 +380,7 @@ class Energies:
 
     def rmatvec(self, s: np.ndarray) -> np.ndarray:
         """Return Aᵀs, of shape (k,), in double precision."""
-
-        def of_block(rows):
-            return weighted_rows(s[rows], self[rows])
-
-        return sum_of_blocks(of_block, row_blocks(*self.shape), self.shape[1:])
+        return weighted_sum(s, self)
 
     def matvec(self, g: np.ndarray) -> np.ndarray:
         """Return A g, of shape (N,), in the precision of A."""

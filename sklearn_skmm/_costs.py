@@ -82,6 +82,19 @@ def from_products(products, left, right) -> np.ndarray:
     return products
 
 
+def gaussian(squared, bandwidth) -> np.ndarray:
+    """Return 1 − exp(−d² / 2h²), in place of the squared distances.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> gaussian(np.array([0.0, 2.0]), 1.0)
+    array([0.        , 0.63212056])
+    """
+    squared *= -0.5 / bandwidth**2
+    return np.negative(np.expm1(squared, out=squared), out=squared)
+
+
 class Costs:
     """Blocks of the cost matrix c_ij, from rows of X, in double precision or fast.
 
@@ -134,8 +147,7 @@ class Costs:
         if self.metric == "euclidean":
             np.sqrt(squared, out=squared)
         elif self.metric == "gaussian":
-            squared *= -0.5 / self.bandwidth**2
-            np.negative(np.expm1(squared, out=squared), out=squared)
+            gaussian(squared, self.bandwidth)
         return squared
 
     def errors_of(self, j, column) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklearn_skmm._costs import Columns, Costs
+from sklearn_skmm._costs import Columns, Costs, gaussian
 
 # A pass over all pairs in single precision costs about as much as this share of exact columns.
 REFRESH_SHARE = 1 / 40
@@ -189,8 +189,7 @@ def greedy_of_few(
     >>> greedy_of_few(squared_distances(X), 2, 1.0, np.ones(4))
     Greedy(indices=array([1, 3]), gains=array([2.21306132, 1.        ]))
     """
-    squared *= -0.5 / bandwidth**2
-    costs = np.negative(np.expm1(squared, out=squared), out=squared)
+    costs = gaussian(squared, bandwidth)
     current = np.ones(len(costs))
     total = float(weight.sum())
     gains = total - weight @ costs

@@ -6,7 +6,7 @@ rims of the data, which hurts classification. Here each answers the other.
 """
 
 from contextlib import closing
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from sklearn.utils.extmath import row_norms
@@ -198,31 +198,29 @@ def match_in_cells(
     chosen = features[order[picks]] / n
     gap = chosen.sum(axis=0) - target
     share, slope = features.scale / n, 2.0 / n * features.scale
-    entries = np.diff(starts) * features.shape[1]
-    own = [slice(*ends) for ends in pairwise(starts.tolist())]
+    sizes, own = np.diff(starts), [slice(*ends) for ends in pairwise(starts.tolist())]
+    entries = sizes * features.shape[1]
 
     def look(some):
-        some = some.tolist()
-        return some, features.moments(np.concatenate([order[own[c]] for c in some]))
+        """Return pairs of each of these cells and the moments of its members."""
+        moments = features.moments(np.concatenate([order[own[c]] for c in some]))
+        return zip(some.tolist(), np.split(moments, np.cumsum(sizes[some])[:-1]), strict=True)
 
     each = ahead if entries.mean() >= AHEAD[0] and entries.max() <= AHEAD[1] else in_turn
     for _ in range(SWEEPS):
         before = picks.copy()
         visits = rng.permutation(n)
         with closing(each(look, np.split(visits, _cuts(entries[visits])))) as looked:
-            for some, moments in looked:
-                stop = 0
-                for c in some:
-                    start, stop = stop, stop + own[c].stop - own[c].start
-                    gap -= chosen[c]
-                    values = moments[start:stop] @ (gap * slope)
-                    values += alone[own[c]]
-                    # Equal rows differ by rounding: the first of them, whatever that says.
-                    best = int((values <= values.min() + tie).argmax())
-                    if picks[c] != own[c].start + best:
-                        picks[c] = own[c].start + best
-                        chosen[c] = moments[start + best] * share
-                    gap += chosen[c]
+            for c, moments in chain.from_iterable(looked):
+                gap -= chosen[c]
+                values = moments @ (gap * slope)
+                values += alone[own[c]]
+                # Equal rows differ by rounding: the first of them, whatever that says.
+                best = int((values <= values.min() + tie).argmax())
+                if picks[c] != own[c].start + best:
+                    picks[c] = own[c].start + best
+                    chosen[c] = moments[best] * share
+                gap += chosen[c]
         if np.mean(picks != before) <= SETTLED:
             break
     return order[picks]

@@ -24,7 +24,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import pairwise_distances_argmin_min
 
 from sklearn_skmm import SkMMSelector, UniformSelector
-from sklearn_skmm._components import double_blocks, mean_squared_norm
+from sklearn_skmm._components import mean_squared_norm, second_moments
 
 M, CLUSTERS, BLOCK = 64, 50, 65_536
 LIMIT = 300  # seconds for the peer
@@ -64,7 +64,7 @@ def quality(X, picks):
     """Return the mean distance to the nearest pick, and tr(Σ (Σ_S + αI)⁻¹), α = tr(Σ) / N."""
     rows = X[np.random.RandomState(0).permutation(len(X))[:JUDGED]]
     coverage = float(pairwise_distances_argmin_min(rows, X[picks])[1].mean())
-    sigma = sum(block.T @ block for block in double_blocks(X, 1.0)) / len(X)
+    sigma = second_moments(X, 1.0) / len(X)
     coreset = X[picks].astype(float)
     alpha = mean_squared_norm(X) / len(X)
     sigma_s = coreset.T @ coreset / len(coreset) + alpha * np.eye(M)
