@@ -5,58 +5,27 @@ Everything a user of scikit-learn expects around that is here.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import _safe_indexing, check_array, check_random_state, column_or_1d
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
-from sklearn_skmm._components import BLOCK, check_range, check_values, mean_squared_norm
+from sklearn_skmm._blocks import BLOCK, mean_squared_norm
+from sklearn_skmm._checks import check_range, check_values
 from sklearn_skmm._dask import gather, is_dask
 from sklearn_skmm._memory import check_fits
 from sklearn_skmm._moments import explained_fraction
 from sklearn_skmm._selection import Reference, Selection, allocate, resolve_n_to_select
+from sklearn_skmm._validation import MAX_SEED, Interval, all_or_nothing, computing_in_numpy
 
-# scikit-learn keeps its constraint classes private; the package imports them from here only.
-__all__ = [
-    "BaseSelector",
-    "HasMethods",
-    "Interval",
-    "Reference",
-    "Selection",
-    "StrOptions",
-    "all_or_nothing",
-    "computing_in_numpy",
-]
-
-MAX_SEED = np.iinfo(np.int32).max
 # How much longer than those of `fit` the rows of another pool may be, in the mean square: fourth
 # powers of lengths relative to those of `fit` are then in the range of the floats.
 LONGER = {np.dtype(np.float64): 2.0**400, np.dtype(np.float32): 2.0**40}
-
-
-def computing_in_numpy():
-    """Have scikit-learn convert what it validates to NumPy, also with array API dispatch."""
-    return config_context(array_api_dispatch=False)
-
-
-@contextmanager
-def all_or_nothing(estimator) -> Iterator[None]:
-    """Put the estimator back as it was if the body raises."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
 
 
 class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):

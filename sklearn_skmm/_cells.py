@@ -8,13 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils.extmath import row_norms
 
-from sklearn_skmm._components import (
-    each_block,
-    product,
-    row_blocks,
-    rows_of,
-    weighted_sum,
-)
+from sklearn_skmm._blocks import each_block, product, row_blocks, rows_of, weighted_sum
 from sklearn_skmm._costs import (
     gaussian,
     median_distance,

@@ -14,6 +14,7 @@ import numpy as np
 
 import sklearn_skmm
 from sklearn_skmm import diagnostics
+from sklearn_skmm._blocks import mean_squared_norm
 from sklearn_skmm._cli_files import (
     INPUTS,
     PROG,
@@ -26,7 +27,6 @@ from sklearn_skmm._cli_files import (
     read_pool,
     suffix,
 )
-from sklearn_skmm._components import mean_squared_norm
 from sklearn_skmm._moments import spectrum
 
 SELECTORS = {

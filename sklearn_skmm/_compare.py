@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils.parallel import Parallel, delayed
 
-from sklearn_skmm._base import MAX_SEED
+from sklearn_skmm._validation import MAX_SEED
 
 
 class _Comparison(CallbackSupportMixin):

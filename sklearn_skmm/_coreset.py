@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
     has_fit_parameter,
 )
 
-from sklearn_skmm._base import HasMethods, all_or_nothing
+from sklearn_skmm._validation import HasMethods, all_or_nothing
 
 
 def _estimator_has(method):

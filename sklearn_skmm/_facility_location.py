@@ -3,11 +3,13 @@
 from numbers import Real
 from typing import ClassVar
 
-from sklearn_skmm._base import BaseSelector, Interval, Selection, StrOptions
-from sklearn_skmm._components import largest_entry
+from sklearn_skmm._base import BaseSelector
+from sklearn_skmm._blocks import largest_entry
 from sklearn_skmm._costs import median_distance
 from sklearn_skmm._exemplars import greedy_exemplars
-from sklearn_skmm._memory import peak_of_exemplars
+from sklearn_skmm._peak_memory import peak_of_exemplars
+from sklearn_skmm._selection import Selection
+from sklearn_skmm._validation import Interval, StrOptions
 
 
 class FacilityLocationSelector(BaseSelector):

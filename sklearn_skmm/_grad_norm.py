@@ -5,7 +5,8 @@ from typing import ClassVar
 import numpy as np
 from sklearn.utils.extmath import row_norms
 
-from sklearn_skmm._base import BaseSelector, Selection
+from sklearn_skmm._base import BaseSelector
+from sklearn_skmm._selection import Selection
 
 
 class GradNormSelector(BaseSelector):

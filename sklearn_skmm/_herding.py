@@ -3,7 +3,8 @@
 import numpy as np
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
-from sklearn_skmm._base import BaseSelector, Selection
+from sklearn_skmm._base import BaseSelector
+from sklearn_skmm._selection import Selection
 
 
 class HerdingSelector(BaseSelector):

@@ -6,7 +6,9 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
-from sklearn_skmm._base import BaseSelector, Selection, StrOptions
+from sklearn_skmm._base import BaseSelector
+from sklearn_skmm._selection import Selection
+from sklearn_skmm._validation import StrOptions
 
 
 class KCenterSelector(BaseSelector):

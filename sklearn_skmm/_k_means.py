@@ -12,7 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.extmath import row_norms
 
-from sklearn_skmm._base import MAX_SEED, BaseSelector, Interval, Selection
+from sklearn_skmm._base import BaseSelector
+from sklearn_skmm._selection import Selection
+from sklearn_skmm._validation import MAX_SEED, Interval
 
 
 class KMeansSelector(BaseSelector):

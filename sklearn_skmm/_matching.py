@@ -11,8 +11,8 @@ from itertools import chain, pairwise
 import numpy as np
 from sklearn.utils.extmath import row_norms
 
+from sklearn_skmm._blocks import each_block, row_blocks, sum_of_blocks, weighted_rows
 from sklearn_skmm._cells import Cells, by_cell
-from sklearn_skmm._components import each_block, row_blocks, sum_of_blocks, weighted_rows
 from sklearn_skmm._moments import ridge_of_dimension
 from sklearn_skmm._threads import ahead, in_turn
 

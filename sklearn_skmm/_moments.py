@@ -15,7 +15,8 @@ import numpy as np
 from scipy import linalg, optimize
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
-from sklearn_skmm._components import Energies, dot, double_blocks, largest_entry, second_moments
+from sklearn_skmm._blocks import dot, double_blocks, largest_entry, second_moments
+from sklearn_skmm._components import Energies
 from sklearn_skmm._simplex import project_capped_simplex
 
 # The gap costs another pass over A, so it is measured once in so many iterations.

@@ -6,7 +6,9 @@ from typing import ClassVar
 import numpy as np
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
-from sklearn_skmm._base import BaseSelector, Interval, Selection, StrOptions
+from sklearn_skmm._base import BaseSelector
+from sklearn_skmm._selection import Selection
+from sklearn_skmm._validation import Interval, StrOptions
 
 
 class AdaptiveSelector(BaseSelector):

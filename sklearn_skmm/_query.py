@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_array, check_scalar, column_or_1d, indexable
 from sklearn.utils.validation import _num_samples, check_consistent_length
 
-from sklearn_skmm._base import HasMethods, all_or_nothing, computing_in_numpy
+from sklearn_skmm._validation import HasMethods, all_or_nothing, computing_in_numpy
 
 
 class SelectorQuery(BaseEstimator):

@@ -5,10 +5,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from sklearn_skmm._base import BaseSelector, Interval
+from sklearn_skmm._base import BaseSelector
 from sklearn_skmm._leverage import draw_by_scores, sampled_rank
-from sklearn_skmm._memory import peak_of_scores
 from sklearn_skmm._moments import directional_energies
+from sklearn_skmm._peak_memory import peak_of_scores
+from sklearn_skmm._validation import Interval
 
 
 class RidgeLeverageSelector(BaseSelector):

@@ -2,7 +2,7 @@ r"""Projection onto the capped simplex. Pure functions of arrays."""
 
 import numpy as np
 
-from sklearn_skmm._components import total
+from sklearn_skmm._blocks import total
 
 # Entries that are clipped together, which stay in the processor's cache.
 BLOCK = 2**16

@@ -16,17 +16,17 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_skmm._base import (
+from sklearn_skmm._checks import check_values
+from sklearn_skmm._dask import first_rows, is_dask, sketch_lazily
+from sklearn_skmm._plan import FORMED, PlannedLayer, SketchPlan
+from sklearn_skmm._projection import BlockProjection, projection_for
+from sklearn_skmm._validation import (
     MAX_SEED,
     Interval,
     StrOptions,
     all_or_nothing,
     computing_in_numpy,
 )
-from sklearn_skmm._components import check_values
-from sklearn_skmm._dask import first_rows, is_dask, sketch_lazily
-from sklearn_skmm._plan import FORMED, PlannedLayer, SketchPlan
-from sklearn_skmm._projection import BlockProjection, projection_for
 
 
 class GradientSketcher(

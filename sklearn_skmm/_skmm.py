@@ -7,15 +7,17 @@ from typing import ClassVar
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_skmm import _components
+from sklearn_skmm import _blocks, _components
 from sklearn_skmm._balanced import cube, local_cube
-from sklearn_skmm._base import BaseSelector, Interval, Selection, StrOptions
+from sklearn_skmm._base import BaseSelector
 from sklearn_skmm._components import Components, Energies
 from sklearn_skmm._layout import bounded_cells, exemplar_cells
 from sklearn_skmm._matching import MomentFeatures, match_in_cells
-from sklearn_skmm._memory import last_at_once, peak_of_layout
 from sklearn_skmm._moments import solve
+from sklearn_skmm._peak_memory import last_at_once, peak_of_layout
 from sklearn_skmm._rounding import ROUNDINGS, spread, systematic
+from sklearn_skmm._selection import Selection
+from sklearn_skmm._validation import Interval, StrOptions
 
 # An objective proved to be this close to the minimum, relative to it, is close enough: the
 # coreset is drawn from the weights, and the draw moves the moments by far more.
@@ -239,7 +241,7 @@ class SkMMSelector(BaseSelector):
         size = n_samples * n_features * itemsize
         # The solver's squared components, of more than `KEEP` bytes half, one block and vectors.
         held = min(size, _components.KEEP + size // 2)
-        block = itemsize * min(n_samples * n_features, _components.BLOCK)
+        block = itemsize * min(n_samples * n_features, _blocks.BLOCK)
         solver = held + block + 7 * itemsize * n_samples
         if self.rounding in ROUNDINGS:
             return solver

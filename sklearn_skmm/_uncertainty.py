@@ -7,7 +7,9 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_skmm._base import BaseSelector, HasMethods, Selection, StrOptions
+from sklearn_skmm._base import BaseSelector
+from sklearn_skmm._selection import Selection
+from sklearn_skmm._validation import HasMethods, StrOptions
 
 
 def entropy(proba):

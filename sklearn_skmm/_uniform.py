@@ -4,7 +4,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from sklearn_skmm._base import BaseSelector, Selection
+from sklearn_skmm._base import BaseSelector
+from sklearn_skmm._selection import Selection
 
 
 class UniformSelector(BaseSelector):

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from sklearn.utils import check_array
 
-from sklearn_skmm._base import BaseSelector, Interval, Selection, StrOptions
+from sklearn_skmm._base import BaseSelector
 from sklearn_skmm._design import (
     default_alpha,
     least_alpha,
@@ -17,7 +17,9 @@ from sklearn_skmm._design import (
     scale,
 )
 from sklearn_skmm._exchange import PAIRS, exchange, greedy
+from sklearn_skmm._selection import Selection
 from sklearn_skmm._threads import one_thread
+from sklearn_skmm._validation import Interval, StrOptions
 
 SMALL = 10**6  # entries
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import linalg
 from sklearn.utils import check_array
 
-from sklearn_skmm._components import check_range, check_values
+from sklearn_skmm._checks import check_range, check_values
 from sklearn_skmm._moments import directional_energies, spectrum
 
 __all__ = [

@@ -17,7 +17,8 @@ from torch import nn
 
 import sklearn_skmm as skmm
 from sklearn_skmm import _cells, _layout, _matching, _product, _projection, _rounding
-from sklearn_skmm._components import Components, Energies, dot, mean_squared_norm, weighted_rows
+from sklearn_skmm._blocks import dot, mean_squared_norm, weighted_rows
+from sklearn_skmm._components import Components, Energies
 from sklearn_skmm._costs import median_distance, squared_distances
 from sklearn_skmm._design import objective, relax, scale
 from sklearn_skmm._exchange import compare, exchange, greedy, start_state, update

@@ -34,6 +34,7 @@ from threadpoolctl import threadpool_limits
 
 from sklearn_skmm import (
     _balanced,
+    _blocks,
     _cells,
     _components,
     _costs,
@@ -47,9 +48,10 @@ from sklearn_skmm import (
     _simplex,
     _voptimal,
 )
-from sklearn_skmm._base import BaseSelector, StrOptions
+from sklearn_skmm._base import BaseSelector
 from sklearn_skmm._rounding import inclusion_probabilities
 from sklearn_skmm._selection import allocate, resolve_n_to_select
+from sklearn_skmm._validation import StrOptions
 from sklearn_skmm.diagnostics import v_optimality
 from tests._selectors import make, selector_classes
 from tests._twins import PAIRS, close, equal
@@ -77,7 +79,8 @@ ROWS = {
 }
 # What makes few samples go the way of many: a constant of a module, and its value here.
 AS_FOR_MANY = [
-    (_components, {"BLOCK": 32, "RUN": 4, "KEEP": 0}),
+    (_blocks, {"BLOCK": 32, "RUN": 4}),
+    (_components, {"KEEP": 0}),
     (_cells, {"SUBSAMPLE": 8, "SUBSAMPLE_PER_PICK": 1, "STEP_PER_PICK": 1, "HOLD": 0}),
     (_layout, {"FEW": 3, "DISTANCES": 0, "FEW_EACH": 0}),
     (_parts, {"PART_FEW": 2, "COARSE_SUBSAMPLE": 6, "PART_SUBSAMPLE": 4}),

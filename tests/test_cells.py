@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from sklearn_skmm import SkMMSelector, _cells, _components, _layout, _matching
+from sklearn_skmm import SkMMSelector, _blocks, _cells, _layout, _matching
 from sklearn_skmm._cells import Cells, draw_in
 from sklearn_skmm._costs import median_distance
 from sklearn_skmm._layout import bounded_cells, exemplar_cells
@@ -169,8 +169,8 @@ def test_picks_are_locally_optimal(centrality, seed, monkeypatch):
 
 @pytest.mark.parametrize("block", [2**20, 64])
 def test_samples_of_exemplars_that_are_dropped_go_to_the_others(block, monkeypatch):
-    monkeypatch.setattr(_components, "BLOCK", block)
-    monkeypatch.setattr(_components, "RUN", 4)
+    monkeypatch.setattr(_blocks, "BLOCK", block)
+    monkeypatch.setattr(_blocks, "RUN", 4)
     P, rng = cloud(300)
     P[5] = P[100]  # one of those that stay and one that is dropped
     exemplars = np.concatenate([[5, 100], rng.choice(np.arange(101, 300), size=28, replace=False)])

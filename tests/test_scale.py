@@ -14,8 +14,8 @@ from threadpoolctl import threadpool_limits
 from sklearn_skmm import (
     SkMMSelector,
     UniformSelector,
+    _blocks,
     _cells,
-    _components,
     _costs,
     _exemplars,
     _layout,
@@ -23,15 +23,9 @@ from sklearn_skmm import (
     _skmm,
     _threads,
 )
+from sklearn_skmm._blocks import dot, mean_squared_norm, row_blocks, weighted_rows
 from sklearn_skmm._cells import draw_in
-from sklearn_skmm._components import (
-    Components,
-    Energies,
-    dot,
-    mean_squared_norm,
-    row_blocks,
-    weighted_rows,
-)
+from sklearn_skmm._components import Components, Energies
 from sklearn_skmm._layout import at_once, bounded_cells, exemplar_cells
 from sklearn_skmm._matching import MomentFeatures, match_in_cells, moment_features
 from sklearn_skmm._moments import (
@@ -61,7 +55,7 @@ def mixture(N, m=16, k=12, seed=0, dtype=np.float32):
 def blocks(request, monkeypatch):
     """Rows in one block, or in many of 256 with a shorter last one."""
     if request.param == "small blocks":
-        monkeypatch.setattr(_components, "BLOCK", 256 * 16)
+        monkeypatch.setattr(_blocks, "BLOCK", 256 * 16)
     return request.param
 
 
@@ -70,7 +64,7 @@ def test_blocks_are_whole_runs_and_cover_the_rows(N, blocks):
     parts = row_blocks(N, 16)
     positions = np.concatenate([np.arange(N)[part] for part in parts]) if parts else np.arange(0)
     np.testing.assert_array_equal(positions, np.arange(N))
-    assert all(part.start % _components.RUN == 0 for part in parts)
+    assert all(part.start % _blocks.RUN == 0 for part in parts)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, SINGLE), (np.float64, EXACT)])
@@ -85,14 +79,14 @@ def test_sums_by_runs(N, k, dtype, tolerance):
         total, a @ A, rtol=tolerance["rtol"], atol=1e-4 * (dtype == np.float32) + 1e-12
     )
     assert dot(a.astype(dtype), b.astype(dtype)) == pytest.approx(a @ b, rel=1e-4)
-    assert _components.total(b.astype(dtype)) == pytest.approx(b.sum(), rel=1e-4)
+    assert _blocks.total(b.astype(dtype)) == pytest.approx(b.sum(), rel=1e-4)
 
 
 def test_a_sum_of_many_blocks_holds_few_of_them():
     """Scatters of thousands of directions are tens of megabytes each."""
     blocks, shape = [slice(k, k + 1) for k in range(100)], (256, 256)
     tracemalloc.start()
-    found = _components.sum_of_blocks(lambda rows: np.full(shape, rows.start), blocks, shape)
+    found = _blocks.sum_of_blocks(lambda rows: np.full(shape, rows.start), blocks, shape)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(found, np.full(shape, 99 * 50))
