@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sklearn_skmm import CoresetDisplay, SkMMSelector
-from sklearn_skmm._rounding import choice, systematic
+from sklearn_skmm.core._draws import choice, systematic
 
 rng = np.random.RandomState(1)
 sizes = [240, 120, 30, 10]

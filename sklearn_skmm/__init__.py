@@ -1,28 +1,28 @@
 """Coreset selection by Sketchy Moment Matching, for scikit-learn."""
 
-from sklearn_skmm._compare import compare_selectors
-from sklearn_skmm._coreset import CoresetEstimator
-from sklearn_skmm._display import (
+from sklearn_skmm.meta._compare import compare_selectors
+from sklearn_skmm.meta._coreset_estimator import CoresetEstimator
+from sklearn_skmm.meta._query import SelectorQuery
+from sklearn_skmm.plots import (
     CoresetDisplay,
     MomentMatchDisplay,
     PerformanceProfileDisplay,
     SelectionCurveDisplay,
     SpectrumDisplay,
 )
-from sklearn_skmm._facility_location import FacilityLocationSelector
-from sklearn_skmm._grad_norm import GradNormSelector
-from sklearn_skmm._herding import HerdingSelector
-from sklearn_skmm._k_center import KCenterSelector
-from sklearn_skmm._k_means import KMeansSelector
-from sklearn_skmm._pivoting import AdaptiveSelector
-from sklearn_skmm._query import SelectorQuery
-from sklearn_skmm._ridge_leverage import RidgeLeverageSelector
-from sklearn_skmm._sketch import GradientSketcher
-from sklearn_skmm._skmm import SkMMSelector
-from sklearn_skmm._truncated_leverage import TruncatedLeverageSelector
-from sklearn_skmm._uncertainty import UncertaintySelector
-from sklearn_skmm._uniform import UniformSelector
-from sklearn_skmm._voptimal import VOptimalSelector
+from sklearn_skmm.selectors._adaptive import AdaptiveSelector
+from sklearn_skmm.selectors._facility_location import FacilityLocationSelector
+from sklearn_skmm.selectors._grad_norm import GradNormSelector
+from sklearn_skmm.selectors._herding import HerdingSelector
+from sklearn_skmm.selectors._k_center import KCenterSelector
+from sklearn_skmm.selectors._k_means import KMeansSelector
+from sklearn_skmm.selectors._ridge_leverage import RidgeLeverageSelector
+from sklearn_skmm.selectors._skmm import SkMMSelector
+from sklearn_skmm.selectors._truncated_leverage import TruncatedLeverageSelector
+from sklearn_skmm.selectors._uncertainty import UncertaintySelector
+from sklearn_skmm.selectors._uniform import UniformSelector
+from sklearn_skmm.selectors._v_optimal import VOptimalSelector
+from sklearn_skmm.sketch._sketcher import GradientSketcher
 
 __version__ = "0.1.0.dev0"
 

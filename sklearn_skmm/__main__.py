@@ -2,7 +2,7 @@
 
 import sys
 
-from sklearn_skmm._cli import main
+from sklearn_skmm.cli._main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import validate_params
 
-from sklearn_skmm._validation import MAX_SEED, Interval
+from sklearn_skmm.utils._validation import MAX_SEED, Interval
 
 __all__ = ["make_gmm_regression"]
 

@@ -11,8 +11,8 @@ import numpy as np
 from scipy import linalg
 from sklearn.utils import check_array
 
-from sklearn_skmm._checks import check_range, check_values
-from sklearn_skmm._moments import directional_energies, spectrum
+from sklearn_skmm.core._moments import directional_energies, spectrum
+from sklearn_skmm.data._checks import check_range, check_values
 
 __all__ = [
     "bias_term",

@@ -5,7 +5,7 @@ import inspect
 from sklearn.linear_model import LogisticRegression
 
 import sklearn_skmm
-from sklearn_skmm._base import BaseSelector
+from sklearn_skmm.base import BaseSelector
 
 
 def selector_classes():

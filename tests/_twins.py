@@ -16,15 +16,16 @@ from scipy.spatial.distance import cdist, pdist
 from torch import nn
 
 import sklearn_skmm as skmm
-from sklearn_skmm import _cells, _layout, _matching, _product, _projection, _rounding
-from sklearn_skmm._blocks import dot, mean_squared_norm, weighted_rows
-from sklearn_skmm._components import Components, Energies
-from sklearn_skmm._costs import median_distance, squared_distances
-from sklearn_skmm._design import objective, relax, scale
-from sklearn_skmm._exchange import compare, exchange, greedy, start_state, update
-from sklearn_skmm._exemplars import greedy_exemplars, greedy_of_few
-from sklearn_skmm._matching import MomentFeatures, match_in_cells, moment_features
-from sklearn_skmm._moments import (
+from sklearn_skmm.core import _cells, _draws, _layout, _matching
+from sklearn_skmm.core._blocks import dot, mean_squared_norm, weighted_rows
+from sklearn_skmm.core._components import Components, Energies
+from sklearn_skmm.core._costs import median_distance, squared_distances
+from sklearn_skmm.core._design import objective, relax, scale
+from sklearn_skmm.core._draws import inclusion_probabilities, spread, systematic
+from sklearn_skmm.core._exchange import compare, exchange, greedy, start_state, update
+from sklearn_skmm.core._exemplars import greedy_exemplars, greedy_of_few
+from sklearn_skmm.core._matching import MomentFeatures, match_in_cells, moment_features
+from sklearn_skmm.core._moments import (
     directional_energies,
     duality_gap,
     explained_fraction,
@@ -32,7 +33,7 @@ from sklearn_skmm._moments import (
     solve,
     spectrum,
 )
-from sklearn_skmm._rounding import inclusion_probabilities, spread, systematic
+from sklearn_skmm.sketch import _product, _projection
 from tests.test_baselines import hat_diagonal
 from tests.test_exemplars import cost_matrix
 from tests.test_layers import built, plain
@@ -528,17 +529,17 @@ def plain_spread(problem):
     s = random_weights(problem, n)
 
     def play(pi, X, stop, rng):
-        pi, distances, items = pi.copy(), _rounding._squared_distances(X), np.arange(len(pi))
+        pi, distances, items = pi.copy(), _draws._squared_distances(X), np.arange(len(pi))
         while len(items) > max(stop, 1):
             nearest = np.full(len(pi), -1)
             nearest[items] = items[distances[np.ix_(items, items)].argmin(axis=1)]
             first = [i for i in items if nearest[nearest[i]] == i and i < nearest[i]]
-            _rounding._duel(pi, np.array(first), nearest[first], rng)
-            items = items[_rounding.is_open(pi[items])]
+            _draws._duel(pi, np.array(first), nearest[first], rng)
+            items = items[_draws.is_open(pi[items])]
         return pi
 
     picks = spread(s, n, X, np.random.RandomState(problem.seed))
-    with mock.patch.object(_rounding, "_play", play):
+    with mock.patch.object(_draws, "_play", play):
         equal(picks, spread(s, n, X, np.random.RandomState(problem.seed)))
 
 

@@ -23,8 +23,9 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from sklearn_skmm import CoresetEstimator, GradientSketcher, UniformSelector, _resume
-from sklearn_skmm._cli import main as command
+from sklearn_skmm import CoresetEstimator, GradientSketcher, UniformSelector
+from sklearn_skmm.cli._main import main as command
+from sklearn_skmm.sketch._torch import _cached_sketch
 from tests._selectors import make, selector_classes
 
 ROWS = 10  # samples in a block of the cache
@@ -65,7 +66,7 @@ def sketcher(directory, width=7):
 
 
 def sketch(directory, n_rows=200, width=7):
-    _resume.CACHED_ROWS = ROWS
+    _cached_sketch.CACHED_ROWS = ROWS
     return sketcher(directory, width).fit_transform(pool(n_rows))
 
 
@@ -373,7 +374,7 @@ def anatomy(module):
 
 def interrupts_of_sketches(folder, runs, rng):
     """Ctrl-C while a model is sketched: it, the sketcher and the cache are as they were."""
-    _resume.CACHED_ROWS = ROWS
+    _cached_sketch.CACHED_ROWS = ROWS
     X, directory = pool(20), folder / "interrupted"
     whole = sketcher(folder / "whole interrupt").fit_transform(X)
     files = content(folder / "whole interrupt")

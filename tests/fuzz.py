@@ -32,27 +32,27 @@ from sklearn.base import clone
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 
-from sklearn_skmm import (
+from sklearn_skmm.base import BaseSelector
+from sklearn_skmm.core import (
     _balanced,
     _blocks,
     _cells,
+    _coarse_cells,
     _components,
     _costs,
     _design,
+    _draws,
     _exchange,
     _exemplars,
     _layout,
     _matching,
-    _parts,
-    _rounding,
     _simplex,
-    _voptimal,
 )
-from sklearn_skmm._base import BaseSelector
-from sklearn_skmm._rounding import inclusion_probabilities
-from sklearn_skmm._selection import allocate, resolve_n_to_select
-from sklearn_skmm._validation import StrOptions
+from sklearn_skmm.core._allocation import allocate, resolve_n_to_select
+from sklearn_skmm.core._draws import inclusion_probabilities
 from sklearn_skmm.diagnostics import v_optimality
+from sklearn_skmm.selectors import _v_optimal
+from sklearn_skmm.utils._validation import StrOptions
 from tests._selectors import make, selector_classes
 from tests._twins import PAIRS, close, equal
 
@@ -83,9 +83,9 @@ AS_FOR_MANY = [
     (_components, {"KEEP": 0}),
     (_cells, {"SUBSAMPLE": 8, "SUBSAMPLE_PER_PICK": 1, "STEP_PER_PICK": 1, "HOLD": 0}),
     (_layout, {"FEW": 3, "DISTANCES": 0, "FEW_EACH": 0}),
-    (_parts, {"PART_FEW": 2, "COARSE_SUBSAMPLE": 6, "PART_SUBSAMPLE": 4}),
-    (_parts, {"SPARE": 0.5, "A_FEW": 1, "MOST": 5}),
-    (_rounding, {"EXACT": 6, "CELL": 4}),
+    (_coarse_cells, {"PART_FEW": 2, "COARSE_SUBSAMPLE": 6, "PART_SUBSAMPLE": 4}),
+    (_coarse_cells, {"SPARE": 0.5, "A_FEW": 1, "MOST": 5}),
+    (_draws, {"EXACT": 6, "CELL": 4}),
     (_matching, {"TOGETHER": 20, "AHEAD": (0, 10**6)}),
     (_balanced, {"REFRESH": 2, "BATCH": 10}),
     (_costs, {"BLOCK": 8, "CACHE_BYTES": 200}),
@@ -93,7 +93,7 @@ AS_FOR_MANY = [
     (_exchange, {"PAIRS": 8, "WORKING_SET": 1}),
     (_design, {"WORKING_SET": 1, "ROUND_ITER": 5}),
     (_simplex, {"BLOCK": 4, "NEWTON_STEPS": 1}),
-    (_voptimal, {"SMALL": 0}),
+    (_v_optimal, {"SMALL": 0}),
 ]
 # In units of the data: powers of its scale.
 UNITS = {"alpha": 2, "bandwidth": 1}

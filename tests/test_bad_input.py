@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 
 import sklearn_skmm as skmm
 from sklearn_skmm import diagnostics
-from sklearn_skmm._cli import main
+from sklearn_skmm.cli._main import main
 from sklearn_skmm.datasets import make_gmm_regression
 from tests._selectors import make, selector_classes
 

@@ -14,9 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
 import sklearn_skmm as skmm
-from sklearn_skmm import _k_means
-from sklearn_skmm._rounding import inclusion_probabilities
-from sklearn_skmm._selection import Reference
+from sklearn_skmm.base import Reference
+from sklearn_skmm.core._draws import inclusion_probabilities
+from sklearn_skmm.selectors import _k_means
 from tests.test_exemplars import METRICS, cost_matrix, gaussian, plain_greedy
 
 DRAWS = 4000

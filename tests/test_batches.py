@@ -11,9 +11,9 @@ from scipy import sparse
 from torch import nn
 from torch.utils import data as td
 
-from sklearn_skmm import _inputs
-from sklearn_skmm._batches import Batch, to_device
-from sklearn_skmm._inputs import open_batches
+from sklearn_skmm.sketch._torch import _datasets
+from sklearn_skmm.sketch._torch._batches import Batch, to_device
+from sklearn_skmm.sketch._torch._datasets import open_batches
 
 N = 11
 RNG = np.random.RandomState(0)
@@ -267,8 +267,8 @@ def test_memory_maps_are_read_batch_by_batch(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", VALUES)
     X = np.load(tmp_path / "x.npy", mmap_mode="r")
     slices = []
-    copy = _inputs.copied
-    monkeypatch.setattr(_inputs, "copied", lambda a: slices.append(a) or copy(a))
+    copy = _datasets.copied
+    monkeypatch.setattr(_datasets, "copied", lambda a: slices.append(a) or copy(a))
     assert_same(concatenated(open_batches(X, None, 4, forward)), {"input_ids": VALUES})
     assert [len(array) for array in slices] == [4, 4, 3]
     assert all(np.shares_memory(array, X) for array in slices)

@@ -24,8 +24,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_skmm import _cache
-from sklearn_skmm._cache import SketchCache, digest
+from sklearn_skmm.sketch import _cache
+from sklearn_skmm.sketch._cache import SketchCache, digest
 
 KEY = {"m": 2, "seed": 0, "loss": "mean", "scale": 0.5, "centred": True, "layers": None}
 INPUTS = digest("inputs")

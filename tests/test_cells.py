@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from sklearn_skmm import SkMMSelector, _blocks, _cells, _layout, _matching
-from sklearn_skmm._cells import Cells, draw_in
-from sklearn_skmm._costs import median_distance
-from sklearn_skmm._layout import bounded_cells, exemplar_cells
-from sklearn_skmm._matching import MomentFeatures, match_in_cells, moment_features
-from sklearn_skmm._moments import ridge_of_dimension, spectrum
+from sklearn_skmm import SkMMSelector
+from sklearn_skmm.core import _blocks, _cells, _layout, _matching
+from sklearn_skmm.core._cells import Cells, draw_in
+from sklearn_skmm.core._costs import median_distance
+from sklearn_skmm.core._layout import bounded_cells, exemplar_cells
+from sklearn_skmm.core._matching import MomentFeatures, match_in_cells, moment_features
+from sklearn_skmm.core._moments import ridge_of_dimension, spectrum
 
 
 def cloud(N=60, k=3, seed=0):

@@ -15,8 +15,8 @@ import pytest
 
 import sklearn_skmm
 from sklearn_skmm import GradientSketcher, SkMMSelector, VOptimalSelector, diagnostics
-from sklearn_skmm._cli import SELECTORS, main
-from sklearn_skmm._cli_files import read_pool
+from sklearn_skmm.cli._files import read_pool
+from sklearn_skmm.cli._main import SELECTORS, main
 
 X = np.random.RandomState(0).normal(size=(120, 6)) * [5, 3, 1, 1, 0.1, 0.1]
 

@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_skmm import CoresetEstimator, GradientSketcher, SkMMSelector, UniformSelector
-from sklearn_skmm._base import BaseSelector
-from sklearn_skmm._selection import allocate, resolve_n_to_select
+from sklearn_skmm.base import BaseSelector
+from sklearn_skmm.core._allocation import allocate, resolve_n_to_select
 from tests._selectors import make, selector_classes
 
 SELECTORS = selector_classes()

@@ -14,7 +14,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 
 from sklearn_skmm import CoresetEstimator, GradientSketcher, SkMMSelector, UniformSelector
-from sklearn_skmm._projection import GaussianProjection
+from sklearn_skmm.sketch._projection import GaussianProjection
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from sklearn_skmm import CoresetEstimator, GradientSketcher, HerdingSelector, SkMMSelector, _dask
+from sklearn_skmm import CoresetEstimator, GradientSketcher, HerdingSelector, SkMMSelector
+from sklearn_skmm.data import _dask
 from tests._selectors import make, selector_classes
 
 dask = pytest.importorskip("dask", reason="Dask is an extra")

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
 from sklearn_skmm import CoresetDisplay, KMeansSelector, SelectionCurveDisplay, UniformSelector
-from sklearn_skmm._display_style import COLORS, LINES, MARKERS
+from sklearn_skmm.plots._style import COLORS, LINES, MARKERS
 
 matplotlib = pytest.importorskip("matplotlib")
 pd = pytest.importorskip("pandas")
@@ -63,7 +63,7 @@ def band(collection, sizes):
 
 @pytest.mark.slow
 def test_importing_does_not_load_matplotlib():
-    code = "import sys, sklearn_skmm._display; print('matplotlib' in sys.modules)"
+    code = "import sys, sklearn_skmm.plots; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

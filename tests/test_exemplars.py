@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 from scipy.spatial.distance import cdist, pdist
 
-from sklearn_skmm import _costs, _exemplars
+from sklearn_skmm.core import _costs, _exemplars
 
 METRICS = ["gaussian", "euclidean", "sqeuclidean"]
 PROBLEMS = {

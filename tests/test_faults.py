@@ -15,9 +15,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from sklearn_skmm import SkMMSelector, _cache, _dask, _resume
-from sklearn_skmm._cache import SketchCache, digest
-from sklearn_skmm._cli import main
+from sklearn_skmm import SkMMSelector
+from sklearn_skmm.cli._main import main
+from sklearn_skmm.data import _dask
+from sklearn_skmm.sketch import _cache
+from sklearn_skmm.sketch._cache import SketchCache, digest
+from sklearn_skmm.sketch._torch import _cached_sketch
 
 if not hasattr(os, "fork"):
     pytest.skip("needs fork and signals", allow_module_level=True)
@@ -27,7 +30,7 @@ from tests import faults
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(_resume, "CACHED_ROWS", faults.ROWS)
+    monkeypatch.setattr(_cached_sketch, "CACHED_ROWS", faults.ROWS)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sklearn_skmm import AdaptiveSelector, KMeansSelector, SkMMSelector
-from sklearn_skmm._costs import median_distance
+from sklearn_skmm.core._costs import median_distance
 from tests import fuzz
 from tests._selectors import make, selector_classes
 from tests._twins import PAIRS

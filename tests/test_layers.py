@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from sklearn_skmm import GradientSketcher, _engine
+from sklearn_skmm import GradientSketcher
+from sklearn_skmm.sketch._torch import _engine
 
 N, M = 5, 7  # with batches of 4 the last has one sample
 SKETCHES = ["auto", "gaussian", "sparse_sign", "product"]

@@ -10,14 +10,10 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from sklearn_skmm import (
-    FacilityLocationSelector,
-    KCenterSelector,
-    SkMMSelector,
-    UniformSelector,
-    _components,
-    _memory,
-)
+from sklearn_skmm import FacilityLocationSelector, KCenterSelector, SkMMSelector, UniformSelector
+from sklearn_skmm.core import _components
+from sklearn_skmm.data import _checks
+from sklearn_skmm.utils import _memory
 from tests._selectors import make, selector_classes
 
 ROUNDINGS = sorted(SkMMSelector._parameter_constraints["rounding"][0].options)
@@ -62,23 +58,23 @@ def test_limit_of_a_container(tmp_path):
 def test_what_does_not_fit_is_refused_and_nothing_changes(monkeypatch):
     X = np.random.RandomState(0).normal(size=(50, 4))
     one = X.nbytes
-    monkeypatch.setattr(_memory, "SMALL", 1)
+    monkeypatch.setattr(_checks, "SMALL", 1)
     selector = KCenterSelector(5, random_state=0).fit(X)
     before = dict(vars(selector))
     needed = one + 5 * 8 * 50  # a centred copy and five vectors
-    monkeypatch.setattr(_memory, "available_memory", lambda: needed - 1)
+    monkeypatch.setattr(_checks, "available_memory", lambda: needed - 1)
     for call in (selector.fit, selector.transform, selector.score):
         with pytest.raises(MemoryError, match=r"KCenterSelector.*X of shape \(50, 4\)"):
             call(X)
         assert vars(selector) == before
-    monkeypatch.setattr(_memory, "available_memory", lambda: needed)
+    monkeypatch.setattr(_checks, "available_memory", lambda: needed)
     selector.fit(X)
     with pytest.raises(MemoryError):  # columns that lie one after the other are copied
         selector.fit(np.asfortranarray(X))
     with pytest.raises(MemoryError):  # single precision is taken to double, a copy more
         selector.fit(X.astype(np.float32))
     UniformSelector(5).fit(X)
-    monkeypatch.setattr(_memory, "available_memory", lambda: None)
+    monkeypatch.setattr(_checks, "available_memory", lambda: None)
     selector.fit(X)
 
 

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 from scipy.optimize import LinearConstraint, minimize
 
-from sklearn_skmm import _simplex
-from sklearn_skmm._moments import (
+from sklearn_skmm.core import _simplex
+from sklearn_skmm.core._moments import (
     directional_energies,
     duality_gap,
     explained_fraction,

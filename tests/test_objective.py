@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklearn_skmm import GradientSketcher
-from sklearn_skmm._objective import Objective, output_of
+from sklearn_skmm.sketch._torch._objective import Objective, output_of
 from tests.test_layers import M, N, Net, built, numbers, plain, tokens
 
 K = 3

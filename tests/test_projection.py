@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sklearn_skmm import _projection
-from sklearn_skmm._product import ProductProjection
-from sklearn_skmm._projection import (
+from sklearn_skmm.sketch import _projection
+from sklearn_skmm.sketch._product import ProductProjection
+from sklearn_skmm.sketch._projection import (
     BLOCK_ROWS,
     BlockProjection,
     GaussianProjection,

@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from sklearn_skmm import GradientSketcher
-from sklearn_skmm._base import BaseSelector
+from sklearn_skmm.base import BaseSelector
 from tests._selectors import make, selector_classes
 from tests.test_numerical_range import VARIANTS
 

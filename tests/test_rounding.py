@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from scipy.stats import chi2
 
-from sklearn_skmm import _balanced, _rounding
-from sklearn_skmm._balanced import cube, local_cube
-from sklearn_skmm._moments import project_capped_simplex
-from sklearn_skmm._rounding import (
+from sklearn_skmm.core import _balanced, _draws
+from sklearn_skmm.core._balanced import cube, local_cube
+from sklearn_skmm.core._draws import (
     ROUNDINGS,
     choice,
     inclusion_probabilities,
@@ -18,6 +17,7 @@ from sklearn_skmm._rounding import (
     spread,
     systematic,
 )
+from sklearn_skmm.core._moments import project_capped_simplex
 
 DRAWS = 5000
 
@@ -261,8 +261,8 @@ def test_spread_within_cells_is_as_good(monkeypatch):
         return np.mean([voronoi_balance(X, n * s, spread(s, n, X, rng)) for _ in range(15)])
 
     exact = mean_balance()
-    monkeypatch.setattr(_rounding, "EXACT", 300)
-    monkeypatch.setattr(_rounding, "CELL", 100)
+    monkeypatch.setattr(_draws, "EXACT", 300)
+    monkeypatch.setattr(_draws, "CELL", 100)
     assert mean_balance() < 1.3 * exact
 
 
@@ -305,7 +305,7 @@ def test_cells_part_the_items_and_are_compact():
 def test_distances_are_symmetric_to_the_last_bit():
     # Else there may be no two items that are each other's nearest.
     X = np.random.RandomState(0).normal(size=(301, 17))
-    distances = _rounding._squared_distances(X)
+    distances = _draws._squared_distances(X)
     np.testing.assert_array_equal(distances, distances.T)
 
 
@@ -353,15 +353,15 @@ def test_spread_of_two_items(p):
 
 @pytest.mark.parametrize("N", [40, 41, 300])
 def test_spread_leaves_a_quarter_of_each_cell_to_the_next_round(monkeypatch, N):
-    calls, play = [], _rounding._play
+    calls, play = [], _draws._play
 
     def recorded(pi, X, stop, rng):
         calls.append((len(pi), stop))
         return play(pi, X, stop, rng)
 
-    monkeypatch.setattr(_rounding, "_play", recorded)
-    monkeypatch.setattr(_rounding, "EXACT", 40)
-    monkeypatch.setattr(_rounding, "CELL", 11)
+    monkeypatch.setattr(_draws, "_play", recorded)
+    monkeypatch.setattr(_draws, "EXACT", 40)
+    monkeypatch.setattr(_draws, "CELL", 11)
     rng = np.random.RandomState(0)
     spread(np.full(N, 1 / N), N // 9, rng.normal(size=(N, 2)), rng)
     *cells, last = calls
@@ -381,19 +381,19 @@ def test_cells_are_split_across_the_widest_direction():
     rng = np.random.RandomState(0)
     # Each column is centred on its own: where the rows are does not count.
     X = rng.normal(size=(200, 3)) * [5.0, 0.1, 0.1] + [0.0, 1e4, -1e4]
-    direction = np.abs(_rounding._wide_direction(X, rng))
+    direction = np.abs(_draws._wide_direction(X, rng))
     assert direction[0] > 0.99
 
 
 def test_certain():
-    edge = _rounding.EDGE
+    edge = _draws.EDGE
     s = np.array([0.0, edge, 0.5 * edge, 0.25, 0.75, 1 - edge, 1 - 0.5 * edge, 1.0])
-    pi = _rounding.certain(3 * s, s.sum())
+    pi = _draws.certain(3 * s, s.sum())
     np.testing.assert_array_equal(pi[[0, 2, 6, 7]], [0, 0, 1, 1])
     np.testing.assert_allclose(pi[3:5], [0.25, 0.75])
-    np.testing.assert_array_equal(_rounding.certain(np.array([edge, 1 - edge]), 1), [0, 1])
-    assert _rounding.certain(np.full(4, 0.25, dtype=np.float32), 2).dtype == float
-    is_open = _rounding.is_open(np.array([0.0, edge, 2 * edge, 1 - 2 * edge, 1 - edge, 1.0]))
+    np.testing.assert_array_equal(_draws.certain(np.array([edge, 1 - edge]), 1), [0, 1])
+    assert _draws.certain(np.full(4, 0.25, dtype=np.float32), 2).dtype == float
+    is_open = _draws.is_open(np.array([0.0, edge, 2 * edge, 1 - 2 * edge, 1 - edge, 1.0]))
     np.testing.assert_array_equal(is_open, [False, False, True, True, False, False])
 
 
@@ -405,18 +405,18 @@ def test_equal_rows_play_until_one_of_each_is_open():
     for _ in range(50):
         before = rng.uniform(0.1, 0.9, size=8)
         pi = before.copy()
-        _rounding._play_equal_rows(pi, X, rng)
+        _draws._play_equal_rows(pi, X, rng)
         np.testing.assert_allclose(np.bincount(group, pi), np.bincount(group, before))
-        assert np.bincount(group, _rounding.is_open(pi)).max() <= 1
+        assert np.bincount(group, _draws.is_open(pi)).max() <= 1
         np.testing.assert_array_equal(pi[2:5], before[2:5])
 
 
 def test_play_stops_when_few_are_open():
     rng = np.random.RandomState(0)
     X, pi = rng.normal(size=(12, 2)), rng.uniform(0.2, 0.4, size=12)
-    np.testing.assert_array_equal(_rounding._play(pi, X, 12, rng), pi)
-    after = _rounding._play(pi, X, 11, rng)
-    assert 6 <= np.count_nonzero(_rounding.is_open(after)) <= 11
+    np.testing.assert_array_equal(_draws._play(pi, X, 12, rng), pi)
+    after = _draws._play(pi, X, 11, rng)
+    assert 6 <= np.count_nonzero(_draws.is_open(after)) <= 11
     assert after.sum() == pytest.approx(pi.sum())
 
 
@@ -426,7 +426,7 @@ def test_duels_are_apart_and_keep_the_sum():
     before = np.repeat(rng.uniform(size=2 * 500)[None], 400, axis=0)
     after = before.copy()
     for pi in after:
-        _rounding._duel(pi, first, second, rng)
+        _draws._duel(pi, first, second, rng)
     joint = before[:, first] + before[:, second]
     np.testing.assert_allclose(after[:, first] + after[:, second], joint)
     higher = np.maximum(after[:, first], after[:, second])
@@ -442,4 +442,4 @@ def test_distances_are_those_of_scaled_rows(offset):
     X = np.random.RandomState(0).normal(size=(30, 5)) + offset
     expected = cdist(X, X, "sqeuclidean") / np.square(np.abs(X - X.mean(axis=0)).max())
     np.fill_diagonal(expected, np.inf)
-    np.testing.assert_allclose(_rounding._squared_distances(X), expected, rtol=1e-6)
+    np.testing.assert_allclose(_draws._squared_distances(X), expected, rtol=1e-6)

@@ -11,32 +11,24 @@ from scipy import sparse
 from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
-from sklearn_skmm import (
-    SkMMSelector,
-    UniformSelector,
-    _blocks,
-    _cells,
-    _costs,
-    _exemplars,
-    _layout,
-    _parts,
-    _skmm,
-    _threads,
-)
-from sklearn_skmm._blocks import dot, mean_squared_norm, row_blocks, weighted_rows
-from sklearn_skmm._cells import draw_in
-from sklearn_skmm._components import Components, Energies
-from sklearn_skmm._layout import at_once, bounded_cells, exemplar_cells
-from sklearn_skmm._matching import MomentFeatures, match_in_cells, moment_features
-from sklearn_skmm._moments import (
+from sklearn_skmm import SkMMSelector, UniformSelector
+from sklearn_skmm.core import _blocks, _cells, _coarse_cells, _costs, _exemplars, _layout
+from sklearn_skmm.core._blocks import dot, mean_squared_norm, row_blocks, weighted_rows
+from sklearn_skmm.core._cells import draw_in
+from sklearn_skmm.core._components import Components, Energies
+from sklearn_skmm.core._draws import inclusion_probabilities
+from sklearn_skmm.core._layout import at_once, bounded_cells, exemplar_cells
+from sklearn_skmm.core._matching import MomentFeatures, match_in_cells, moment_features
+from sklearn_skmm.core._moments import (
     directional_energies,
     explained_fraction,
     objective,
     solve,
     spectrum,
 )
-from sklearn_skmm._rounding import inclusion_probabilities
-from sklearn_skmm._simplex import _search, project_capped_simplex
+from sklearn_skmm.core._simplex import _search, project_capped_simplex
+from sklearn_skmm.selectors import _skmm
+from sklearn_skmm.utils import _threads
 
 SINGLE = {"rtol": 2e-5, "atol": 1e-6}
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -268,7 +260,7 @@ def test_nearest_in_single_precision():
 
 def two_steps(monkeypatch):
     monkeypatch.setattr(_layout, "FEW", 50)
-    monkeypatch.setattr(_parts, "PART_FEW", 20)
+    monkeypatch.setattr(_coarse_cells, "PART_FEW", 20)
     monkeypatch.setattr(_layout, "DISTANCES", 0)
 
 
@@ -440,13 +432,14 @@ def test_a_step_for_each_iteration_and_coarse_cell(monkeypatch):
         np.random.RandomState(0),
         lambda: calls.append(1) or False,
     )
-    assert len(calls) == int(_parts.COARSE * 10)
+    assert len(calls) == int(_coarse_cells.COARSE * 10)
 
 
 CHILD = """
 import resource, sys
 import numpy as np
-from sklearn_skmm import SkMMSelector, _components
+from sklearn_skmm import SkMMSelector
+from sklearn_skmm.core import _components
 _components.KEEP = 0
 X = np.random.default_rng(0).standard_normal((500_000, 64), dtype=np.float32)
 selector = SkMMSelector(300, rounding=sys.argv[1], max_iter=2, tol=1e-2, random_state=0)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import sklearn_skmm
-from sklearn_skmm import _cache
-from sklearn_skmm._cache import SketchCache, digest
-from sklearn_skmm._cli import main
+from sklearn_skmm.cli._main import main
+from sklearn_skmm.sketch import _cache
+from sklearn_skmm.sketch._cache import SketchCache, digest
 
 PACKAGE = Path(sklearn_skmm.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -342,7 +342,7 @@ def test_no_link_is_written_through(folders, option, name, dangling, force, caps
 def test_no_link_takes_the_place_of_a_temporary_file(folders, monkeypatch, capsys):
     """Somebody who guesses the name gains nothing."""
     _, outside = folders
-    monkeypatch.setattr("sklearn_skmm._cli_files.secrets.token_hex", lambda n: "0" * 2 * n)
+    monkeypatch.setattr("sklearn_skmm.cli._files.secrets.token_hex", lambda n: "0" * 2 * n)
     os.symlink(outside / "theirs", ".sklearn-skmm-0000000000000000.tmp")
     argv = ["select", "pool.npy", "--n", "5", "--quiet", "--out", "picks.csv"]
     assert main(argv) == 1

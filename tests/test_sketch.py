@@ -12,7 +12,7 @@ from sklearn.base import clone
 from torch import nn
 
 from sklearn_skmm import GradientSketcher
-from sklearn_skmm._projection import GaussianProjection
+from sklearn_skmm.sketch._projection import GaussianProjection
 
 
 @pytest.fixture
@@ -212,11 +212,11 @@ def test_bad_parameters_change_nothing(model, data, params, error, message):
 
 
 def test_a_part_that_is_broken_is_not_taken_for_a_missing_torch(model, data, monkeypatch):
-    monkeypatch.delattr("sklearn_skmm._gradients", raising=False)
-    monkeypatch.setitem(sys.modules, "sklearn_skmm._gradients", None)
+    monkeypatch.delattr("sklearn_skmm.sketch._torch", raising=False)
+    monkeypatch.setitem(sys.modules, "sklearn_skmm.sketch._torch", None)
     with pytest.raises(ModuleNotFoundError) as caught:
         GradientSketcher(4, model=model).fit(data[0])
-    assert caught.value.name == "sklearn_skmm._gradients"
+    assert caught.value.name == "sklearn_skmm.sketch._torch"
 
 
 def test_bad_targets(model, data):

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_skmm import GradientSketcher, _gradients, _resume
+from sklearn_skmm import GradientSketcher
+from sklearn_skmm.sketch import _torch
+from sklearn_skmm.sketch._torch import _cached_sketch
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def data():
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(_resume, "CACHED_ROWS", 10)
+    monkeypatch.setattr(_cached_sketch, "CACHED_ROWS", 10)
 
 
 def files(directory):
@@ -46,7 +48,7 @@ def test_same_bytes_with_without_and_from_the_cache(model, data, tmp_path, monke
     assert len(files(tmp_path)) == 1 + 4
     # Nothing is computed where all blocks are there, some where one is missing.
     calls = []
-    engine = _gradients.Engine
+    engine = _torch.Engine
     sketch = engine.sketch
     monkeypatch.setattr(engine, "sketch", lambda *args: calls.append(1) or sketch(*args))
     again = sketcher(model, tmp_path, target="label").fit(X)
@@ -127,9 +129,11 @@ def test_gradients_that_are_not_finite_leave_no_block(data, tmp_path):
 KILLS = """
 import os, random, signal, sys, time
 import numpy as np, torch
-from sklearn_skmm import GradientSketcher, _resume
+from sklearn_skmm import GradientSketcher
+from sklearn_skmm.sketch import _torch
+from sklearn_skmm.sketch._torch import _cached_sketch
 torch.set_num_threads(1)
-_resume.CACHED_ROWS = 10
+_cached_sketch.CACHED_ROWS = 10
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 3))
 X = np.random.RandomState(0).normal(size=(400, 5)).astype(np.float32)

@@ -7,8 +7,8 @@ from scipy.spatial.distance import cdist
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_skmm import SkMMSelector, UniformSelector
-from sklearn_skmm._matching import moment_features
-from sklearn_skmm._moments import directional_energies, objective
+from sklearn_skmm.core._matching import moment_features
+from sklearn_skmm.core._moments import directional_energies, objective
 
 ROUNDINGS = ["cells", "exemplar", "cube", "spread", "local_cube", "systematic", "choice"]
 

@@ -17,9 +17,10 @@ from scipy.spatial.distance import cdist
 from sklearn.linear_model import Ridge
 
 import sklearn_skmm as skmm
-from sklearn_skmm import _balanced, _rounding, diagnostics
-from sklearn_skmm._balanced import cube, local_cube
-from sklearn_skmm._rounding import choice, inclusion_probabilities, spread, systematic
+from sklearn_skmm import diagnostics
+from sklearn_skmm.core import _balanced, _draws
+from sklearn_skmm.core._balanced import cube, local_cube
+from sklearn_skmm.core._draws import choice, inclusion_probabilities, spread, systematic
 
 BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
 with mock.patch.object(sys, "path", [str(BENCHMARKS), *sys.path]):
@@ -102,8 +103,8 @@ def test_draws_include_with_probability_n_s(draw, kind, places):
 
 @pytest.mark.parametrize("draw", ["spread", "cube", "local_cube"])
 def test_so_do_draws_in_pools_that_are_handled_in_parts(draw, monkeypatch):
-    monkeypatch.setattr(_rounding, "EXACT", 30)
-    monkeypatch.setattr(_rounding, "CELL", 10)
+    monkeypatch.setattr(_draws, "EXACT", 30)
+    monkeypatch.setattr(_draws, "CELL", 10)
     monkeypatch.setattr(_balanced, "BATCH", 32)  # two groups of items at a time
     monkeypatch.setattr(_balanced, "REFRESH", 2)
     rng = np.random.RandomState(2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from sklearn_skmm import GradientSketcher, VOptimalSelector
-from sklearn_skmm._design import (
+from sklearn_skmm.core._design import (
     Problem,
     default_alpha,
     inverse_root,
@@ -19,8 +19,8 @@ from sklearn_skmm._design import (
     round_largest,
     scale,
 )
-from sklearn_skmm._exchange import compare, exchange, greedy, start_state, update
-from sklearn_skmm._moments import spectrum
+from sklearn_skmm.core._exchange import compare, exchange, greedy, start_state, update
+from sklearn_skmm.core._moments import spectrum
 from sklearn_skmm.datasets import make_gmm_regression
 from sklearn_skmm.diagnostics import v_optimality
 

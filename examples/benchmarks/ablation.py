@@ -14,7 +14,9 @@ from _tasks import TASKS
 from no_regret import DEFAULT, METHODS, run_all, totals
 from sklearn.cluster import KMeans
 
-from sklearn_skmm import SkMMSelector, _cells, _layout, _matching, _skmm
+from sklearn_skmm import SkMMSelector
+from sklearn_skmm.core import _cells, _layout, _matching
+from sklearn_skmm.selectors import _skmm
 
 
 class Patched:

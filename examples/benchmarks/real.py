@@ -102,7 +102,7 @@ def peers(n_classes):
     except ImportError:
         print("scikit-activeml is not installed: its rows are left out")
     else:
-        from sklearn_skmm._costs import median_distance
+        from sklearn_skmm.core._costs import median_distance
 
         def query(strategy):
             return lambda X, n: strategy.query(X, np.full(len(X), np.nan), batch_size=n)

@@ -24,7 +24,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import pairwise_distances_argmin_min
 
 from sklearn_skmm import SkMMSelector, UniformSelector
-from sklearn_skmm._blocks import mean_squared_norm, second_moments
+from sklearn_skmm.core._blocks import mean_squared_norm, second_moments
 
 M, CLUSTERS, BLOCK = 64, 50, 65_536
 LIMIT = 300  # seconds for the peer

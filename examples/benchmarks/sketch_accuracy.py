@@ -35,8 +35,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from sklearn_skmm import GradientSketcher, SkMMSelector, UniformSelector
-from sklearn_skmm._product import ProductProjection
-from sklearn_skmm._projection import projection_for
+from sklearn_skmm.sketch._product import ProductProjection
+from sklearn_skmm.sketch._projection import projection_for
 
 KINDS = ("gaussian", "sparse_sign", "product")
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")

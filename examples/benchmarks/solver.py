@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from _record import record
 
-from sklearn_skmm._moments import (
+from sklearn_skmm.core._moments import (
     directional_energies,
     objective,
     project_capped_simplex,

@@ -18,7 +18,7 @@ from skactiveml.pool import CoreSet, MaxHerding
 from sklearn.cluster import KMeans
 
 from sklearn_skmm import FacilityLocationSelector, KCenterSelector, KMeansSelector
-from sklearn_skmm._costs import median_distance
+from sklearn_skmm.core._costs import median_distance
 
 
 def agreement(X, ours, theirs):

@@ -25,8 +25,9 @@ from scale import mixture
 from scipy import stats
 from sklearn.metrics import pairwise_distances_argmin_min
 
-from sklearn_skmm import SkMMSelector, _cells, _layout, _rounding
-from sklearn_skmm._costs import median_distance
+from sklearn_skmm import SkMMSelector
+from sklearn_skmm.core import _cells, _draws, _layout
+from sklearn_skmm.core._costs import median_distance
 
 N, n, SEEDS = 20_000, 2_000, 5
 POOLS = {
@@ -37,7 +38,7 @@ POOLS = {
 AT_ONCE = {
     "cells": [(_layout, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
     "exemplar": [(_layout, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
-    "spread": [(_rounding, "EXACT", N)],
+    "spread": [(_draws, "EXACT", N)],
 }
 
 

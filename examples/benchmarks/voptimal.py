@@ -25,9 +25,9 @@ from bmdal_reg.bmdal.feature_data import TensorFeatureData
 from threadpoolctl import threadpool_limits
 
 from sklearn_skmm import VOptimalSelector
-from sklearn_skmm._design import scale
-from sklearn_skmm._exchange import exchange, greedy
-from sklearn_skmm._moments import spectrum
+from sklearn_skmm.core._design import scale
+from sklearn_skmm.core._exchange import exchange, greedy
+from sklearn_skmm.core._moments import spectrum
 from sklearn_skmm.diagnostics import v_optimality
 
 np.Inf = np.inf  # noqa: NPY201 (bmdal-reg 3.0.2 predates NumPy 2)

@@ -1,0 +1,348 @@
+"""The command line: a pool in a file, the positions and weights of the picks in another."""
+
+import argparse
+import csv
+import io
+import json
+import math
+import os
+import sys
+from contextlib import redirect_stdout, suppress
+from typing import Any
+
+import numpy as np
+
+import sklearn_skmm
+from sklearn_skmm import diagnostics
+from sklearn_skmm.cli._files import (
+    INPUTS,
+    PROG,
+    TABLES,
+    Refused,
+    Staged,
+    check_target,
+    first_line,
+    listed,
+    read_pool,
+    suffix,
+)
+from sklearn_skmm.core._blocks import mean_squared_norm
+from sklearn_skmm.core._moments import spectrum
+
+SELECTORS = {
+    "skmm": sklearn_skmm.SkMMSelector,
+    "uniform": sklearn_skmm.UniformSelector,
+    "k-means": sklearn_skmm.KMeansSelector,
+    "facility-location": sklearn_skmm.FacilityLocationSelector,
+    "v-optimal": sklearn_skmm.VOptimalSelector,
+    "k-center": sklearn_skmm.KCenterSelector,
+    "herding": sklearn_skmm.HerdingSelector,
+    "adaptive": sklearn_skmm.AdaptiveSelector,
+    "ridge-leverage": sklearn_skmm.RidgeLeverageSelector,
+    "truncated-leverage": sklearn_skmm.TruncatedLeverageSelector,
+}
+PLOTS = (".png", ".pdf", ".svg")
+UNIFORM_DRAWS = 5
+MEASURES = {
+    "effective_c_S": "effective c_S",
+    "variance_term": "variance term",
+    "bias_term": "bias term",
+    "v_optimality": "V-optimality",
+}
+
+
+def _summary(args, pool, G, selector, sketch) -> dict[str, Any]:
+    """Return what was reached, beside the mean of uniform draws of as many samples."""
+    shape, wide = pool.X.shape, G.shape[1] > G.shape[0]
+    # In the span of the rows nothing changes, and no matrix has the columns' number squared.
+    H = np.asarray(G @ spectrum(G).eigenvectors if wide else G, dtype=np.float64)
+    # The ridge of `score`; all-zero rows have none.
+    alpha = mean_squared_norm(H) / len(H) or 1.0
+
+    def measure(indices):
+        return {
+            "effective_c_S": diagnostics.effective_c_S(H, indices),
+            "variance_term": diagnostics.variance_term(H, indices),
+            "bias_term": diagnostics.bias_term(H, indices),
+            "v_optimality": diagnostics.v_optimality(H, indices, alpha=alpha),
+        }
+
+    n, rng = len(selector.sample_indices_), np.random.RandomState([args.seed, 1])
+    uniform = sklearn_skmm.UniformSelector(n, stratify=selector.stratify, random_state=rng)
+    draws = [measure(uniform.fit_transform(H, pool.y)) for _ in range(UNIFORM_DRAWS)]
+    return {
+        "N": shape[0],
+        "columns": shape[1],
+        "left_out": list(pool.left_out),
+        "m": None if sketch else args.m,
+        "sketch": sketch or f"m = {args.m}",
+        "n": n,
+        "selector": args.selector,
+        "seed": args.seed,
+        "intrinsic_dimension": diagnostics.intrinsic_dimension(H),
+        "alpha": alpha,
+        "picks": measure(selector.sample_indices_),
+        "uniform": {name: float(np.mean([d[name] for d in draws])) for name in draws[0]},
+    }
+
+
+def _print_summary(summary) -> None:
+    lines = [
+        f"pool                 N = {summary['N']}, {summary['columns']} columns",
+        f"sketch               {summary['sketch']}",
+        f"picks                n = {summary['n']}, {summary['selector']}, seed {summary['seed']}",
+        f"intrinsic dimension  {summary['intrinsic_dimension']}",
+        f"{'':<21}{'picks':<12}uniform, mean of {UNIFORM_DRAWS} draws",
+    ]
+    for name, title in MEASURES.items():
+        picks, uniform = summary["picks"][name], summary["uniform"][name]
+        lines.append(f"{title:<21}{picks:<12.4g}{uniform:.4g}")
+    _say("\n".join(lines))
+
+
+def _write(stream, text) -> None:
+    """Write the text, and what waits to be written."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        # What waits would fail again as Python ends, which would complain and exit with 120.
+        with suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+        raise
+
+
+def _say(text, end="\n") -> None:
+    """Write a line to stderr; if there is none, or no room, nothing else depends on it."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            _write(sys.stderr, text + end)
+
+
+def _put(text) -> None:
+    """Write to stdout."""
+    if sys.stdout is None:
+        raise Refused("there is no stdout: choose a file with --out.")
+    try:
+        _write(sys.stdout, text)
+    except BrokenPipeError:  # the reader, such as head, has what it wanted
+        pass
+    except OSError as error:
+        raise Refused(f"stdout: {first_line(error)}") from None
+
+
+def _array(picks) -> bytes:
+    """Return the picks as an ``.npy``."""
+    # In memory first: in a file, NumPy would not notice that a disk is full.
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(picks, dtype=[("index", "<i8"), ("weight", "<f8")]))
+    return buffer.getvalue()
+
+
+def _strict(value):
+    """Return the value with null for infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_plot(file, path, selector, G) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # No pyplot figure: it would open the user's backend.
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    display = sklearn_skmm.CoresetDisplay.from_selector(selector, G, ax=figure.subplots())
+    # Beside the points: the search for a free place among them takes long.
+    display.ax_.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    figure.savefig(file, format=suffix(path)[1:])
+
+
+def _progress_bar():
+    from sklearn.callback import ProgressBar
+
+    try:
+        return ProgressBar()
+    except ImportError:
+        raise Refused("--progress needs rich: pip install rich.") from None
+
+
+def _select(args) -> None:
+    to_stdout = args.out in (None, "-")
+    for path in filter(None, (None if to_stdout else args.out, args.summary, args.plot)):
+        check_target(path, args.pool, force=args.force)
+    callbacks = [_progress_bar()] if args.progress else []
+    if args.plot:
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError:
+            raise Refused("--plot needs matplotlib: pip install 'sklearn-skmm[plot]'.") from None
+    pool = read_pool(args.pool, key=args.key, columns=args.columns, stratify=args.stratify)
+    if pool.left_out and not args.quiet:
+        names = listed(pool.left_out)
+        _say(f"{PROG}: left out, text or row labels: {names}")
+
+    G, sketch = pool.X, ""
+    if args.m is None:
+        sketch = "none, --m none"
+    elif G.shape[1] <= args.m:
+        sketch = f"none, {G.shape[1]} columns are no more than m = {args.m}"
+    else:
+        G = sklearn_skmm.GradientSketcher(args.m, random_state=args.seed).fit_transform(G)
+    selector = SELECTORS[args.selector](args.n, stratify=pool.y is not None)
+    options = {"random_state": args.seed, "c_S": args.c_S}
+    known = selector.get_params()
+    selector.set_params(**{k: v for k, v in options.items() if k in known and v is not None})
+    # The bar goes to stdout, which is for the picks.
+    selector.set_callbacks(*callbacks)
+    with redirect_stdout(sys.stderr):
+        selector.fit(G, pool.y)
+
+    summary = None
+    if args.summary or not args.quiet:
+        summary = _summary(args, pool, G, selector, sketch)
+    indices, weights = selector.sample_indices_.tolist(), selector.sample_weight_.tolist()
+    picks = list(zip(indices, weights, strict=True))
+    table = "".join(["index,weight\n", *(f"{i},{w!r}\n" for i, w in picks)])
+    with Staged(args.force) as staged:
+        if not to_stdout:
+            with staged.open(args.out) as file:
+                file.write(_array(picks) if suffix(args.out) == ".npy" else table.encode())
+        if args.summary:
+            with staged.open(args.summary) as file:
+                file.write((json.dumps(_strict(summary), indent=2) + "\n").encode())
+        if args.plot:
+            with staged.open(args.plot) as file:
+                _write_plot(file, args.plot, selector, G)
+        if to_stdout:  # if that fails there are no files either
+            _put(table)
+        staged.publish()
+    if summary and not args.quiet:
+        _print_summary(summary)
+
+
+def _number(convert, low, high, what):
+    """Return the type of an option whose value is between low and high."""
+
+    def parse(text):
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {what}")
+        return value
+
+    return parse
+
+
+_count = _number(int, 1, math.inf, "whole number from 1")
+_share = _number(float, math.ulp(0.0), 1.0, "count from 1 or share in (0, 1]")
+_seed = _number(int, 0, 2**32 - 1, "whole number from 0 to 2**32 - 1")
+_constant = _number(float, math.ulp(0.0), sys.float_info.max, "positive number")
+
+
+def _size(text):
+    return _count(text) if text.isdecimal() else _share(text)
+
+
+def _dimension(text):
+    return None if text == "none" else _count(text)
+
+
+def _names(text):
+    names = next(csv.reader([text]), [])
+    if not all(names) or not names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} must be distinct names between commas")
+    return names
+
+
+def _ending(*endings):
+    def parse(text):
+        if suffix(text) not in endings:
+            raise argparse.ArgumentTypeError(f"{text!r} must end in {' or '.join(endings)}")
+        return text
+
+    return parse
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog=PROG, description="Pick which samples to label or finetune on.", allow_abbrev=False
+    )
+    version = f"{PROG} {sklearn_skmm.__version__}"
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    select = commands.add_parser("select", help="select a coreset of a pool", allow_abbrev=False)
+    add = select.add_argument
+    add("pool", type=_ending(*INPUTS), help="2-d array, one row per sample, or table")
+    add("--n", type=_size, required=True, help="how many samples, or a share in (0, 1]")
+    add("--selector", choices=SELECTORS, default="skmm", help="default: %(default)s")
+    add("--m", type=_dimension, default=64, help="sketch dimension, or none; default: %(default)s")
+    add("--c-S", type=_constant, metavar="C", help="constant of the moment constraint of skmm")
+    add("--seed", type=_seed, default=0, help="default: %(default)s")
+    add("--key", help="which array of an .npz")
+    add("--columns", type=_names, metavar="A,B", help="features of a table; default: all numbers")
+    add("--stratify", metavar="COLUMN", help="labels in a table, to select within each class")
+    add("--out", metavar="FILE", help="index and weight of the picks, .npy or CSV; default: stdout")
+    add("--summary", metavar="FILE.json", type=_ending(".json"), help="what was reached, as JSON")
+    add("--plot", metavar="FILE", type=_ending(*PLOTS), help="the pool and the picks")
+    add("--force", action="store_true", help="replace files that exist")
+    add("--quiet", action="store_true", help="nothing on stderr but errors")
+    add("--progress", action="store_true", help="progress bar on stderr")
+    return parser, select
+
+
+def _check_usage(args, error) -> None:
+    """Call `error` for options that do not go together."""
+    kind = suffix(args.pool)
+    if args.key is not None and kind != ".npz":
+        error("--key is for an .npz")
+    if kind not in TABLES and not (args.columns is None and args.stratify is None):
+        error(f"--columns and --stratify are for a table, {' or '.join(TABLES)}")
+    if args.stratify is not None and args.stratify in (args.columns or ()):
+        error(f"the labels {args.stratify!r} cannot be one of --columns")
+    if args.c_S is not None and args.selector != "skmm":
+        error("--c-S is for --selector skmm")
+    files = [
+        os.path.realpath(f) for f in (args.out, args.summary, args.plot) if f not in (None, "-")
+    ]
+    if len(set(files)) < len(files):
+        error("--out, --summary and --plot must be different files")
+
+
+def _run(argv) -> int:
+    try:
+        parser, select = _parser()
+        args = parser.parse_args(argv)
+        _check_usage(args, select.error)
+    except SystemExit as stop:  # argparse has said why, or what it was asked for
+        _say("", end="")
+        if sys.stdout is not None:
+            _put("")
+        return int(stop.code or 0)
+    _select(args)
+    return 0
+
+
+def main(argv=None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : list of str, default=None
+        Arguments after the program's name; None takes those of the process.
+
+    Returns
+    -------
+    code : int
+        0, or 2 for wrong usage, 1 for what could not be done, 130 after Ctrl-C.
+    """
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        return 130
+    except (Refused, OSError, ValueError, MemoryError) as error:
+        _say(f"{PROG}: error: {first_line(error)}")
+        return 1

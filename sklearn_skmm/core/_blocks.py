@@ -1,0 +1,229 @@
+"""Sums and passes over rows, a block at a time.
+
+Blocks and runs of rows are cut the same way wherever they come from, and no product is left to BLAS
+that it would add up in another order on another number of threads.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.extmath import row_norms, safe_sparse_dot
+
+from sklearn_skmm.utils._threads import in_threads, one_thread
+
+# Entries of one block: 16,384 rows of 64 columns, which stay in the processor's cache.
+BLOCK = 2**20
+# Rows, or entries of a vector, that one call to BLAS adds up, and entries of these rows. It hands
+# as few to one thread only, and single precision loses little over as many.
+RUN, RUN_ENTRIES = 128, 2**13
+# What the blocks of a pass are handed to threads in.
+STRETCHES = 8
+
+
+def row_blocks(n_samples: int, n_features: int) -> list[slice]:
+    """Return slices of whole runs that cover the rows.
+
+    Examples
+    --------
+    >>> row_blocks(20_000, 64)
+    [slice(0, 16384, None), slice(16384, 20000, None)]
+    """
+    rows = max(1, BLOCK // max(n_features, 1) // RUN) * RUN
+    return [slice(k, min(k + rows, n_samples)) for k in range(0, n_samples, rows)]
+
+
+def _each_stretch(function: Callable, blocks: list[slice], count: int) -> list:
+    """Return what the function gives for each of so many runs of blocks, in threads if several."""
+    size = max(1, -(-len(blocks) // count))
+    stretches = [blocks[k : k + size] for k in range(0, len(blocks), size)]
+    return in_threads(function, stretches) if len(stretches) > 1 else list(map(function, stretches))
+
+
+def each_block(function: Callable, blocks: list[slice]) -> None:
+    """Call the function for each block, several at a time in threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> starts = np.zeros(20_000)
+    >>> each_block(lambda rows: starts[rows].fill(rows.start), row_blocks(20_000, 64))
+    >>> starts[[0, -1]]
+    array([    0., 16384.])
+    """
+
+    def of_stretch(stretch):
+        for rows in stretch:
+            function(rows)
+
+    _each_stretch(of_stretch, blocks, STRETCHES)
+
+
+def sum_of_blocks(function: Callable, blocks: list[slice], shape: tuple[int, ...]) -> np.ndarray:
+    """Return the sum of the function's arrays for all blocks, in double precision.
+
+    The order in which they are added up depends on the blocks alone. No more than a few are held.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sum_of_blocks(lambda rows: np.ones(2), row_blocks(20_000, 64), (2,))
+    array([2., 2.])
+    """
+
+    def of_stretch(stretch):
+        total = np.zeros(shape)
+        for rows in stretch:
+            total += function(rows)
+        return total
+
+    count = min(STRETCHES, max(2, BLOCK // max(1, math.prod(shape))))
+    return sum(_each_stretch(of_stretch, blocks, count), start=np.zeros(shape))
+
+
+def rows_of(X, rows) -> np.ndarray:
+    """Return rows of X, by a slice or by their positions, for which `take` is twice as fast.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rows_of(np.array([[1.0], [2.0], [3.0]]), np.array([2, 0]))
+    array([[3.],
+           [1.]])
+    """
+    by_position = isinstance(X, np.ndarray) and not isinstance(rows, slice)
+    return X.take(rows, axis=0) if by_position else X[rows]
+
+
+def weighted_rows(s: np.ndarray, A: np.ndarray) -> np.ndarray:
+    """Return Σ_i s_i a_i in double precision, added up run by run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> weighted_rows(np.full(300, 0.5), np.ones((300, 2)))
+    array([150., 150.])
+    """
+    k, run = A.shape[1], RUN
+    while run * k > RUN_ENTRIES and run > 8:
+        run //= 2
+    whole = len(s) // run * run
+    total = (s[whole:] @ A[whole:]).astype(np.float64)
+    if whole:
+        runs = s[:whole].reshape(-1, 1, run) @ A[:whole].reshape(-1, run, k)
+        total += runs.sum(axis=(0, 1), dtype=np.float64)
+    return total
+
+
+def weighted_sum(s: np.ndarray, A) -> np.ndarray:
+    """Return Σ_i s_i a_i in double precision, of whatever has rows and a shape, block by block.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> weighted_sum(np.full(20_000, 0.5), np.ones((20_000, 64)))[:2]
+    array([10000., 10000.])
+    """
+
+    def of_block(rows):
+        return weighted_rows(s[rows], A[rows])
+
+    return sum_of_blocks(of_block, row_blocks(*A.shape), A.shape[1:])
+
+
+def product(A, B: np.ndarray) -> np.ndarray:
+    """Return A B, with the same bits on any number of threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> product(np.eye(2), np.array([[1.0], [2.0]]))
+    array([[1.],
+           [2.]])
+    """
+    with one_thread():
+        return A @ B
+
+
+def dot(a: np.ndarray, b: np.ndarray) -> float:
+    """Return aᵀb in double precision, added up run by run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dot(np.ones(1000, dtype=np.float32), np.ones(1000, dtype=np.float32))
+    1000.0
+    """
+    whole = len(a) // RUN * RUN
+    runs = np.vecdot(a[:whole].reshape(-1, RUN), b[:whole].reshape(-1, RUN))
+    return float(runs.sum(dtype=np.float64)) + float(a[whole:] @ b[whole:])
+
+
+def total(a: np.ndarray) -> float:
+    """Return Σ_i a_i in double precision, added up run by run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> total(np.full(1000, 0.5, dtype=np.float32))
+    500.0
+    """
+    whole = len(a) // RUN * RUN
+    runs = np.vecdot(a[:whole].reshape(-1, RUN), np.ones(RUN, dtype=a.dtype))
+    return float(runs.sum(dtype=np.float64)) + float(a[whole:].sum(dtype=np.float64))
+
+
+def largest_entry(X) -> float:
+    """Return max |x_ij|, without an array of |x_ij|.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> largest_entry(np.array([[1.0, -3.0]]))
+    3.0
+    """
+    return float(max(X.max(), -X.min()))
+
+
+def double_blocks(X, scale: float) -> Iterator[np.ndarray]:
+    """Yield the rows of X / scale in double precision, block by block; sparse rows at once."""
+    if sparse.issparse(X):
+        yield X / np.float64(scale)
+        return
+    for rows in row_blocks(*X.shape):
+        yield np.divide(X[rows], scale, dtype=np.float64)
+
+
+def second_moments(X, scale: float) -> np.ndarray:
+    """Return XᵀX / scale² in double precision.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> second_moments(np.array([[2.0], [4.0]]), 2.0)
+    array([[5.]])
+    """
+    if sparse.issparse(X):
+        X = X / np.float64(scale)
+        return safe_sparse_dot(X.T, X, dense_output=True)
+
+    def of_block(rows):
+        block = np.divide(X[rows], scale, dtype=np.float64)
+        return block.T @ block
+
+    return sum_of_blocks(of_block, row_blocks(*X.shape), 2 * X.shape[1:])
+
+
+def mean_squared_norm(X) -> float:
+    """Return the trace of the second moment, Σ_i |x_i|² / N.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean_squared_norm(np.array([[3.0], [1.0]]))
+    5.0
+    """
+    # Block by block: the squares of single precision overflow early.
+    total = sum(float(row_norms(block, squared=True).sum()) for block in double_blocks(X, 1.0))
+    return total / X.shape[0]

@@ -1,0 +1,248 @@
+"""What it costs that one sample stands for another. Pure functions of arrays.
+
+The matrix of the costs c_ij, of which blocks or columns are computed, exactly or fast.
+"""
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.extmath import row_norms, safe_sparse_dot
+
+from sklearn_skmm.utils._threads import in_threads
+
+BLOCK = 512
+# What is kept of the costs in single precision for the next rounds: all if it fits, as those of the
+# subsample that cells are laid out for do, or columns.
+CACHE_BYTES = 144 * 2**20
+# How many tasks a pass over all pairs is for the threads.
+TASKS = 8
+EPS = float(np.finfo(np.float32).eps)
+
+
+def median_distance(X, rng: np.random.RandomState, size: int = 1000) -> float:
+    """Return the median distance between pairs of distinct rows, over a random subsample.
+
+    If more than half of the distances are zero it is their mean, and one if all are.
+    """
+    n_samples = X.shape[0]
+    rows = X[:] if n_samples <= size else X[rng.choice(n_samples, size, replace=False)]
+    return median_of_pairs(squared_distances(rows))
+
+
+def median_of_pairs(squared: np.ndarray) -> float:
+    """Return the median distance between pairs of distinct rows, from all squared ones."""
+    return typical(np.sqrt(squared[np.triu_indices(len(squared), 1)]))
+
+
+def typical(distances: np.ndarray) -> float:
+    """Return the median, the mean if that is zero, and one if that is, too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> typical(np.array([1.0, 2.0, 9.0])), typical(np.array([0.0, 0.0, 9.0])), typical(np.zeros(3))
+    (2.0, 3.0, 1.0)
+    """
+    if not distances.size:
+        return 1.0
+    return float(np.median(distances) or distances.mean() or 1.0)
+
+
+def squared_distances(X) -> np.ndarray:
+    """Return all squared distances between rows in double precision; those of equal rows are zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> squared_distances(np.array([[0.0], [3.0], [3.0]]))
+    array([[0., 9., 9.],
+           [9., 0., 0.],
+           [9., 0., 0.]])
+    """
+    X = X.astype(np.float64) if sparse.issparse(X) else X - X.mean(axis=0, dtype=np.float64)
+    norms = row_norms(X, squared=True)
+    return from_products(safe_sparse_dot(X, X.T, dense_output=True), norms[:, None], norms)
+
+
+def from_products(products, left, right) -> np.ndarray:
+    """Return |x|² − 2 x·y + |y|², in place of the products x·y."""
+    products *= -2.0
+    products += left
+    products += right
+    np.maximum(products, 0.0, out=products)
+    if products.dtype == np.float64:
+        # Equal rows are at distance zero, not at the root of a rounding error.
+        rounding = 8.0 * np.finfo(np.float64).eps
+        near = products <= rounding * (left.max(initial=0.0) + right.max(initial=0.0))
+        if 16 * np.count_nonzero(near) < near.size:  # the rule; each by its own rows' lengths
+            i, j = near.nonzero()
+            equal = products[i, j] <= rounding * (left[i, 0] + right[j])
+            products[i[equal], j[equal]] = 0.0
+        else:
+            products[products <= rounding * (left + right)] = 0.0
+    return products
+
+
+def gaussian(squared, bandwidth) -> np.ndarray:
+    """Return 1 − exp(−d² / 2h²), in place of the squared distances.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> gaussian(np.array([0.0, 2.0]), 1.0)
+    array([0.        , 0.63212056])
+    """
+    squared *= -0.5 / bandwidth**2
+    return np.negative(np.expm1(squared, out=squared), out=squared)
+
+
+class Costs:
+    """Blocks of the cost matrix c_ij, from rows of X, in double precision or fast.
+
+    Fast is single precision where the error of that can be bounded, else double.
+    """
+
+    def __init__(self, X, metric: str, bandwidth: float):
+        # Centred against cancellation in the squared distances; sparse rows stay sparse.
+        self.X = X if sparse.issparse(X) else X - X.mean(axis=0)
+        self.norms = row_norms(self.X, squared=True)
+        self.metric, self.bandwidth = metric, bandwidth
+        largest = float(self.norms.max(initial=0.0))
+        # Error of a squared distance: rounding of a product of X.shape[1] terms. That of a pair is
+        # at most the sum of both, so that one outlier does not blur the costs of all others.
+        self.errors = (np.sqrt(X.shape[1]) + 4.0) * EPS * self.norms
+        if metric == "gaussian":
+            self.errors = self.errors / (2.0 * bandwidth**2) + 0.5 * EPS
+        # The root is not Lipschitz at zero, and squares must stay clear of overflow and zero.
+        self.single = metric != "euclidean" and 1e-15 < largest < 1e15
+        if not self.single:
+            self.errors = np.zeros(X.shape[0])
+        self.growth = np.exp(np.minimum(self.errors, 40.0))
+        self.dtype = np.float32 if self.single else np.float64
+        self.factors: tuple | None = None
+        self.fast_data: tuple = ()
+        if metric == "gaussian" and self.single and not sparse.issparse(X):
+            # The whole exponent as one product: -g |x - y|² = 2g x·y - g |x|² - g |y|².
+            g = 0.5 / bandwidth**2
+            left = np.ones((X.shape[0], X.shape[1] + 2), dtype=np.float32)
+            np.multiply(self.X, np.sqrt(2.0 * g), out=left[:, :-2], casting="same_kind")
+            right = left.copy()
+            left[:, -2] = right[:, -1] = -g * self.norms
+            self.factors = left, right
+        else:
+            self.fast_data = self.X.astype(self.dtype, copy=False), self.norms.astype(self.dtype)
+        n_pairs = X.shape[0] * (X.shape[0] + BLOCK) // 2
+        self.keeps_all = n_pairs * np.dtype(self.dtype).itemsize <= CACHE_BYTES
+        self.kept: dict[tuple[int, int], np.ndarray] = {}  # fast blocks of the upper triangle
+
+    def __call__(self, rows, columns, fast=False) -> np.ndarray:
+        if fast and self.factors is not None:
+            left, right = self.factors
+            block = left[rows] @ right[columns].T
+            np.minimum(block, 0.0, out=block)  # where the rows are long, rounding may be, too
+            np.exp(block, out=block)
+            return np.subtract(1.0, block, out=block)
+        X, norms = self.fast_data if fast else (self.X, self.norms)
+        products = safe_sparse_dot(X[rows], X[columns].T, dense_output=True)
+        squared = from_products(products, norms[rows][:, None], norms[columns])
+        if self.metric == "euclidean":
+            np.sqrt(squared, out=squared)
+        elif self.metric == "gaussian":
+            gaussian(squared, self.bandwidth)
+        return squared
+
+    def errors_of(self, j, column) -> np.ndarray:
+        """Bound the errors of the fast costs of one candidate."""
+        if not self.single or self.metric != "gaussian":
+            return self.errors + self.errors[j]
+        # It is the exponent that is as far off: costs near one, of samples far apart, are not.
+        errors = self.growth * self.growth[j]
+        errors -= 1.0
+        errors *= 1.0 + EPS - column
+        errors += EPS
+        return errors
+
+    def pairs_of_blocks(self, fast, task=0, n_tasks=1):
+        """Yield (I, J, block) over the upper triangle; c_ij = c_ji serves the lower one.
+
+        Of several tasks each has some of the I, from long rows of the triangle to short ones.
+        """
+        n_samples = self.X.shape[0]
+        blocks = [slice(start, start + BLOCK) for start in range(0, n_samples, BLOCK)]
+        for k in range(task, len(blocks), n_tasks):
+            I = blocks[k]
+            for J in blocks[k:]:
+                yield I, J, self.kept_block(I, J) if fast and self.keeps_all else self(I, J, fast)
+
+    def kept_block(self, I, J) -> np.ndarray:
+        key = I.start, J.start
+        if key not in self.kept:
+            self.kept[key] = self(I, J, fast=True)
+        return self.kept[key]
+
+    def kept_column(self, j) -> np.ndarray:
+        """Return one column of the kept blocks, all of which must be there."""
+        own = j - j % BLOCK
+        parts = [
+            self.kept[start, own][:, j - own] if start <= own else self.kept[own, start][j - own]
+            for start in range(0, self.X.shape[0], BLOCK)
+        ]
+        return np.concatenate(parts)
+
+    def totals(self, weight) -> np.ndarray:
+        """Return Σ_i w_i c_ij for each j."""
+        total = np.zeros(len(weight))
+        for I, J, block in self.pairs_of_blocks(fast=False):
+            total[J] += weight[I] @ block
+            if I is not J:
+                total[I] += block @ weight[J]
+        return total
+
+    def gain_bounds(self, current, blur, weight) -> np.ndarray:
+        """Bound Σ_i w_i max(0, current_i − c_ij) from above for each j, closely and fast.
+
+        The blur is the error of the current costs.
+        """
+        current, mass = current.astype(self.dtype), weight.astype(self.dtype)
+        n_tasks = min(TASKS, -(-len(weight) // BLOCK))
+
+        def savings(task):
+            gains = np.zeros(len(weight))
+            for I, J, block in self.pairs_of_blocks(True, task, n_tasks):
+                saving = current[I, None] - block
+                gains[J] += mass[I] @ np.maximum(saving, 0.0, out=saving)
+                if I is not J:
+                    np.subtract(current[J], block, out=saving)
+                    gains[I] += np.maximum(saving, 0.0, out=saving) @ mass[J]
+            return gains
+
+        parts = in_threads(savings, range(n_tasks)) if n_tasks > 1 else [savings(0)]
+        gains = sum(parts, start=np.zeros(len(weight)))
+        return gains * (1.0 + 1e-4) + weight @ (blur + self.errors) + weight.sum() * self.errors
+
+
+class Columns:
+    """Fast columns of the cost matrix, computed together and kept while the budget lasts.
+
+    Rows, in truth, for c_ij = c_ji.
+    """
+
+    def __init__(self, costs: Costs):
+        self.costs = costs
+        self.kept: dict[int, np.ndarray] = {}
+        size = costs.X.shape[0] * np.dtype(costs.dtype).itemsize
+        self.capacity = max(1, CACHE_BYTES // size)
+
+    def get(self, wanted: np.ndarray) -> list[np.ndarray]:
+        if self.costs.keeps_all:
+            return [self.costs.kept_column(j) for j in wanted.tolist()]
+        missing = [j for j in wanted.tolist() if j not in self.kept]
+        fresh = {}
+        if missing:
+            block = self.costs(missing, slice(None), fast=True)
+            fresh = dict(zip(missing, block, strict=True))
+        columns = [fresh[j] if j in fresh else self.kept[j] for j in wanted.tolist()]
+        for j, column in fresh.items():
+            if len(self.kept) >= self.capacity:
+                self.kept.pop(next(iter(self.kept)))
+            self.kept[j] = column.copy()  # not a view that keeps the whole block
+        return columns

@@ -1,0 +1,132 @@
+r"""Projection onto the capped simplex. Pure functions of arrays."""
+
+import numpy as np
+
+from sklearn_skmm.core._blocks import total
+
+# Entries that are clipped together, which stay in the processor's cache.
+BLOCK = 2**16
+# Newton's steps before the breakpoints are searched. A few are the rule.
+NEWTON_STEPS = 12
+
+
+def project_capped_simplex(v: np.ndarray, cap: float) -> np.ndarray:
+    r"""Project onto :math:`\{0 \le s_i \le cap, \sum_i s_i = 1\}`, exactly.
+
+    The projection is :math:`s_i = clip(v_i - \tau, 0, cap)` for the root :math:`\tau` of a
+    piecewise linear function with breakpoints v and v − cap. Newton's method finds it as soon as it
+    meets the piece that holds the root. Where it does not, the median breakpoint that is still in
+    doubt halves the doubt each time, so the cost is O(N) and the root is exact.
+
+    Parameters
+    ----------
+    v : ndarray of shape (N,)
+        The point to project.
+    cap : float
+        Upper bound of each entry, at least 1 / N.
+
+    Returns
+    -------
+    s : ndarray of shape (N,)
+        The nearest feasible point, in the precision of v.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> project_capped_simplex(np.array([3.0, 0.0, 0.0]), cap=0.5)
+    array([0.5 , 0.25, 0.25])
+    """
+    low, high = float(v.min()) - cap, float(v.max())
+    # As if no bound were met, which far from the vertices is so.
+    tau = (total(v) - 1.0) / len(v)
+    for _ in range(NEWTON_STEPS):
+        if not low < tau < high:
+            break
+        mass, n_free = _mass(v, tau, cap)
+        excess = mass - 1.0
+        if excess >= 0.0:
+            low = tau
+        if excess <= 0.0:
+            high = tau
+        if not n_free or low == high:
+            break
+        # The step stays on the piece if no breakpoint lies on the way: then it ends at the root.
+        step = excess / n_free
+        if abs(step) <= 4.0 * np.finfo(v.dtype).eps * max(abs(tau), cap):
+            return _settle(v, tau + step, cap)
+        tau += step
+    return _settle(v, _search(v, cap, low, high), cap)
+
+
+def _mass(v, tau, cap) -> tuple[float, int]:
+    """Return the sum of clip(v − τ, 0, cap), and how many entries are strictly between."""
+    mass, n_free = 0.0, 0
+    for start in range(0, len(v), BLOCK):
+        part = v[start : start + BLOCK] - v.dtype.type(tau)
+        n_free += int(np.count_nonzero(part > 0.0)) - int(np.count_nonzero(part >= cap))
+        mass += total(np.clip(part, 0.0, cap, out=part))
+    return mass, n_free
+
+
+def _search(v, cap, low, high) -> float:
+    """Return the root between low and high, exactly."""
+    top = v - cap >= high
+    free = (v >= high) & (v - cap <= low) & ~top
+    doubtful = v[~(top | free | (v <= low))].astype(np.float64)
+    n_top, n_free = int(np.count_nonzero(top)), int(np.count_nonzero(free))
+    sum_free = float(v[free].sum(dtype=np.float64))
+    newton = True
+    while doubtful.size and low < high:
+        tau = None
+        if newton:
+            # A secant step along the current piece: exact once that piece holds the root.
+            tau = _piece_root(doubtful, 0.5 * (low + high), cap, n_top, n_free, sum_free)
+        if tau is None or not low < tau < high:
+            inner = np.concatenate([doubtful, doubtful - cap])
+            inner = inner[(inner > low) & (inner < high)]
+            if not inner.size:
+                break
+            tau = float(np.partition(inner, inner.size // 2)[inner.size // 2])
+        newton = not newton
+        mass = n_top * cap + sum_free - n_free * tau
+        mass += np.clip(doubtful - tau, 0.0, cap).sum()
+        if mass >= 1.0:
+            low = tau
+        if mass <= 1.0:
+            high = tau
+        top = doubtful - cap >= high
+        free = (doubtful >= high) & (doubtful - cap <= low) & ~top
+        n_top += int(np.count_nonzero(top))
+        n_free += int(np.count_nonzero(free))
+        sum_free += float(doubtful[free].sum())
+        doubtful = doubtful[~(top | free | (doubtful <= low))]
+    return (sum_free + n_top * cap - 1.0) / n_free if n_free and low < high else low
+
+
+def _piece_root(v, tau, cap, n_top, n_free, sum_free):
+    """Return the root of the linear piece that holds at tau, or None if it is flat."""
+    shifted = v - tau
+    top = shifted >= cap
+    free = (shifted > 0.0) & ~top
+    count = n_free + np.count_nonzero(free)
+    if not count:
+        return None
+    total = sum_free + float(v[free].sum()) + (n_top + np.count_nonzero(top)) * cap
+    return (total - 1.0) / count
+
+
+def _settle(v, tau, cap):
+    """Clip at tau, then spread the rounding of the sum over the free entries."""
+    s = v - v.dtype.type(tau)
+    np.clip(s, 0.0, cap, out=s)
+    for _ in range(3):
+        residual = 1.0 - total(s)
+        if abs(residual) <= np.finfo(s.dtype).eps:
+            break
+        free = (s > 0.0) & (s < cap)
+        count = np.count_nonzero(free)
+        if not count:
+            break
+        np.add(s, s.dtype.type(residual / count), out=s, where=free)
+        np.clip(s, 0.0, cap, out=s)
+    return s

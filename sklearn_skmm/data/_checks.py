@@ -1,0 +1,83 @@
+"""Checks of samples that scikit-learn does not make."""
+
+import math
+
+import numpy as np
+
+from sklearn_skmm.core._blocks import largest_entry
+from sklearn_skmm.utils._memory import available_memory
+
+# Less than this fits wherever the samples do.
+SMALL = 2**28
+# Squares of smaller numbers lose digits.
+SMALLEST = 2.0**-500
+
+
+def check_values(X, name: str) -> None:
+    """Refuse arrays of which a conversion to floats would lose the meaning.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_values(np.array(["2026-11-25"], dtype="datetime64[D]"), "X")
+    Traceback (most recent call last):
+    ValueError: X must hold numbers, got dtype datetime64[D].
+    """
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        raise ValueError(
+            f"{name} is a masked array with {np.ma.count_masked(X)} masked entries, which stand "
+            f"for no number. Fill or leave them out."
+        )
+    if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):  # NaT would become a number
+        raise ValueError(f"{name} must hold numbers, got dtype {X.dtype}.")
+
+
+def check_range(X, name: str) -> None:
+    """Refuse X whose squared distances, or their sum over the samples, are not in the range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_range(np.array([[0.0, 1e200]]), "X")
+    Traceback (most recent call last):
+    ValueError: The largest entry of X is 1e+200 in absolute value, ...
+    """
+    if X.dtype == np.float32:
+        return  # its squares are in the range of double precision
+    largest = largest_entry(X)
+    limit = math.sqrt(np.finfo(np.float64).max / (16.0 * math.prod(X.shape)))
+    if largest > limit or 0.0 < largest < SMALLEST:
+        raise ValueError(
+            f"The largest entry of {name} is {largest:.6g} in absolute value, but must be zero or "
+            f"from {SMALLEST:.3g} to {limit:.3g}, so that squares neither over- nor underflow. "
+            f"Multiply {name} by a constant."
+        )
+
+
+def check_fits(estimator, shape, needed: float) -> None:
+    """Refuse samples of which a selector would need more memory than there is.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Named in the message.
+    shape : tuple of int
+        Of X, which is in memory already or in a file.
+    needed : float
+        Bytes that the estimator holds at its peak next to X.
+
+    Raises
+    ------
+    MemoryError
+        If that is more than is available. Linux would rather end the process than say so.
+    """
+    if needed < SMALL:
+        return
+    available = available_memory()
+    if available is not None and needed > available:
+        raise MemoryError(
+            f"{estimator} would take about {needed / 2**30:,.1f} GiB next to X of shape {shape}, "
+            f"but {available / 2**30:,.1f} GiB are available. Use fewer features, as a "
+            "GradientSketcher with a smaller m gives, or SkMMSelector with its default rounding, "
+            "which reads float32 and memory-mapped arrays where they are."
+        )

@@ -1,0 +1,142 @@
+"""Dask arrays: their first rows, and all of them gathered once in memory or in a file.
+
+Dask is an extra. Nothing here imports it before somebody passes a Dask array.
+"""
+
+import shutil
+import sys
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from sklearn_skmm.utils._memory import available_memory
+
+# Bytes of the rows that are computed at a time on their way into a file.
+PART = 2**28
+
+
+def is_dask(X: Any) -> bool:
+    """Whether X is a Dask array; Dask is not imported to find out.
+
+    Examples
+    --------
+    >>> is_dask([1.0])
+    False
+    """
+    dask_array = sys.modules.get("dask.array")
+    return dask_array is not None and isinstance(X, dask_array.Array)
+
+
+def first_rows(X: Any, k: int = 2) -> Any:
+    """Return the first k samples of a Dask array, computed.
+
+    Parameters
+    ----------
+    X : dask.array.Array
+        Samples along the first axis.
+    k : int, default=2
+        How many; fewer if there are fewer.
+
+    Returns
+    -------
+    rows : array of shape (k, ...)
+        NumPy's, or what the chunks are.
+    """
+    _check_known(X, "X")
+    return X[:k].compute()
+
+
+def gather(X: Any, dtypes: list[type]) -> tuple[Any, str]:
+    """Return a Dask array in memory or in a file, computed once.
+
+    Parameters
+    ----------
+    X : dask.array.Array
+        What a selector reads more than once.
+    dtypes : list of type
+        Those that the selector works in. Numbers of another are taken to the first, chunk by chunk.
+
+    Returns
+    -------
+    X : array
+        NumPy's, or what the chunks are.
+    place : {"memory", "file"}
+        Where it is. A file if X takes more than half of the memory that is available; it has no
+        name, lies in the folder that Dask's setting ``temporary-directory`` names, or in the
+        system's, and is gone when nobody reads it any more.
+
+    Raises
+    ------
+    ValueError
+        If X takes more than half of the available memory, and more than there is room for in that
+        folder, or its chunks are not NumPy's.
+    OSError
+        If the folder is full before all is written. Nothing is left there.
+    """
+    import dask
+
+    _check_known(X, "X")
+    if X.dtype.kind in "biuf" and X.dtype not in dtypes:
+        X = X.astype(dtypes[0])
+    available = available_memory()
+    # Half, for while Dask puts the chunks together they are in memory beside the whole.
+    if available is None or 2 * X.nbytes <= available:
+        return X.compute(), "memory"
+    folder = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if X.nbytes > free or not isinstance(X._meta, np.ndarray) or X.ndim != 2:
+        raise ValueError(
+            f"X is a Dask array of {X.nbytes / 2**20:,.1f} MiB. A selector takes at most half of "
+            f"the {available / 2**20:,.1f} MiB of memory that are available, or, of chunks that "
+            f"are NumPy arrays, the {free / 2**20:,.1f} MiB that are free for temporary files. Use "
+            "fewer features, as a GradientSketcher with a smaller m gives, or float32, or set "
+            "'temporary-directory' in dask.config to a larger disk."
+        )
+    return _in_a_file(X, folder), "file"
+
+
+def _in_a_file(X: Any, folder: str) -> np.ndarray:
+    """Return the rows of a Dask array from a file without a name, written some chunks at a time."""
+    X = in_row_chunks(X, "X")
+    ends = np.cumsum(X.chunks[0])
+    row_bytes = max(1, X.nbytes // max(1, len(X)))
+    # Without a buffer, which would be flushed, and fail, once more when the file is closed.
+    with tempfile.TemporaryFile(buffering=0, dir=folder) as file:
+        start = 0
+        while start < len(X):
+            # As many chunks as PART holds, and one at least: they are computed side by side.
+            last = np.searchsorted(ends, start + PART // row_bytes, side="right")
+            stop = int(max(ends[last - 1] if last else 0, ends[ends > start][0]))
+            _write(file, np.ascontiguousarray(X[start:stop].compute()), folder)
+            start = stop
+        return np.memmap(file, dtype=X.dtype, mode="r", shape=X.shape)
+
+
+def _write(file: Any, rows: np.ndarray, folder: str) -> None:
+    """Write all of the rows, or raise OSError with what to do."""
+    data = rows.reshape(-1).view(np.uint8).data
+    try:
+        while data:
+            data = data[file.write(data) :]  # a part, if there is room for no more
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            "X is a Dask array that does not fit into memory, and could not be written to a "
+            f"temporary file in {folder!r}: {error.strerror or error}. Nothing of it is left "
+            "there. Make room, or set 'temporary-directory' in dask.config to a larger disk.",
+        ) from error
+
+
+def in_row_chunks(X: Any, name: str) -> Any:
+    """Return X chunked along its first axis only."""
+    _check_known(X, name)
+    return X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
+
+
+def _check_known(X: Any, name: str) -> None:
+    if np.isnan(X.shape).any():
+        raise ValueError(
+            f"{name} is a Dask array with chunks of unknown size, got shape {X.shape}. "
+            f"Call {name}.compute_chunk_sizes() first."
+        )

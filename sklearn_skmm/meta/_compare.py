@@ -1,0 +1,158 @@
+"""Compare selectors on the same work."""
+
+from collections.abc import Mapping
+from time import perf_counter
+
+import numpy as np
+from sklearn.base import clone, is_classifier
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing, check_random_state, indexable
+from sklearn.utils.parallel import Parallel, delayed
+
+from sklearn_skmm.utils._validation import MAX_SEED
+
+
+class _Comparison(CallbackSupportMixin):
+    """Holds the callbacks of one call of `compare_selectors`."""
+
+    @with_callbacks
+    def run(self, tasks, n_jobs):
+        context = self._init_callback_context(task_name="compare", max_subtasks=len(tasks))
+        context.call_on_fit_task_begin(estimator=self)
+        rows = []
+        for row in Parallel(n_jobs=n_jobs, return_as="generator")(
+            delayed(_one)(*task) for task in tasks
+        ):
+            subcontext = context.subcontext(task_name=f"{row['selector']}, n={row['n']}")
+            subcontext.call_on_fit_task_begin(estimator=self)
+            rows.append(row)
+            subcontext.call_on_fit_task_end(estimator=self)
+        context.call_on_fit_task_end(estimator=self)
+        return rows
+
+
+def _final(selector):
+    return selector[-1] if isinstance(selector, Pipeline) else selector
+
+
+def _one(name, selector, estimator, scorer, X, y, train, test, n, split, seed):
+    """Select, fit and score once; everything random is drawn from the seed."""
+    selector, estimator = clone(selector), clone(estimator)
+    final = _final(selector)
+    final.set_params(n_to_select=n)
+    for part in (final, estimator):
+        if "random_state" in part.get_params():
+            part.set_params(random_state=seed)
+    X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
+    start = perf_counter()
+    indices = selector.fit_transform(X_train, y_train)
+    seconds = perf_counter() - start
+    estimator.fit(_safe_indexing(X_train, indices), _safe_indexing(y_train, indices))
+    score = scorer(estimator, _safe_indexing(X, test), _safe_indexing(y, test))
+    return {
+        "selector": name,
+        "n": n,
+        "split": split,
+        "seed": seed,
+        "score": float(score),
+        "seconds": seconds,
+    }
+
+
+def compare_selectors(
+    selectors,
+    estimator,
+    X,
+    y,
+    *,
+    n_to_select,
+    cv=None,
+    scoring=None,
+    n_repeats=1,
+    random_state=None,
+    n_jobs=None,
+    callbacks=(),
+):
+    """Fit an estimator on the coreset of each selector, at each size, on each split.
+
+    All selectors see the same splits and the same seeds, so that differences are paired.
+
+    Parameters
+    ----------
+    selectors : dict of str to selector, or list of selectors
+        What to compare; each may be a Pipeline that ends in a selector. A list takes the class
+        names.
+    estimator : estimator
+        Fitted on each coreset.
+    X : {array-like, sparse matrix, dataframe} of shape (n_samples, n_features)
+        The data.
+    y : array-like of shape (n_samples,)
+        Targets.
+    n_to_select : int, float, or list of int and float
+        Coreset sizes, each as the selectors' parameter.
+    cv : int, splitter, iterable or None, default=None
+        Train and test splits, as in `cross_validate`.
+    scoring : str, callable or None, default=None
+        The score; None is the estimator's own.
+    n_repeats : int, default=1
+        Seeds for each split.
+    random_state : int, RandomState instance or None, default=None
+        Seeds selectors and estimators, where they have a `random_state`.
+    n_jobs : int or None, default=None
+        Parallel jobs. The results do not depend on it.
+    callbacks : list of callbacks, default=()
+        For instance scikit-learn's `ProgressBar`.
+
+    Returns
+    -------
+    results : DataFrame
+        One row for each selector, n, split and seed, with `score` and the `seconds` that the
+        selection took.
+
+    Raises
+    ------
+    ValueError
+        If two selectors have one name, or from a selector or the estimator.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_skmm import KMeansSelector, UniformSelector, compare_selectors
+    >>> X, y = load_iris(return_X_y=True)
+    >>> results = compare_selectors(
+    ...     [UniformSelector(1), KMeansSelector(1)], LogisticRegression(), X, y,
+    ...     n_to_select=[20, 40], cv=3, random_state=0,
+    ... )
+    >>> results.groupby("selector").size().to_dict()
+    {'KMeansSelector': 6, 'UniformSelector': 6}
+    """
+    import pandas as pd  # an extra: only what returns a frame needs it
+
+    if not isinstance(selectors, Mapping):
+        names = [type(_final(selector)).__name__ for selector in selectors]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(
+                f"selectors has more than one {repeated}; give a dict of distinct names."
+            )
+        selectors = dict(zip(names, selectors, strict=True))
+    X, y = indexable(X, y)
+    scorer = check_scoring(estimator, scoring=scoring)
+    splits = list(check_cv(cv, y, classifier=is_classifier(estimator)).split(X, y))
+    rng = check_random_state(random_state)
+    seeds = rng.randint(MAX_SEED, size=(len(splits), n_repeats)).tolist()
+    sizes = n_to_select if isinstance(n_to_select, list | tuple | np.ndarray) else [n_to_select]
+    tasks = [
+        (name, selector, estimator, scorer, X, y, train, test, n, split, seed)
+        for name, selector in selectors.items()
+        for n in (size.item() if isinstance(size, np.generic) else size for size in sizes)
+        for split, (train, test) in enumerate(splits)
+        for seed in seeds[split]
+    ]
+    comparison = _Comparison()
+    comparison.set_callbacks(*callbacks)
+    return pd.DataFrame(comparison.run(tasks, n_jobs))

@@ -1,0 +1,217 @@
+"""A selector as a query strategy of scikit-activeml."""
+
+import warnings
+from numbers import Integral
+from typing import ClassVar
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import linear_sum_assignment
+from sklearn.base import BaseEstimator, _fit_context, clone
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing, check_array, check_scalar, column_or_1d, indexable
+from sklearn.utils.validation import _num_samples, check_consistent_length
+
+from sklearn_skmm.utils._validation import HasMethods, all_or_nothing, computing_in_numpy
+
+
+class SelectorQuery(BaseEstimator):
+    """Query the samples that a selector picks: a pool-based strategy of scikit-activeml.
+
+    Each query asks the selector for a coreset of all samples that is as large as the labelled
+    samples and the batch together. Every labelled sample then takes the place of the pick that is
+    nearest to it, in the assignment with the least sum of squared distances between what the
+    selector sees of them, and the picks that are left are queried. So labelled samples count as
+    selected, and none is queried again.
+
+    The class has the interface of ``SingleAnnotatorPoolQueryStrategy`` and is registered as one
+    where scikit-activeml is installed, so that ``SubSamplingWrapper`` and plots take it.
+
+    Parameters
+    ----------
+    selector : selector or Pipeline
+        A selector that needs no labels, or a Pipeline that ends in one. Its `n_to_select` is
+        replaced in each query.
+    missing_label : scalar, str or None, default=nan
+        What stands in y for a label that is missing.
+
+    Attributes
+    ----------
+    selector_ : selector or Pipeline
+        The selector fitted in the last query.
+
+    See Also
+    --------
+    CoresetEstimator : Fit on a coreset of data that is labelled.
+
+    Notes
+    -----
+    A selector judges sets, so it has no utilities for single samples. With
+    ``return_utilities=True`` these are 1 for what is going to be queried and 0 for the other
+    candidates. They cannot be compared between calls, which
+    ``ParallelUtilityEstimationWrapper`` would have to.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_skmm import SelectorQuery, SkMMSelector
+    >>> X = np.random.RandomState(0).normal(size=(200, 8))
+    >>> y = np.full(200, np.nan)  # nothing is labelled yet
+    >>> strategy = SelectorQuery(SkMMSelector(1, random_state=0))
+    >>> first = strategy.query(X, y, batch_size=10)
+    >>> y[first] = 0  # what the annotator says
+    >>> second = strategy.query(X, y, batch_size=10)
+    >>> len(np.union1d(first, second))
+    20
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list | str]] = {
+        "selector": [HasMethods(["fit", "transform", "fit_transform"])],
+        "missing_label": "no_validation",
+    }
+
+    def __init__(self, selector, *, missing_label=np.nan):
+        self.selector = selector
+        self.missing_label = missing_label
+        _register()
+
+    def __setstate__(self, state):
+        """Restore from a pickle, perhaps in a process that has made no instance before."""
+        super().__setstate__(state)
+        _register()
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def query(self, X, y, candidates=None, batch_size=1, return_utilities=False):
+        """Choose the samples to label next.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, dataframe} of shape (n_samples, n_features)
+            All samples, labelled and unlabelled.
+        y : array-like of shape (n_samples,)
+            Their labels, `missing_label` where there is none.
+        candidates : array-like of shape (n_candidates,) or (n_candidates, n_features), default=None
+            Positions in X of the samples that may be queried, or these samples themselves, which
+            are then added to X. None is all unlabelled samples.
+        batch_size : int, default=1
+            How many samples to query. Above the number of candidates it is lowered to that.
+        return_utilities : bool, default=False
+            Return the utilities too.
+
+        Returns
+        -------
+        query_indices : ndarray of shape (batch_size,), dtype int
+            Positions in X, or in `candidates` where these are samples.
+        utilities : ndarray of shape (batch_size, n_samples) or (batch_size, n_candidates)
+            With ``return_utilities=True`` only. In row b, 1 for the samples that are queried in
+            place b and later, 0 for other candidates, NaN for what cannot be queried any more.
+
+        Warns
+        -----
+        UserWarning
+            If there are fewer candidates than `batch_size`.
+
+        Raises
+        ------
+        ValueError
+            If there are no candidates, or some of them are labelled.
+        """
+        check_scalar(batch_size, "batch_size", Integral, min_val=1)
+        check_consistent_length(X, y)
+        (X,) = indexable(X)
+        n_samples = _num_samples(X)
+        missing = self._is_missing(y)
+        labelled = np.flatnonzero(~missing)
+        # Positions count from here: samples given by themselves are put behind X.
+        offset = 0
+        if candidates is None:
+            rows = np.flatnonzero(missing)
+        elif np.ndim(candidates) == 1:
+            rows = self._check_positions(candidates, missing)
+        else:
+            offset = n_samples
+            X = _stack(X, candidates)
+            rows = np.arange(offset, _num_samples(X))
+        if not rows.size:
+            raise ValueError("There is no candidate to query: every sample is labelled.")
+        if batch_size > rows.size:
+            warnings.warn(
+                f"batch_size={batch_size} is above the number of candidates, of which there are "
+                f"{rows.size}; all of them are queried.",
+                stacklevel=2,
+            )
+            batch_size = rows.size
+        with all_or_nothing(self):
+            queried = self._query(X, labelled, rows, batch_size)
+        if not return_utilities:
+            return queried - offset
+        utilities = np.full((batch_size, _num_samples(X)), np.nan)
+        utilities[:, rows] = 0.0
+        for b in range(batch_size):
+            utilities[b, queried[b:]] = 1.0
+            utilities[b, queried[:b]] = np.nan
+        return queried - offset, utilities[:, offset:]
+
+    def _query(self, X, labelled, rows, batch_size):
+        """Return the picks that no labelled sample takes the place of."""
+        selector = clone(self.selector)
+        final = selector[-1] if isinstance(selector, Pipeline) else selector
+        final.set_params(n_to_select=len(labelled) + batch_size)
+        pool = np.union1d(labelled, rows)
+        if len(pool) == _num_samples(X):
+            picks = selector.fit_transform(X)
+        else:
+            # From the pool, but matched to all.
+            picks = pool[selector.fit(X).transform(_safe_indexing(X, pool))]
+        self.selector_ = selector
+        free = picks[~np.isin(picks, labelled)]
+        unmatched = np.setdiff1d(labelled, picks)
+        if not unmatched.size:
+            return free
+        seen = _safe_indexing(X, np.concatenate([unmatched, free]))
+        if isinstance(selector, Pipeline):
+            seen = selector[:-1].transform(seen)
+        seen = seen if sparse.issparse(seen) else np.asarray(seen)
+        cost = euclidean_distances(seen[: len(unmatched)], seen[len(unmatched) :], squared=True)
+        return np.delete(free, linear_sum_assignment(cost)[1])
+
+    def _is_missing(self, y):
+        with computing_in_numpy():
+            y = check_array(y, ensure_2d=False, dtype=None, ensure_all_finite=False, input_name="y")
+        # As objects, so that labels of any kind can be compared with a missing one of any other.
+        y = column_or_1d(y).astype(object)
+        if self.missing_label != self.missing_label:  # NaN
+            return np.asarray(y != y, dtype=bool)
+        return np.asarray(y == self.missing_label, dtype=bool)
+
+    @staticmethod
+    def _check_positions(candidates, missing):
+        rows = np.asarray(candidates)
+        if rows.size and not np.issubdtype(rows.dtype, np.integer):
+            raise TypeError(f"candidates must be integer positions in X, got dtype {rows.dtype}.")
+        rows = np.unique(rows.astype(int))
+        if rows.size and (rows[0] < 0 or rows[-1] >= len(missing)):
+            raise ValueError(f"candidates must be between 0 and {len(missing) - 1}.")
+        if not missing[rows].all():
+            raise ValueError(
+                f"candidates must not be labelled, got {rows[~missing[rows]].tolist()}."
+            )
+        return rows
+
+
+def _register():
+    """Let wrappers of scikit-activeml, which ask for an instance of its class, take ours."""
+    # At the first instance, because importing this package must not load scikit-activeml.
+    try:
+        from skactiveml.base import SingleAnnotatorPoolQueryStrategy
+    except ImportError:
+        return
+    SingleAnnotatorPoolQueryStrategy.register(SelectorQuery)
+
+
+def _stack(X, candidates):
+    """Put the candidates behind X."""
+    if sparse.issparse(X) or sparse.issparse(candidates):
+        return sparse.vstack([X, candidates], format="csr")
+    return np.concatenate([np.asarray(X), np.asarray(candidates)])

@@ -1,0 +1,142 @@
+"""A plot of what a selection picked; Matplotlib is imported when drawing."""
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.utils import check_array
+from sklearn.utils.validation import _num_samples, check_is_fitted
+
+from sklearn_skmm.plots._style import COLORS, axes_for
+
+
+class CoresetDisplay:
+    """The pool and the picks, in two dimensions.
+
+    Parameters
+    ----------
+    points : array-like of shape (n_samples, 2)
+        Where the samples of the pool are drawn.
+    indices : array-like of shape (n_to_select,), dtype int
+        Positions of the picks in the pool.
+    weights : array-like of shape (n_to_select,), default=None
+        How many samples each pick stands for.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+        Where the points are.
+    pool_, coreset_ : matplotlib PathCollection
+        The samples of the pool, and the picks.
+
+    Raises
+    ------
+    ValueError
+        If `points` has not two columns, `indices` are no positions in it, or `weights` are not
+        one per pick, non-negative and of positive sum.
+
+    See Also
+    --------
+    SelectionCurveDisplay : What the picks are worth.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_skmm import CoresetDisplay, UniformSelector
+    >>> X, _ = load_iris(return_X_y=True)
+    >>> selector = UniformSelector(20, random_state=0).fit(X)
+    >>> display = CoresetDisplay.from_selector(selector, X)
+    >>> display.coreset_.get_offsets().shape
+    (20, 2)
+    """
+
+    def __init__(self, points, indices, *, weights=None):
+        points, indices = check_array(points, input_name="points"), np.asarray(indices)
+        if points.shape[1] != 2:
+            raise ValueError(f"points must have two columns, got shape {points.shape}.")
+        N, n = len(points), indices.size
+        whole = n and indices.ndim == 1 and indices.dtype.kind in "iu"
+        if not whole or indices.min() < 0 or indices.max() >= N:
+            raise ValueError(f"indices={indices!r} must be positions from 0 to {N - 1}.")
+        if weights is not None:
+            weights = np.asarray(weights, dtype=float)
+            if weights.shape != (n,) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+                raise ValueError(f"weights={weights!r} must be {n} numbers >= 0 of positive sum.")
+        self.points, self.indices, self.weights = points, indices, weights
+
+    def plot(self, ax=None, *, pool_kw=None, coreset_kw=None, weight_area=False):
+        """Draw the pool and the picks on top, and return the display.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a new figure.
+        pool_kw, coreset_kw : dict, default=None
+            Keywords of matplotlib's `scatter` for the pool and for the picks; colours go by `c`.
+        weight_area : bool, default=False
+            Make the areas of the picks proportional to their weights, with the same mean.
+        """
+        if weight_area and self.weights is None:
+            raise ValueError("weight_area=True needs weights, but they are None.")
+        ax, legend_kw = axes_for(self, ax)
+        pool, picks = self.points, self.points[self.indices]
+        style = {"linewidths": 0, "label": f"pool, N = {len(pool)}"}
+        pool_kw = {"s": 8, "c": "0.75"} | style | (pool_kw or {})
+        style = {"edgecolors": "white", "linewidths": 0.5, "label": f"coreset, n = {len(picks)}"}
+        coreset_kw = {"s": 30, "c": COLORS[0]} | style | (coreset_kw or {})
+        if weight_area:
+            coreset_kw["s"] = coreset_kw["s"] * self.weights / self.weights.mean()
+        self.pool_ = ax.scatter(*pool.T, **pool_kw)
+        self.coreset_ = ax.scatter(*picks.T, **coreset_kw)
+        ax.legend(**legend_kw)
+        return self
+
+    @classmethod
+    def from_selector(cls, selector, X, *, components="pca", ax=None, **plot_kw):
+        """Draw what a fitted selector picked, and return the display.
+
+        Parameters
+        ----------
+        selector : selector
+            A fitted selector.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The pool that it was fitted on.
+        components, ax, **plot_kw
+            As in `from_indices`.
+        """
+        check_is_fitted(selector, ["sample_indices_", "sample_weight_", "n_samples_seen_"])
+        if (N := _num_samples(X)) != selector.n_samples_seen_:
+            raise ValueError(f"X has {N} samples, but the selector saw {selector.n_samples_seen_}.")
+        plot_kw |= {"sample_weight": selector.sample_weight_, "components": components, "ax": ax}
+        return cls.from_indices(X, selector.sample_indices_, **plot_kw)
+
+    @classmethod
+    def from_indices(cls, X, indices, *, sample_weight=None, components="pca", ax=None, **plot_kw):
+        """Draw picks that are given by their positions, and return the display.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The pool.
+        indices, sample_weight
+            As `indices` and `weights` of the class.
+        components : "pca" or pair of int, default="pca"
+            Draw the first two principal components, not centred if X is sparse, or the features
+            at these positions. With "pca" one or two features are drawn as they are.
+        ax, **plot_kw
+            As in `plot`.
+        """
+        X = check_array(X, accept_sparse="csr", ensure_min_samples=2, input_name="X")
+        names = [f"feature {j}" for j in range(X.shape[1])]
+        if isinstance(components, str) and components == "pca":
+            if X.shape[1] > 2:
+                pca = TruncatedSVD if issparse(X) else PCA
+                X = pca(2, random_state=0).fit_transform(X)
+                names = ["first principal component", "second principal component"]
+        elif np.size(components) == 2 and set(components) <= set(range(X.shape[1])):
+            X, names = X[:, list(components)], [names[j] for j in components]
+        else:
+            raise ValueError(f"components={components!r} must be 'pca' or two feature positions.")
+        points = np.pad(X.toarray() if issparse(X) else X, ((0, 0), (0, 2 - X.shape[1])))
+        display = cls(points, indices, weights=sample_weight).plot(ax, **plot_kw)
+        display.ax_.set(**dict(zip(("xlabel", "ylabel"), names, strict=False)))
+        return display

@@ -1,0 +1,173 @@
+"""A plot of what a selection is worth; Matplotlib is imported when drawing."""
+
+import numpy as np
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+from sklearn_skmm.plots._style import COLORS, LINES, MARKERS, axes_for, check_results
+
+
+def _check_options(*, line_kw=None, std_display_style="fill_between", log_scale="auto"):
+    """Check what `SelectionCurveDisplay.plot` takes, and return log_scale as a pair."""
+    if std_display_style not in (styles := ("fill_between", "errorbar", None)):
+        raise ValueError(f"std_display_style={std_display_style!r} must be one of {styles}.")
+    pair = log_scale if isinstance(log_scale, tuple) else (log_scale, log_scale)
+    if len(pair) != 2 or any(value not in ("auto", True, False) for value in pair):
+        raise ValueError(f"log_scale={log_scale!r} must be 'auto', a bool or a pair of these.")
+    return pair
+
+
+class SelectionCurveDisplay:
+    """Score against the size of the coreset, a line per selector.
+
+    Parameters
+    ----------
+    results : DataFrame
+        What `compare_selectors` returns; its columns `selector`, `n` and `score` are used.
+    score_name : str, default="score"
+        Label of the y-axis.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+        Where the curves are.
+    lines_ : dict of str to matplotlib Line2D
+        The mean scores of each selector.
+    fill_between_, errorbar_ : dict of str to matplotlib artist, or None
+        The standard deviations of each selector; None in the style that is not drawn.
+
+    Raises
+    ------
+    ValueError
+        If `results` is not such a DataFrame, is empty or has a size that is not positive; in
+        `plot`, if an option or selector is unknown, or a mean is not positive on a log scale.
+
+    See Also
+    --------
+    CoresetDisplay : The samples that were picked.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_skmm import SelectionCurveDisplay
+    >>> results = pd.DataFrame({"selector": "SkMM", "n": [10, 10, 99], "score": [0.5, 0.7, 0.8]})
+    >>> display = SelectionCurveDisplay.from_results(results, score_name="accuracy")
+    >>> display.lines_["SkMM"].get_ydata().round(2).tolist()
+    [0.6, 0.8]
+    """
+
+    def __init__(self, results, *, score_name="score"):
+        check_results(results)
+        if not len(results) or not (results["n"] > 0).all():
+            got = f"{len(results)} rows, smallest n={results['n'].min()}"
+            raise ValueError(f"results must have rows, with positive n; got {got}.")
+        self.results, self.score_name = results, score_name
+
+    def plot(self, ax=None, *, line_kw=None, std_display_style="fill_between", log_scale="auto"):
+        """Draw the curves, with a gap where a mean is not finite, and return the display.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a new figure.
+        line_kw : dict of str to dict, default=None
+            Keywords of matplotlib's `plot` for the lines of the selectors that it names.
+        std_display_style : {"fill_between", "errorbar"} or None, default="fill_between"
+            How to show the standard deviation of the scores over splits and seeds. On a
+            logarithmic axis it ends at the smallest positive score where it would go below.
+        log_scale : "auto", bool or tuple of two of these, default="auto"
+            Whether both axes, or x and y, are logarithmic. With "auto" x is where the sizes span
+            a decade, and y where all means are positive and span more than a decade and a half.
+        """
+        log_x, log_y = _check_options(std_display_style=std_display_style, log_scale=log_scale)
+        curves, line_kw = self._curves(), line_kw or {}
+        if unknown := [name for name in line_kw if name not in curves]:
+            raise ValueError(f"line_kw names {unknown}, but the selectors are {list(curves)}.")
+        sizes, means = np.unique(self.results["n"]), np.concatenate([c[1] for c in curves.values()])
+        if np.isnan(means).all():
+            raise ValueError("results must have a finite mean score, got none.")
+        low, high = np.nanmin(means), np.nanmax(means)
+        log_x = sizes[-1] >= 10 * sizes[0] if log_x == "auto" else log_x
+        if log_y == "auto":
+            log_y = 0 < 10**1.5 * low < high
+        elif log_y and low <= 0:
+            raise ValueError(f"log_scale={log_scale!r} needs positive mean scores, got {low:g}.")
+        ax, legend_kw = axes_for(self, ax)
+        ax.set(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+        self.lines_ = {}
+        self.fill_between_ = {} if std_display_style == "fill_between" else None
+        self.errorbar_ = {} if std_display_style == "errorbar" else None
+        for i, (name, (n, mean, std, floor)) in enumerate(curves.items()):
+            style = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
+            style |= {"linestyle": LINES[i % len(LINES)], "label": str(name)}
+            style |= line_kw.get(name, {})
+            lower = np.maximum(mean - std, floor) if log_y else mean - std
+            if self.errorbar_ is not None:
+                bars = ax.errorbar(n, mean, yerr=[mean - lower, std], capsize=3, **style)
+                self.errorbar_[name], self.lines_[name] = bars, bars.lines[0]
+                continue
+            (self.lines_[name],) = ax.plot(n, mean, **style)
+            if self.fill_between_ is not None:
+                color, width = self.lines_[name].get_color(), 0 if len(n) > 1 else 4
+                self.fill_between_[name] = ax.fill_between(
+                    n, lower, mean + std, color=color, alpha=0.15, linewidth=width
+                )
+        self._set_ticks(ax, sizes, log_x)
+        ax.set(xlabel="n, size of the coreset", ylabel=self.score_name)
+        ax.legend(title="mean ± std" if std_display_style else "mean", **legend_kw)
+        return self
+
+    @classmethod
+    def from_results(cls, results, *, ax=None, score_name="score", **plot_kw):
+        """Draw `results`, with the parameters of the class and of `plot`; return the display."""
+        return cls(results, score_name=score_name).plot(ax, **plot_kw)
+
+    @classmethod
+    def from_estimators(
+        cls, selectors, estimator, X, y, *, n_to_select, cv=None, scoring=None, n_repeats=1,
+        random_state=None, n_jobs=None, callbacks=(), ax=None, score_name=None, **plot_kw,
+    ):  # fmt: skip
+        """Compare selectors, draw the curves and return the display.
+
+        Parameters
+        ----------
+        selectors, estimator, X, y
+            As in `compare_selectors`.
+        n_to_select, cv, scoring, n_repeats, random_state, n_jobs, callbacks
+            As in `compare_selectors`.
+        score_name : str, default=None
+            Label of the y-axis; None takes `scoring` if that is a string, else "score".
+        ax, **plot_kw
+            As in `plot`.
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimators")
+        from sklearn_skmm.meta._compare import compare_selectors
+
+        _check_options(**plot_kw)  # before the work
+        options = {"n_to_select": n_to_select, "cv": cv, "scoring": scoring, "n_repeats": n_repeats}
+        options |= {"random_state": random_state, "n_jobs": n_jobs, "callbacks": callbacks}
+        results = compare_selectors(selectors, estimator, X, y, **options)
+        score_name = score_name or (scoring if isinstance(scoring, str) else "score")
+        return cls(results, score_name=score_name).plot(ax, **plot_kw)
+
+    def _curves(self):
+        """Return the sizes, means, deviations and smallest positive scores of each selector."""
+        curves = {}
+        for name, rows in self.results.groupby("selector", sort=False, observed=True):
+            score = rows["score"].astype(float).replace([np.inf, -np.inf], np.nan).to_numpy()
+            n, group = np.unique(rows["n"], return_inverse=True)
+            parts = [score[group == g] for g in range(len(n))]
+            summary = [(s.mean(), s.std(), s[s > 0].min(initial=s.mean())) for s in parts]
+            curves[name] = n, *np.array(summary).T
+        return curves
+
+    @staticmethod
+    def _set_ticks(ax, sizes, log):
+        """Put a tick at each size, labelled where there is room."""
+        place = np.log(sizes / sizes[0]) if log else sizes - sizes[0]
+        labels, end = [], -1.0
+        for x, size in zip(place / (place[-1] or 1), sizes, strict=True):
+            half = 0.0125 * len(label := np.format_float_positional(size, trim="-"))
+            labels.append(label if x - half >= end else "")
+            end = x + half if labels[-1] else end
+        ax.set_xticks(sizes, labels)
+        ax.set_xticks([], minor=True)

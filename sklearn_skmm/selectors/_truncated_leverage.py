@@ -1,0 +1,99 @@
+"""Sampling by truncated leverage scores."""
+
+from numbers import Integral
+from typing import ClassVar
+
+import numpy as np
+
+from sklearn_skmm.base import BaseSelector
+from sklearn_skmm.core._leverage import draw_by_scores, sampled_rank
+from sklearn_skmm.core._moments import directional_energies
+from sklearn_skmm.core._peak_memory import peak_of_scores
+from sklearn_skmm.utils._validation import Interval
+
+
+class TruncatedLeverageSelector(BaseSelector):
+    r"""Draw samples by their leverage in the leading directions.
+
+    The score of sample i is :math:`\ell_i = \sum_{j \le k} (x_i^\top v_j)^2 / (N \lambda_j)`,
+    its leverage on the best rank-k approximation of X [1]_. Samples are included with probabilities
+    :math:`\pi_i = \min(1, c\,\ell_i)` that sum to n, exactly, by systematic sampling.
+
+    Parameters
+    ----------
+    n_to_select : int or float
+        How many samples to select; a float in (0, 1] is a share of the samples.
+    n_components : int or None, default=None
+        The rank k, at most the numerical rank of X. None is n / log n: sampling k log k rows by
+        their leverage keeps k directions.
+    stratify : bool, default=False
+        Select within each class of y, in proportion to its size.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the draw.
+
+    Attributes
+    ----------
+    sample_indices_ : ndarray of shape (n_to_select,), dtype int
+        Positions of the selected samples, ascending.
+    sample_weight_ : ndarray of shape (n_to_select,)
+        Inverse inclusion probabilities: weighted totals over the samples with a positive score are
+        unbiased. A sample with none, such as a row of zeros, is left out.
+    leverage_scores_ : ndarray of shape (N,)
+        The scores; they sum to k.
+    inclusion_probabilities_ : ndarray of shape (N,)
+        They sum to n.
+    n_samples_seen_ : int
+        Number of samples in `fit`.
+    strata_ : ndarray
+        Classes of y, with `stratify=True` only.
+    n_features_in_ : int
+        Number of features in `fit`.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where X has string column names.
+
+    See Also
+    --------
+    RidgeLeverageSelector : A ridge instead of a truncation.
+
+    Notes
+    -----
+    O(N m²) time for N samples of m features in double precision, and memory for the k leading
+    components of each and their squares.
+
+    References
+    ----------
+    .. [1] P. Drineas, M. W. Mahoney, S. Muthukrishnan. "Relative-error CUR matrix decompositions".
+       SIAM Journal on Matrix Analysis and Applications 30, 2008.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_skmm import TruncatedLeverageSelector
+    >>> X = np.array([[9.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    >>> TruncatedLeverageSelector(2, n_components=2, random_state=0).fit(X).leverage_scores_
+    array([1. , 0.5, 0.5])
+    """
+
+    _kept: ClassVar[float] = 2.0
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        **BaseSelector._parameter_constraints,
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(self, n_to_select, *, n_components=None, stratify=False, random_state=None):
+        self.n_to_select = n_to_select
+        self.n_components = n_components
+        self.stratify = stratify
+        self.random_state = random_state
+
+    def _peak_bytes(self, n_samples, n_features, n, itemsize):
+        return peak_of_scores(n_samples, min(self.n_components or sampled_rank(n), n_features))
+
+    def _select(self, X, n, reference, rng, step):
+        values, vectors = reference.spectrum
+        k = self.n_components or sampled_rank(n)
+        k = min(k, len(values))
+        energies = directional_energies(X, vectors[:, :k])
+        scores = np.sum(energies / (X.shape[0] * values[:k]), axis=1)
+        return draw_by_scores(scores, n, rng)

@@ -1,0 +1,122 @@
+"""The sketch of a Dask array: lazy, chunk by chunk."""
+
+import copy
+import threading
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from sklearn_skmm.data._dask import in_row_chunks, is_dask
+
+# Threads of Dask's local scheduler share the model, whose mode is switched and whose layers get
+# hooks while a block is sketched: one block at a time in each process. Torch has its own threads.
+_MODEL = threading.Lock()
+
+
+def sketch_lazily(sketcher: Any, X: Any, y: Any) -> Any:
+    """Return the sketch of a Dask array, as a Dask array of which nothing is computed.
+
+    Each chunk of rows is sketched by itself. What can be refused by looking at shapes is refused
+    now, the rest when the sketch is computed.
+
+    Parameters
+    ----------
+    sketcher : GradientSketcher
+        Fitted. The sketch is that of now, whatever is done to the sketcher before it is computed;
+        the model is shared, and is not to be changed until then.
+    X : dask.array.Array of shape (n_samples, ...)
+        Samples.
+    y : dask.array.Array or array-like of shape (n_samples, ...), or None
+        Labels, for target "label" only.
+
+    Returns
+    -------
+    sketch : dask.array.Array of shape (n_samples, m)
+        Chunked along the first axis as X is.
+    """
+    import dask
+    import dask.array as da
+
+    if sketcher.cache_dir is not None:
+        # Blocks of the cache are numbered in one process.
+        raise ValueError(
+            "The 'cache_dir' parameter is not for Dask arrays, got "
+            f"cache_dir={str(sketcher.cache_dir)!r}. Store the sketch as it is computed, for "
+            "instance with its to_zarr, or set cache_dir=None."
+        )
+    X = in_row_chunks(X, "X")
+    if len(X) == 0:
+        raise ValueError("Found X with 0 sample(s) while a minimum of 1 is required.")
+    if X.ndim <= 2:
+        validate_data(sketcher, X, reset=False, skip_check_array=True)  # number of features
+    dtype = _sketch_dtype(sketcher, X)
+    inputs = [X, ("sample", *(f"X{axis}" for axis in range(1, X.ndim)))]
+    if sketcher.model is not None and sketcher._resolve_target() == "label":
+        y = _labels(sketcher, y, X)
+        inputs += [y, ("sample", *(f"y{axis}" for axis in range(1, y.ndim)))]
+    starts = np.cumsum((0, *X.chunks[0][:-1]))
+    # One key of the graph, on which all blocks depend: a scheduler sends the model to each worker
+    # once, and again to one that takes the place of another. Callbacks hold on to their process.
+    sent = copy.copy(sketcher)
+    for name in [name for name in vars(sent) if "callback" in name]:
+        delattr(sent, name)
+    return da.blockwise(
+        _sketch_block,
+        ("sample", "m"),
+        dask.delayed(sent, pure=False, traverse=False),
+        None,
+        da.from_array(starts, chunks=1),
+        ("sample",),
+        *inputs,
+        new_axes={"m": sketcher.projection_.m},
+        adjust_chunks={"sample": X.chunks[0]},
+        # `starts` has one entry for each chunk of X: as many blocks, of other sizes.
+        align_arrays=False,
+        meta=np.empty((0, 0), dtype=dtype),
+    )
+
+
+def _sketch_block(sketcher: Any, start: Any, X: Any, y: Any = None) -> np.ndarray:
+    """Return the sketch of one chunk of rows."""
+    X = _unwrapped(X)
+    if X.shape[0] == 0:  # as filtering leaves behind
+        return np.empty((0, sketcher.projection_.m), dtype=_sketch_dtype(sketcher, X))
+    if sketcher.model is None:
+        return sketcher._sketch(X, None, int(start[0]))
+    with _MODEL:
+        return sketcher._sketch(X, _unwrapped(y), int(start[0]))
+
+
+def _unwrapped(block: Any) -> Any:
+    """Return a block without the list that Dask adds for each axis that is not in the output.
+
+    There is one chunk along these; Dask would concatenate it, which is a copy.
+    """
+    while isinstance(block, list):
+        (block,) = block
+    return block
+
+
+def _labels(sketcher: Any, y: Any, X: Any) -> Any:
+    """Return y as a Dask array with the chunks of X."""
+    import dask.array as da
+
+    if y is None:
+        raise ValueError(sketcher._gradients().NO_LABELS)
+    y = in_row_chunks(y if is_dask(y) else da.from_array(np.asarray(y), chunks=-1), "y")
+    if len(y) != len(X):
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: {[len(X), len(y)]}"
+        )
+    return y.rechunk({0: X.chunks[0]})
+
+
+def _sketch_dtype(sketcher: Any, X: Any) -> np.dtype:
+    """Return the dtype of the sketch, which Dask needs to know beforehand."""
+    if sketcher.model is not None:
+        engine = sketcher._engine(sketcher._gradients(), sketcher._seed)
+        return engine.numpy_dtype
+    if sketcher.dtype is not None:
+        return np.dtype(sketcher.dtype)
+    return X.dtype if X.dtype in (np.float32, np.float64) else np.dtype(np.float64)

@@ -1,0 +1,245 @@
+"""What users have, as batches of torch tensors for a model.
+
+`open_batches` is the one place that knows kinds of data sets. Never imports `datasets`, whose data
+sets are recognised by their methods.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import data
+
+from sklearn_skmm.sketch._torch._batches import Batch, Batches, copied, make_batch, map_tensors
+
+# Hugging Face's names for labels; the first that is present wins. No model is given them: it would
+# compute its own loss.
+LABELS = ("labels", "label", "label_ids")
+PAD = 'Pad to one length (padding="max_length"), or pass a DataLoader with a collate_fn that pads.'
+
+
+def _array(value: Any, name: str) -> np.ndarray | Tensor:
+    """Return a tensor as it is, and anything else as an array of numbers."""
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise TypeError(f"Sparse data was passed for {name}, but dense data is required.")
+        return value.detach()
+    try:
+        array = np.asarray(value)
+        if array.dtype == object:
+            # Frames of mixed types and arrays of rows: lists let NumPy find the common type.
+            array = np.asarray(array.tolist())
+    except ValueError as error:
+        raise ValueError(f"{name} holds rows of unequal length. {PAD}") from error
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"{name} must hold numbers, got {array.dtype}. Text must be tokenized.")
+    return array
+
+
+def _loaded(value: Any, name: str) -> Tensor:
+    if isinstance(value, Tensor | np.ndarray):
+        array = _array(value, name)
+        return array if isinstance(array, Tensor) else copied(array)
+    raise TypeError(
+        "Batches from the 'X' parameter must be a tensor, a tuple of inputs and labels, or a "
+        f"mapping of str to tensors, but {name} is of type {type(value).__name__}."
+    )
+
+
+def _is_text(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        value = value.flat[:1].tolist()
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return isinstance(value, str | bytes)
+
+
+def _is_not_numeric(feature: Any) -> bool:
+    """Tell whether a column of a Hugging Face data set is text, an image or the like."""
+    while hasattr(feature, "feature"):
+        feature = feature.feature
+    return not str(getattr(feature, "dtype", "")).startswith(("int", "uint", "float", "bool"))
+
+
+def _keys(
+    entries: Mapping[str, Any], names: frozenset[str] | None, unusable: Callable[[Any], bool]
+) -> tuple[list[str], list[str]]:
+    """Return the keys of the inputs, and that of the labels if there are any.
+
+    What a model names is its input whatever it holds. One that takes all keywords, as most of
+    transformers, is not given text: tokenized data sets tend to keep it in another column.
+    """
+    inputs = [
+        key
+        for key, value in entries.items()
+        if key not in LABELS and (key in names if names is not None else not unusable(value))
+    ]
+    if not inputs:
+        accepted = "any" if names is None else sorted(names.difference(LABELS))
+        raise ValueError(
+            f"None of the keys {list(entries)} of X is an input of the model, "
+            f"whose forward accepts {accepted}."
+        )
+    labels = [key for key in LABELS if key in entries][:1]
+    return inputs, [key for key in labels if not unusable(entries[key])]
+
+
+def _read(item: Any, names: frozenset[str] | None, convert: Callable) -> Batch:
+    """Return what a user or a DataLoader gives as a batch."""
+    *inputs, last = item if isinstance(item, list | tuple) and item else (item,)
+    labels = None
+    if not inputs:
+        inputs = [last]
+    elif not _is_text(last):
+        labels = convert(last, "labels")
+    if len(inputs) > 1 or not isinstance(inputs[0], Mapping):
+        return make_batch(tuple(convert(x, f"input {i}") for i, x in enumerate(inputs)), {}, labels)
+    entries = inputs[0]
+    keys, label = _keys(entries, names, _is_text)
+    if labels is None and label:
+        labels = convert(entries[label[0]], label[0])
+    return make_batch((), {key: convert(entries[key], key) for key in keys}, labels)
+
+
+def _input_names(forward: Callable) -> frozenset[str] | None:
+    """Return the keywords that forward accepts, None for all."""
+    try:
+        parameters = inspect.signature(forward).parameters.values()
+    except (TypeError, ValueError):  # compiled
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return frozenset(
+        p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    )
+
+
+def _check_loader(loader: data.DataLoader) -> int | None:
+    """Return the number of samples, and raise unless they are the data set in its order."""
+    batches = loader.batch_sampler
+    # Exact types: a subclass may do anything.
+    if batches is None:
+        reason = "batch_size is None"
+    elif type(batches) is not data.BatchSampler:
+        reason = f"batch_sampler is a {type(batches).__name__}"
+    elif isinstance(loader.dataset, data.IterableDataset):
+        if loader.num_workers == 0 and not batches.drop_last:
+            return None
+        reason = "an IterableDataset does not allow num_workers > 0 or drop_last=True here"
+    elif type(batches.sampler) is not data.SequentialSampler:
+        reason = f"sampler is a {type(batches.sampler).__name__}"
+    elif batches.drop_last and len(batches.sampler) % batches.batch_size:
+        reason = "drop_last=True drops the last samples"
+    elif loader.num_workers and not getattr(loader, "in_order", True):
+        reason = "in_order is False"
+    else:
+        return len(batches.sampler)
+    raise ValueError(
+        "A DataLoader as the 'X' parameter must give batches of all samples in the order of its "
+        f"data set, as with shuffle=False, so that positions identify samples, but {reason}."
+    )
+
+
+def _collate(samples: list, name: str = "X") -> Any:
+    if isinstance(samples[0], Mapping):
+        return {key: _collate([s[key] for s in samples], f"X[{key!r}]") for key in samples[0]}
+    try:
+        return data.default_collate(samples)
+    except RuntimeError as error:
+        raise ValueError(f"{name} holds samples of unequal shape. {PAD}") from error
+
+
+def _own_loader(dataset: Any, batch_size: int) -> data.DataLoader:
+    # With a generator of its own, iterating leaves torch's global random state alone.
+    return data.DataLoader(dataset, batch_size, collate_fn=_collate, generator=torch.Generator())
+
+
+def _with_tensors(X: Any, names: frozenset[str] | None) -> Any:
+    """Let a Hugging Face data set give tensors, of the columns that are needed."""
+    form = getattr(X, "format", None) or {}
+    if form.get("type") == "custom":
+        return X  # the columns come from the user's transform, which another format would replace
+    if X.features is not None:
+        columns = form.get("columns", X.column_names)
+        inputs, label = _keys({c: X.features[c] for c in columns}, names, _is_not_numeric)
+        X = X.select_columns(inputs + label)
+    return X.with_format("torch")
+
+
+def _sliced(whole: Batch, batch_size: int, y: Any) -> Batches:
+    def piece(start: int) -> Batch:
+        return map_tensors(lambda array: copied(array[start : start + batch_size]), whole)
+
+    return Batches(lambda: map(piece, range(0, whole.size, batch_size)), whole.size, y)
+
+
+def open_batches(X: Any, y: Any, batch_size: int, forward: Callable) -> Batches:
+    """Return the samples of X as batches of tensors for a model.
+
+    Parameters
+    ----------
+    X : array-like, Tensor, mapping of these, Dataset, DataLoader or datasets.Dataset
+        The samples, along first dimensions. Tuples from a torch data set are inputs and, at the
+        end, labels; in mappings the keys of `LABELS` are labels and others are keyword inputs.
+        A DataLoader keeps its own batch size and must not shuffle.
+    y : array-like or Tensor of shape (n_samples, ...) or None
+        Labels to use in place of those in X.
+    batch_size : int
+        Samples in a batch.
+    forward : callable
+        The model's ``forward``. Entries of mappings that it does not accept are left out.
+
+    Returns
+    -------
+    batches : Batches
+        To be iterated over as often as needed.
+
+    Raises
+    ------
+    TypeError
+        If X is nothing of the above or does not hold numbers.
+    ValueError
+        If X is empty, ragged or not in order, or lengths disagree. What only iterating can tell
+        is raised then.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_skmm.sketch._torch._datasets import open_batches
+    >>> X = {"x": np.zeros((5, 2)), "id": np.arange(5), "label": np.arange(5) * 10}
+    >>> for batch in open_batches(X, None, 2, lambda x: x):
+    ...     print(batch.size, list(batch.kwargs), batch.labels.tolist())
+    2 ['x'] [0, 10]
+    2 ['x'] [20, 30]
+    1 ['x'] [40]
+    """
+    names = _input_names(forward)
+    if y is not None:
+        y = _array(y, "y")
+        make_batch((), {"y": y}, None)
+    if isinstance(X, Mapping):
+        if any(isinstance(v, data.Dataset) or hasattr(v, "with_format") for v in X.values()):
+            raise TypeError(f"The 'X' parameter holds the data sets {list(X)}: pass one of them.")
+        return _sliced(_read(X, names, _array), batch_size, y)
+    if isinstance(X, Tensor | list) or hasattr(X, "__array__"):
+        return _sliced(make_batch((_array(X, "X"),), {}, None), batch_size, y)
+    if hasattr(X, "with_format") and hasattr(X, "column_names"):
+        loader = _own_loader(_with_tensors(X, names), batch_size)
+    elif isinstance(X, data.IterableDataset) or (
+        isinstance(X, data.Dataset) and hasattr(X, "__len__")
+    ):
+        loader = _own_loader(X, batch_size)
+    elif isinstance(X, data.DataLoader):
+        loader = X
+    else:
+        remark = " An iterator can be read only once." if isinstance(X, Iterator) else ""
+        raise TypeError(
+            "The 'X' parameter must be an array-like of numbers, a torch.Tensor, a mapping of str "
+            "to these, a torch.utils.data.Dataset with __len__ or an IterableDataset, a DataLoader "
+            f"or a datasets.Dataset. Got an instance of {type(X).__name__!r} instead.{remark}"
+        )
+    n_samples = _check_loader(loader)
+    return Batches(lambda: (_read(item, names, _loaded) for item in loader), n_samples, y)
