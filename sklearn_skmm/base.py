@@ -12,17 +12,19 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils import _safe_indexing, check_array, check_random_state, column_or_1d
-from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
+from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_skmm.core._allocation import allocate, resolve_n_to_select
 from sklearn_skmm.core._blocks import BLOCK, mean_squared_norm
 from sklearn_skmm.core._moments import Spectrum, explained_fraction, spectrum
 from sklearn_skmm.data._checks import check_fits, check_range, check_values
 from sklearn_skmm.data._dask import gather, is_dask
-from sklearn_skmm.utils._validation import MAX_SEED, Interval, all_or_nothing, computing_in_numpy
+from sklearn_skmm.utils._docstrings import with_shared
+from sklearn_skmm.utils._sklearn import Interval, _fit_context, _num_samples, _safe_indexing
+from sklearn_skmm.utils._validation import MAX_SEED, all_or_nothing, computing_in_numpy
 
 # How much longer than those of `fit` the rows of another pool may be, in the mean square: fourth
 # powers of lengths relative to those of `fit` are then in the range of the floats.
@@ -115,6 +117,11 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     # Declared for the type checker; each subclass's __init__ stores them.
     n_to_select: Any
     stratify: Any
+
+    def __init_subclass__(cls, **kwargs):
+        """Complete the docstring of a selector with what all of them share."""
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = with_shared(cls.__doc__)
 
     @abstractmethod
     def _select(

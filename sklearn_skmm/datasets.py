@@ -4,9 +4,9 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
-from sklearn.utils._param_validation import validate_params
 
-from sklearn_skmm.utils._validation import MAX_SEED, Interval
+from sklearn_skmm.utils._sklearn import Interval, validate_params
+from sklearn_skmm.utils._validation import MAX_SEED
 
 __all__ = ["make_gmm_regression"]
 

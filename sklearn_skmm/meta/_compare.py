@@ -9,9 +9,10 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing, check_random_state, indexable
+from sklearn.utils import check_random_state, indexable
 from sklearn.utils.parallel import Parallel, delayed
 
+from sklearn_skmm.utils._sklearn import _safe_indexing
 from sklearn_skmm.utils._validation import MAX_SEED
 
 

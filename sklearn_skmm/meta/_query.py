@@ -7,13 +7,14 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
-from sklearn.base import BaseEstimator, _fit_context, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing, check_array, check_scalar, column_or_1d, indexable
-from sklearn.utils.validation import _num_samples, check_consistent_length
+from sklearn.utils import check_array, check_scalar, column_or_1d, indexable
+from sklearn.utils.validation import check_consistent_length
 
-from sklearn_skmm.utils._validation import HasMethods, all_or_nothing, computing_in_numpy
+from sklearn_skmm.utils._sklearn import HasMethods, _fit_context, _num_samples, _safe_indexing
+from sklearn_skmm.utils._validation import all_or_nothing, computing_in_numpy
 
 
 class SelectorQuery(BaseEstimator):

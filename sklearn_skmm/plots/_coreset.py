@@ -4,9 +4,10 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.utils import check_array
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_skmm.plots._style import COLORS, axes_for
+from sklearn_skmm.utils._sklearn import _num_samples
 
 
 class CoresetDisplay:

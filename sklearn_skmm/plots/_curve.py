@@ -1,9 +1,9 @@
 """A plot of what a selection is worth; Matplotlib is imported when drawing."""
 
 import numpy as np
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_skmm.plots._style import COLORS, LINES, MARKERS, axes_for, check_results
+from sklearn_skmm.utils._sklearn import check_matplotlib_support
 
 
 def _check_options(*, line_kw=None, std_display_style="fill_between", log_scale="auto"):

@@ -2,10 +2,11 @@
 
 import numpy as np
 from sklearn.utils import check_array
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_skmm.core._moments import directional_energies, spectrum
 from sklearn_skmm.plots._style import COLORS, axes_for
+from sklearn_skmm.utils._sklearn import _num_samples
 
 KINDS = ("ratio", "moment")
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_skmm.plots._style import COLORS, LINES, MARKERS, axes_for, check_results
+from sklearn_skmm.utils._sklearn import check_matplotlib_support
 
 # From a score to a loss of which zero is the best.
 LOSSES = {

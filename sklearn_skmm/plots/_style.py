@@ -1,6 +1,6 @@
 """What the displays share: colours, markers, lines, and the axes to draw on."""
 
-from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn_skmm.utils._sklearn import check_matplotlib_support
 
 # The colours of Okabe and Ito, for colour-blind readers, but for the yellow, too faint for a line.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
 from sklearn_skmm.base import BaseSelector, Selection
-from sklearn_skmm.utils._validation import Interval, StrOptions
+from sklearn_skmm.utils._sklearn import Interval, StrOptions
 
 
 class AdaptiveSelector(BaseSelector):

@@ -8,7 +8,7 @@ from sklearn_skmm.core._blocks import largest_entry
 from sklearn_skmm.core._costs import median_distance
 from sklearn_skmm.core._exemplars import greedy_exemplars
 from sklearn_skmm.core._peak_memory import peak_of_exemplars
-from sklearn_skmm.utils._validation import Interval, StrOptions
+from sklearn_skmm.utils._sklearn import Interval, StrOptions
 
 
 class FacilityLocationSelector(BaseSelector):

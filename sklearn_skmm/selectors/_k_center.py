@@ -7,7 +7,7 @@ from scipy import sparse
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
 from sklearn_skmm.base import BaseSelector, Selection
-from sklearn_skmm.utils._validation import StrOptions
+from sklearn_skmm.utils._sklearn import StrOptions
 
 
 class KCenterSelector(BaseSelector):

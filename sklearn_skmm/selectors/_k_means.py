@@ -13,7 +13,8 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.extmath import row_norms
 
 from sklearn_skmm.base import BaseSelector, Selection
-from sklearn_skmm.utils._validation import MAX_SEED, Interval
+from sklearn_skmm.utils._sklearn import Interval
+from sklearn_skmm.utils._validation import MAX_SEED
 
 
 class KMeansSelector(BaseSelector):

@@ -16,7 +16,7 @@ from sklearn_skmm.core._layout import bounded_cells, exemplar_cells
 from sklearn_skmm.core._matching import MomentFeatures, match_in_cells
 from sklearn_skmm.core._moments import solve
 from sklearn_skmm.core._peak_memory import last_at_once, peak_of_layout
-from sklearn_skmm.utils._validation import Interval, StrOptions
+from sklearn_skmm.utils._sklearn import Interval, StrOptions
 
 # An objective proved to be this close to the minimum, relative to it, is close enough: the
 # coreset is drawn from the weights, and the draw moves the moments by far more.

@@ -8,7 +8,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_skmm.base import BaseSelector, Selection
-from sklearn_skmm.utils._validation import HasMethods, StrOptions
+from sklearn_skmm.utils._sklearn import HasMethods, StrOptions
 
 
 def entropy(proba):

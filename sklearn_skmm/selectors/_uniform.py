@@ -12,27 +12,16 @@ class UniformSelector(BaseSelector):
 
     Parameters
     ----------
-    n_to_select : int or float
-        How many samples to select; a float in (0, 1] is a share of the samples.
-    stratify : bool, default=False
-        Select within each class of y, in proportion to its size.
-    random_state : int, RandomState instance or None, default=None
-        Seeds the draw.
+    {n_to_select}
+    {stratify}
+    {random_state}
 
     Attributes
     ----------
-    sample_indices_ : ndarray of shape (n_to_select,), dtype int
-        Positions of the selected samples, ascending.
+    {sample_indices_ascending}
     sample_weight_ : ndarray of shape (n_to_select,)
         N / n for each: the inverse of the inclusion probability.
-    n_samples_seen_ : int
-        Number of samples in `fit`.
-    strata_ : ndarray
-        Classes of y, with `stratify=True` only.
-    n_features_in_ : int
-        Number of features in `fit`.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X has string column names.
+    {fitted}
 
     See Also
     --------

@@ -17,8 +17,8 @@ from sklearn_skmm.core._design import (
     scale,
 )
 from sklearn_skmm.core._exchange import PAIRS, exchange, greedy
+from sklearn_skmm.utils._sklearn import Interval, StrOptions
 from sklearn_skmm.utils._threads import one_thread
-from sklearn_skmm.utils._validation import Interval, StrOptions
 
 SMALL = 10**6  # entries
 

@@ -5,13 +5,7 @@ from os import PathLike
 from typing import ClassVar
 
 import numpy as np
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    _fit_context,
-    clone,
-)
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -21,13 +15,8 @@ from sklearn_skmm.data._dask import first_rows, is_dask
 from sklearn_skmm.sketch._lazy import sketch_lazily
 from sklearn_skmm.sketch._projection import BlockProjection, projection_for
 from sklearn_skmm.sketch._sketch_plan import FORMED, PlannedLayer, SketchPlan
-from sklearn_skmm.utils._validation import (
-    MAX_SEED,
-    Interval,
-    StrOptions,
-    all_or_nothing,
-    computing_in_numpy,
-)
+from sklearn_skmm.utils._sklearn import Interval, StrOptions, _fit_context
+from sklearn_skmm.utils._validation import MAX_SEED, all_or_nothing, computing_in_numpy
 
 
 class GradientSketcher(

@@ -1,22 +1,10 @@
-"""What estimators share around validation: constraints, seeds, and a `fit` that fails cleanly."""
+"""Seeds, array API dispatch, and a `fit` that either succeeds or changes nothing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 from sklearn import config_context
-
-# scikit-learn keeps its constraint classes private; the package imports them from here only.
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-
-__all__ = [
-    "MAX_SEED",
-    "HasMethods",
-    "Interval",
-    "StrOptions",
-    "all_or_nothing",
-    "computing_in_numpy",
-]
 
 MAX_SEED = np.iinfo(np.int32).max
 

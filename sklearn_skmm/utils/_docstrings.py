@@ -1,0 +1,75 @@
+"""Descriptions that many docstrings share, written once."""
+
+import re
+
+SHARED = {
+    "n_to_select": """
+n_to_select : int or float
+    Number of samples to select. A float in (0, 1] is a fraction of the samples.
+""",
+    "stratify": """
+stratify : bool, default=False
+    Whether to select within each class of y, in proportion to its size.
+""",
+    "random_state": """
+random_state : int, RandomState instance or None, default=None
+    Controls the randomness of the selection. Pass an int for the same selection in every call.
+""",
+    "sample_indices_ascending": """
+sample_indices_ : ndarray of shape (n_to_select,), dtype int
+    Positions of the selected samples, in ascending order.
+""",
+    "sample_indices_in_order": """
+sample_indices_ : ndarray of shape (n_to_select,), dtype int
+    Positions of the selected samples, in the order in which they were selected.
+""",
+    "sample_weight_equal": """
+sample_weight_ : ndarray of shape (n_to_select,)
+    N / n for each selected sample.
+""",
+    "fitted": """
+n_samples_seen_ : int
+    Number of samples seen in `fit`.
+strata_ : ndarray of shape (n_strata,)
+    Classes of y. Only with ``stratify=True``.
+n_features_in_ : int
+    Number of features seen in `fit`.
+feature_names_in_ : ndarray of shape (n_features_in_,)
+    Names of the features, if X has column names that are all strings.
+""",
+}
+
+
+def with_shared(doc: str | None) -> str | None:
+    r"""Replace each line that is a name in braces, such as ``{stratify}``, by its description.
+
+    Parameters
+    ----------
+    doc : str or None
+        A docstring. None, which `python -OO` leaves, is returned as it is.
+
+    Returns
+    -------
+    doc : str or None
+        The docstring with the descriptions of `SHARED`, indented as the names were.
+
+    Raises
+    ------
+    KeyError
+        If there is no description of that name.
+
+    Examples
+    --------
+    >>> print(with_shared("Parameters\n----------\n{stratify}"))
+
+    Parameters
+    ----------
+    stratify : bool, default=False
+        Whether to select within each class of y, in proportion to its size.
+    """
+
+    def description(match):
+        lines = SHARED[match[2]].strip().splitlines()
+        return "\n".join(match[1] + line for line in lines)
+
+    return doc and re.sub(r"^( *)\{(\w+)\}$", description, doc, flags=re.MULTILINE)
