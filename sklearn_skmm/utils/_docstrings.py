@@ -41,7 +41,7 @@ feature_names_in_ : ndarray of shape (n_features_in_,)
 
 
 def with_shared(doc: str | None) -> str | None:
-    r"""Replace each line that is a name in braces, such as ``{stratify}``, by its description.
+    """Replace each line that is a name in braces, such as ``{stratify}``, by its description.
 
     Parameters
     ----------
@@ -60,10 +60,7 @@ def with_shared(doc: str | None) -> str | None:
 
     Examples
     --------
-    >>> print(with_shared("Parameters\n----------\n{stratify}"))
-
-    Parameters
-    ----------
+    >>> print(with_shared("{stratify}"))
     stratify : bool, default=False
         Whether to select within each class of y, in proportion to its size.
     """
