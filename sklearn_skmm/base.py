@@ -1,7 +1,7 @@
-"""The contract that every selector keeps.
+"""The contract that every selector keeps, and what is needed to write a new one.
 
-A selector's own file holds its parameters, their constraints and one method, `_select`.
-Everything a user of scikit-learn expects around that is here.
+A selector's own file holds its parameters, their constraints and one method, `_select`. Everything
+else that a user of scikit-learn expects is inherited from `BaseSelector`.
 """
 
 from abc import ABC, abstractmethod
@@ -14,37 +14,47 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils import check_array, check_random_state, column_or_1d
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_skmm.core._allocation import allocate, resolve_n_to_select
 from sklearn_skmm.core._blocks import BLOCK, mean_squared_norm
 from sklearn_skmm.core._moments import Spectrum, explained_fraction, spectrum
-from sklearn_skmm.data._checks import check_fits, check_range, check_values
-from sklearn_skmm.data._dask import gather, is_dask
+from sklearn_skmm.data import Samples, open_samples
 from sklearn_skmm.utils._docstrings import with_shared
-from sklearn_skmm.utils._sklearn import Interval, _fit_context, _num_samples, _safe_indexing
-from sklearn_skmm.utils._validation import MAX_SEED, all_or_nothing, computing_in_numpy
+from sklearn_skmm.utils._sklearn import Interval, _fit_context, _safe_indexing
+from sklearn_skmm.utils._validation import MAX_SEED, all_or_nothing
 
-# How much longer than those of `fit` the rows of another pool may be, in the mean square: fourth
-# powers of lengths relative to those of `fit` are then in the range of the floats.
-LONGER = {np.dtype(np.float64): 2.0**400, np.dtype(np.float32): 2.0**40}
+__all__ = ["BaseSelector", "Reference", "Selection"]
+
+# Largest accepted ratio of the mean squared row length of a pool in `transform` to that in `fit`:
+# the fourth power of the ratio of the lengths stays within the range of the dtype.
+MAX_LENGTH_RATIO = {np.dtype(np.float64): 2.0**400, np.dtype(np.float32): 2.0**40}
 
 
 @dataclass
 class Selection:
-    """What a selector's `_select` returns.
+    """What the `_select` method of a selector returns.
 
     Parameters
     ----------
     indices : ndarray of shape (n,), dtype int
-        Distinct positions in X.
-    sample_weight : ndarray of shape (n,) or None
-        How many samples of X each selected one stands for; None means N / n each.
-    per_sample : dict
-        Fitted attributes with one entry per sample of X.
-    attributes : dict
-        Any other fitted attributes.
+        Distinct positions of the selected rows of X.
+    sample_weight : ndarray of shape (n,) or None, default=None
+        Number of samples of X that each selected one represents. None means N / n each.
+    per_sample : dict of str to ndarray of shape (N, ...), default={}
+        Fitted attributes with one entry for each sample of X. With ``stratify=True`` the entries
+        of all strata are put together.
+    attributes : dict of str to object, default={}
+        Other fitted attributes. With ``stratify=True`` they become lists with one entry for each
+        stratum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_skmm.base import Selection
+    >>> Selection(np.array([0, 2]), attributes={"n_iter_": 3}).sample_weight is None
+    True
     """
 
     indices: np.ndarray
@@ -54,47 +64,112 @@ class Selection:
 
 
 class Reference:
-    """What the selection is matched against: the data seen in `fit`, kept as its moments.
+    """What the selection is matched to: the data seen in `fit`, kept as its moments.
 
-    Each piece is computed at its first use, which is during `fit`; then the data is let go.
+    Every quantity is computed when it is first used, which is during `fit`. Then the data is
+    released, and `transform` on another pool uses the quantities that were kept.
+
+    Parameters
+    ----------
+    X : {ndarray, CSR} of shape (n_samples, n_features)
+        Data of `fit`, or of one stratum of it.
+    y : ndarray of shape (n_samples,) or None, default=None
+        Labels, if the selector needs them.
+    whole : Reference or None, default=None
+        Reference of all strata together; None means that this is it.
+
+    Attributes
+    ----------
+    whole : Reference
+        Reference of all strata together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_skmm.base import Reference
+    >>> Reference(np.array([[1.0, 0.0], [3.0, 0.0]])).mean
+    array([2., 0.])
     """
 
     def __init__(self, X, y=None, whole=None):
         self._X, self._y = X, y
-        # With strata, the reference of all of them together.
         self.whole: Reference = self if whole is None else whole
         self._learned: dict[str, Any] = {}
 
     @cached_property
     def spectrum(self) -> Spectrum:
-        """Eigenpairs of the second moment XᵀX / N that are above rounding."""
+        """Eigenvalues and eigenvectors of the second moment XᵀX / N above rounding error."""
         return spectrum(self._X)
 
     @cached_property
     def mean(self) -> np.ndarray:
-        """Mean of the rows, shape (n_features,)."""
+        """Mean of the rows, of shape (n_features,)."""
         return np.asarray(self._X.mean(axis=0)).ravel()
 
     def learn(self, name: str, function: Callable) -> Any:
-        """Return ``function(X, y)`` of the data of `fit`, computed once and kept."""
+        """Return ``function(X, y)`` on the data of `fit`, computed once.
+
+        Parameters
+        ----------
+        name : str
+            Name under which the result is kept.
+        function : callable
+            Takes the data and the labels.
+
+        Returns
+        -------
+        result : object
+            What the function returned when it was called.
+        """
         if name not in self._learned:
             self._learned[name] = function(self._X, self._y)
         return self._learned[name]
 
     def release(self) -> None:
-        """Forget the data, keep what was computed from it."""
+        """Release the data and keep what was computed from it."""
         self._X = self._y = None
 
 
 class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
-    """Base class of the selectors.
+    """Base class of all selectors.
 
-    Subclasses store `n_to_select`, `stratify` and, where they draw, `random_state`, extend
-    `_parameter_constraints` and write `_select`. `_needs_y` says that the method itself uses y.
-    `_dtypes` are those of X that the method works in; X of another is taken to the first. `_copies`
-    and `_vectors` are how many arrays like that one, and how many doubles for each sample, the
-    method holds at its peak next to it; where that is not all, it says so in `_peak_bytes`. `_kept`
-    is how many doubles for each sample it holds in the end.
+    A subclass stores `n_to_select`, `stratify` and, if it is random, `random_state` in its
+    ``__init__``, adds its own parameters to `_parameter_constraints`, and implements `_select`.
+    It may override `_needs_y` to get labels. In its docstring a line such as ``{stratify}``, a name
+    in braces, is replaced by the description that all selectors share.
+
+    Notes
+    -----
+    Class attributes of a subclass say what it accepts and how much memory it needs:
+
+    ``_dtypes``
+        Dtypes of X that the method works in, by default float64 only. Any other is cast to the
+        first.
+    ``_copies``, ``_vectors``
+        Peak memory next to X: the number of arrays like X and of float64 vectors of N entries.
+        Where that is not enough to describe it, override `_peak_bytes`.
+    ``_kept``
+        Number of float64 vectors of N entries among the fitted attributes.
+
+    See Also
+    --------
+    Selection : What `_select` returns.
+    Reference : What `_select` matches.
+    sklearn_skmm.utils.estimator_checks.check_selector : Tests of the contract.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_skmm.base import BaseSelector, Selection
+    >>> class FirstSelector(BaseSelector):
+    ...     def __init__(self, n_to_select, *, stratify=False):
+    ...         self.n_to_select = n_to_select
+    ...         self.stratify = stratify
+    ...
+    ...     def _select(self, X, n, reference, rng, step):
+    ...         return Selection(np.arange(n))
+    >>> FirstSelector(2).fit_transform(np.eye(5))
+    array([0, 1])
     """
 
     _dtypes: ClassVar[list[type]] = [np.float64]
@@ -102,7 +177,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     _vectors: ClassVar[float] = 4.0
     _kept: ClassVar[float] = 0.0
 
-    # To be raised with each release in which some selector takes other samples for the same
+    # Raise this in every release in which a selector selects other samples for the same
     # parameters, data and seed. A fitted selector keeps the number under which it was fitted.
     selection_version_: int = 1
 
@@ -119,7 +194,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     stratify: Any
 
     def __init_subclass__(cls, **kwargs):
-        """Complete the docstring of a selector with what all of them share."""
+        """Complete the docstring of a selector with the shared descriptions."""
         super().__init_subclass__(**kwargs)
         cls.__doc__ = with_shared(cls.__doc__)
 
@@ -137,15 +212,20 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : {ndarray, CSR} of shape (n_samples, n_features)
-            The pool, in one of `_dtypes`.
+            The pool, in one of `_dtypes`. It must not be written to.
         n : int
-            How many rows to select, 1 <= n <= n_samples.
+            Number of rows to select, 1 <= n <= n_samples.
         reference : Reference
-            What to match. Its data is X in `fit`, the fitted data in `transform`.
+            What to match. Its data is X in `fit`, and the data of `fit` in `transform`.
         rng : RandomState
             The only source of randomness.
         step : callable
-            To be called once per iteration; returns True if a callback asks to stop.
+            To be called once per iteration. Returns True if a callback asks to stop.
+
+        Returns
+        -------
+        selection : Selection
+            The selected rows.
         """
 
     @with_callbacks
@@ -158,12 +238,12 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The pool, one row per sample: sketched gradients, or any features.
         y : array-like of shape (n_samples,), default=None
-            Labels of the strata; used with `stratify=True` only.
+            Class labels that define the strata. Used with ``stratify=True`` only.
 
         Returns
         -------
         self : object
-            The fitted selector. A `fit` that fails leaves it as it was.
+            The fitted selector. If `fit` raises, the selector is left as it was.
         """
         context = self._init_callback_context(max_subtasks=None)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -176,38 +256,32 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         with all_or_nothing(self):
             for name in [name for name in vars(self) if name.endswith("_")]:
                 delattr(self, name)
-            X = self._validate(X, reset=True)
-            n_samples = X.shape[0]
-            # Deterministic selectors have no random_state, and never use the seed.
+            samples = self._open(X, y, reset=True)
+            # Selectors without randomness have no random_state and never use the seed.
             rng = check_random_state(getattr(self, "random_state", 0))
             self._seed = int(rng.randint(MAX_SEED))
-            if self.stratify:
-                strata, members = self._strata(y, n_samples)
-                self.strata_ = strata
-            else:
-                members = []
-            y = self._labels(y, n_samples) if self._needs_y() else None
-            whole = Reference(X, y)
+            whole = Reference(samples.X, samples.y)
             self._references = [whole]
-            if self.stratify:
+            if samples.strata is not None:
+                self.strata_ = samples.strata.classes
                 self._references = [
-                    Reference(X[m], None if y is None else y[m], whole) for m in members
+                    Reference(part.X, part.y, whole) for part in samples.by_stratum()
                 ]
-            selection = self._select_strata(X, members, step)
-            # The ridge of `score`: tr(Σ) / N, with tr(Σ) the mean squared norm.
-            self._alpha = mean_squared_norm(X) / n_samples
+            selection = self._select_by_stratum(samples, step)
+            # The ridge of `score`: tr(Σ) / N, where tr(Σ) is the mean squared norm.
+            self._alpha = mean_squared_norm(samples.X) / samples.n_samples
             whole.release()
-            # A stratum too small for a pick may get one of another pool, and is learned then.
-            sizes = [len(m) for m in members] or [n_samples]
-            counts = allocate(len(selection.indices), np.array(sizes))
-            for reference, count in zip(self._references, counts, strict=True):
+            # A stratum that got no sample here may get one in another pool: it keeps its data.
+            for reference, count in zip(self._references, self._counts(samples), strict=True):
                 if count:
                     reference.release()
-            self.n_samples_seen_ = n_samples
+            if samples.gathered is not None:
+                self.gathered_ = samples.gathered
+            self.n_samples_seen_ = samples.n_samples
             self.selection_version_ = type(self).selection_version_
-            self.sample_indices_ = selection.indices.copy()  # no view of all positions
+            self.sample_indices_ = selection.indices.copy()  # not a view of all positions
             self.sample_weight_ = selection.sample_weight
-            self._coreset = X[selection.indices]
+            self._coreset = samples.X[selection.indices]
             for name, value in {**selection.per_sample, **selection.attributes}.items():
                 setattr(self, name, value)
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
@@ -216,15 +290,15 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     def transform(self, X, y=None):
         """Select from X, matched to the data seen in `fit`.
 
-        On the data of `fit` this is the fitted selection again. On other samples it selects
-        those that match the fitted population, as `KMeans.predict` labels new points.
+        On the data of `fit` the result is the fitted selection. On another pool the selected
+        samples match the population seen in `fit`, as `KMeans.predict` labels new points.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The pool to select from.
         y : array-like of shape (n_samples,), default=None
-            Labels of the strata; needed with `stratify=True` only.
+            Class labels that define the strata. Needed with ``stratify=True`` only.
 
         Returns
         -------
@@ -232,25 +306,17 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             Positions of the selected rows of X.
         """
         check_is_fitted(self)
-        X = self._validate(X, reset=False)
+        samples = self._open(X, y, reset=False)
         fitted = self._alpha * self.n_samples_seen_
-        longer = mean_squared_norm(X) / fitted if fitted else 1.0
-        if longer > LONGER[X.dtype]:
+        ratio = mean_squared_norm(samples.X) / fitted if fitted else 1.0
+        if ratio > MAX_LENGTH_RATIO[samples.dtype]:
             raise ValueError(
-                f"The mean squared norm of the rows of X is {longer:.3g} times that in fit. They "
+                f"The mean squared norm of the rows of X is {ratio:.3g} times that in fit. They "
                 "must be in the same units."
             )
-        if self.stratify:
-            strata, members = self._strata(y, X.shape[0])
-            unseen = np.setdiff1d(strata, self.strata_)
-            if unseen.size:
-                raise ValueError(f"y contains strata that were not seen in fit: {unseen.tolist()}.")
-            members = dict(zip(strata.tolist(), members, strict=True))
-            none = np.empty(0, dtype=int)
-            members = [members.get(stratum, none) for stratum in self.strata_.tolist()]
-        else:
-            members = []
-        return self._select_strata(X, members, lambda: False).indices
+        if samples.strata is not None:
+            samples.strata = samples.strata.in_order_of(self.strata_)
+        return self._select_by_stratum(samples, lambda: False).indices
 
     def fit_transform(self, X, y=None):
         """Fit to X and return the positions of the selected rows.
@@ -260,7 +326,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The pool.
         y : array-like of shape (n_samples,), default=None
-            Labels of the strata; used with `stratify=True` only.
+            Class labels that define the strata. Used with ``stratify=True`` only.
 
         Returns
         -------
@@ -270,19 +336,19 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         return self.fit(X, y).sample_indices_
 
     def fit_resample(self, X, y=None):
-        """Fit to X and return the selected rows, as imbalanced-learn's samplers do.
+        """Fit to X and return the selected rows, as the samplers of imbalanced-learn do.
 
         Parameters
         ----------
         X : {array-like, sparse matrix, dataframe} of shape (n_samples, n_features)
             The pool.
         y : array-like of shape (n_samples,), default=None
-            Targets, and labels of the strata with `stratify=True`.
+            Targets, which are also the strata with ``stratify=True``.
 
         Returns
         -------
         X_resampled : same kind as X, of shape (n_to_select, n_features)
-            The selected rows; a dataframe keeps its row labels.
+            The selected rows. A dataframe keeps its row labels.
         y_resampled : same kind as y, of shape (n_to_select,), or None
             Their targets.
         """
@@ -290,12 +356,12 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         return _safe_indexing(X, indices), None if y is None else _safe_indexing(y, indices)
 
     def get_support(self, indices=False):
-        """Tell which samples of `fit` are selected.
+        """Return which samples of `fit` are selected.
 
         Parameters
         ----------
         indices : bool, default=False
-            Return positions, in ascending order, instead of a mask.
+            Whether to return positions, in ascending order, instead of a mask.
 
         Returns
         -------
@@ -310,14 +376,14 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         return mask
 
     def score(self, X, y=None):
-        r"""Say how well the fitted coreset explains the second moment of X.
+        r"""Return the fraction of the second moment of X that the fitted coreset explains.
 
         The ridge-explained fraction
         :math:`\mathrm{tr}(\Sigma\,\Sigma_S(\Sigma_S + \alpha I)^{-1}) / \mathrm{tr}(\Sigma)`,
-        with :math:`\Sigma` the second moment of X, :math:`\Sigma_S` that of the coreset and
+        where :math:`\Sigma` is the second moment of X, :math:`\Sigma_S` that of the coreset, and
         :math:`\alpha = \mathrm{tr}(\Sigma_{fit}) / N` the threshold in the paper's intrinsic
-        dimension. It needs no labels. It is comparable between selectors on the same features
-        only; in a search over the sketch dimension m use `CoresetEstimator` with labels.
+        dimension. It needs no labels. Scores are comparable only between selectors on the same
+        features. To search over the sketch dimension m use `CoresetEstimator` with labels.
 
         Parameters
         ----------
@@ -332,25 +398,18 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             Between 0 and 1; 1 is best.
         """
         check_is_fitted(self)
-        X = self._validate(X, reset=False)
+        X = self._open_rows(X, reset=False).X
         return explained_fraction(X, self._coreset, self._alpha)
 
-    def _validate(self, X, *, reset):
-        if is_dask(X):
-            X, place = gather(X, self._dtypes)
-            if reset:
-                self.gathered_ = place
-        if isinstance(X, np.ndarray) and X.dtype.kind in "biuf" and X.ndim == 2 and X.size:
-            check_fits(self, X.shape, self._bytes_next_to(X))
-        # No copy of X if its dtype is one of these and its rows lie one after the other.
-        check_values(X, "X")
-        # scikit-learn looks for infinities in a sum, which may come to inf - inf, and after a cast.
-        with computing_in_numpy(), np.errstate(invalid="ignore", over="ignore"):
-            X = validate_data(
-                self, X, reset=reset, accept_sparse="csr", dtype=self._dtypes, order="C"
-            )
-        check_range(X, "X")
-        return X
+    def _open(self, X, y, *, reset) -> Samples:
+        """Open the pool, with the strata and the labels that this selector needs."""
+        needs_y = reset and self._needs_y()
+        return self._open_rows(X, y, reset=reset, stratify=self.stratify, needs_y=needs_y)
+
+    def _open_rows(self, X, y=None, **options) -> Samples:
+        return open_samples(
+            X, y, estimator=self, dtypes=self._dtypes, peak_bytes=self._bytes_next_to, **options
+        )
 
     def _bytes_next_to(self, X) -> float:
         """Return about how many bytes `fit` holds at its peak next to an array X."""
@@ -361,48 +420,35 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         n = max(1, min(n, n_samples) if isinstance(n, Integral) else round(n * n_samples))
         return (not as_it_is) * itemsize * X.size + max(
             self._peak_bytes(n_samples, n_features, n, itemsize),
-            # Every fit ends with the sum of the squares of X, block by block in double precision.
+            # Every fit ends with the sum of the squares of X, in blocks of double precision.
             8 * (min(X.size, 2 * BLOCK) + self._kept * n_samples),
         )
 
     def _peak_bytes(self, n_samples, n_features, n, itemsize) -> float:
+        """Return about how many bytes `_select` holds at its peak next to X."""
         return n_samples * (self._copies * itemsize * n_features + 8 * self._vectors)
 
     def _needs_y(self) -> bool:
+        """Whether the method itself uses y, stratified or not."""
         return False
 
-    def _labels(self, y, n_samples, reason=""):
-        if y is None:
-            raise ValueError(
-                f"{type(self).__name__}{reason} requires y to be passed, but the target y is None."
-            )
-        with computing_in_numpy():
-            y = column_or_1d(check_array(y, ensure_2d=False, dtype=None), warn=True)
-        if _num_samples(y) != n_samples:
-            raise ValueError(
-                f"Found input variables with inconsistent numbers of samples: "
-                f"[{n_samples}, {_num_samples(y)}]"
-            )
-        return y
+    def _counts(self, samples: Samples) -> np.ndarray:
+        """Return the number of samples to select from each stratum."""
+        n = resolve_n_to_select(self.n_to_select, samples.n_samples)
+        if samples.strata is None:
+            return np.array([n])
+        return allocate(n, np.array([len(members) for members in samples.strata.members]))
 
-    def _strata(self, y, n_samples):
-        y = self._labels(y, n_samples, " with stratify=True")
-        strata, codes = np.unique(y, return_inverse=True)
-        return strata, [np.flatnonzero(codes == k) for k in range(len(strata))]
-
-    def _select_strata(self, X, members, step) -> Selection:
+    def _select_by_stratum(self, samples: Samples, step) -> Selection:
         """Select within each stratum and put the parts together."""
         rng = np.random.RandomState(self._seed)
-        n = resolve_n_to_select(self.n_to_select, X.shape[0])
-        if not self.stratify:
-            return self._checked(self._select(X, n, self._references[0], rng, step), X.shape[0])
-        counts = allocate(n, np.array([len(m) for m in members]))
-        chosen = [k for k in range(len(members)) if counts[k]]
+        counts = self._counts(samples)
+        if samples.strata is None:
+            return self._selected(samples, counts[0], self._references[0], rng, step)
+        members = samples.strata.members
+        chosen = np.flatnonzero(counts).tolist()
         parts = [
-            self._checked(
-                self._select(X[members[k]], counts[k], self._references[k], rng, step),
-                len(members[k]),
-            )
+            self._selected(samples.take(members[k]), counts[k], self._references[k], rng, step)
             for k in chosen
         ]
         indices = np.concatenate(
@@ -412,25 +458,26 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         order = np.argsort(indices, kind="stable")
         merged = Selection(indices[order], weight[order])
         for name, example in parts[0].per_sample.items():
-            merged.per_sample[name] = np.zeros(X.shape[0], dtype=example.dtype)
+            merged.per_sample[name] = np.zeros(samples.n_samples, dtype=example.dtype)
             for k, p in zip(chosen, parts, strict=True):
                 merged.per_sample[name][members[k]] = p.per_sample[name]
         for name in parts[0].attributes:
             merged.attributes[name] = [p.attributes[name] for p in parts]
         return merged
 
-    @staticmethod
-    def _checked(selection: Selection, n_samples: int) -> Selection:
+    def _selected(self, samples: Samples, n, reference, rng, step) -> Selection:
+        """Select n of the samples, with weights."""
+        selection = self._select(samples.X, int(n), reference, rng, step)
         if selection.sample_weight is None:
-            n = len(selection.indices)
-            selection.sample_weight = np.full(n, n_samples / n)
+            count = len(selection.indices)
+            selection.sample_weight = np.full(count, samples.n_samples / count)
         return selection
 
     def __sklearn_tags__(self):
-        """Tell scikit-learn what this estimator takes and gives."""
+        """Return the tags by which scikit-learn knows what this estimator accepts and returns."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        # `transform` returns positions, so no floating dtype can be preserved.
+        # `transform` returns positions, so there is no floating-point dtype to preserve.
         tags.transformer_tags.preserves_dtype = []
         tags.target_tags.required = self._needs_y()
         return tags

@@ -9,10 +9,9 @@ from numbers import Real
 
 import numpy as np
 from scipy import linalg
-from sklearn.utils import check_array
 
 from sklearn_skmm.core._moments import directional_energies, spectrum
-from sklearn_skmm.data._checks import check_range, check_values
+from sklearn_skmm.data import open_samples
 
 __all__ = [
     "bias_term",
@@ -33,12 +32,7 @@ def _check_number(value, name, *, positive=False):
 
 
 def _check_G(G):
-    check_values(G, "G")
-    # scikit-learn looks for infinities after a cast, in a sum that may be inf - inf.
-    with np.errstate(invalid="ignore", over="ignore"):
-        G = check_array(G, dtype=np.float64, input_name="G")
-    check_range(G, "G")
-    return G
+    return open_samples(G, name="G", dtypes=[np.float64], sparse=False).X
 
 
 def _check(G, indices):
@@ -124,7 +118,7 @@ def _projector(basis, n_features):
     """Return an orthonormal basis (n_features, k) of the subspace; None is everything."""
     if basis is None:
         return np.eye(n_features)
-    basis = check_array(basis, dtype=np.float64, input_name="basis")
+    basis = open_samples(basis, name="basis", dtypes=[np.float64], sparse=False).X
     if basis.shape[1] != n_features:
         raise ValueError(
             f"basis must have {n_features} columns, as G has, got {basis.shape[1]}: its rows span "

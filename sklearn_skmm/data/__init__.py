@@ -1,1 +1,11 @@
-"""."""
+"""One door for data: what a user has is opened here, once, and checked, cast and measured here.
+
+`open_samples` returns `Samples`, which is all that selectors, the sketcher, diagnostics and plots
+read. Each kind of container is one file with one `Source`. Imports `core` and `utils`; torch's own
+data sets pass through unread to `sketch._torch`, which knows how to make batches of them.
+"""
+
+from sklearn_skmm.data._open import open_samples
+from sklearn_skmm.data._samples import FLOATS, Reader, Samples, Strata
+
+__all__ = ["FLOATS", "Reader", "Samples", "Strata", "open_samples"]

@@ -1,4 +1,4 @@
-"""Dask arrays: their first rows, and all of them gathered once in memory or in a file.
+"""Dask arrays: gathered once, in memory or in a file, or left lazy.
 
 Dask is an extra. Nothing here imports it before somebody passes a Dask array.
 """
@@ -6,10 +6,14 @@ Dask is an extra. Nothing here imports it before somebody passes a Dask array.
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import validate_data
 
+from sklearn_skmm.data._arrays import ArraySource
+from sklearn_skmm.data._samples import Reader, Samples, Source
 from sklearn_skmm.utils._memory import available_memory
 
 # Bytes of the rows that are computed at a time on their way into a file.
@@ -28,33 +32,42 @@ def is_dask(X: Any) -> bool:
     return dask_array is not None and isinstance(X, dask_array.Array)
 
 
-def first_rows(X: Any, k: int = 2) -> Any:
-    """Return the first k samples of a Dask array, computed.
+class DaskSource(Source):
+    """Dask arrays."""
 
-    Parameters
-    ----------
-    X : dask.array.Array
-        Samples along the first axis.
-    k : int, default=2
-        How many; fewer if there are fewer.
+    @staticmethod
+    def recognises(X: Any, reader: Reader) -> bool:
+        """Whether X is a Dask array."""
+        return is_dask(X)
 
-    Returns
-    -------
-    rows : array of shape (k, ...)
-        NumPy's, or what the chunks are.
-    """
-    _check_known(X, "X")
-    return X[:k].compute()
+    @staticmethod
+    def open(X: Any, reader: Reader) -> Samples:
+        """Return all rows, gathered, or with ``lazy=True`` the array with its rows in chunks."""
+        if not reader.lazy:
+            X, place = gather(X, reader.dtypes)
+            samples = ArraySource.open(X, reader)
+            samples.gathered = place
+            return samples
+        X = in_row_chunks(X, reader.name)
+        if len(X) == 0:
+            raise ValueError(
+                f"Found {reader.name} with 0 sample(s) while a minimum of 1 is required."
+            )
+        if reader.reset:
+            return Samples(X, lazy=True, head=ArraySource.open(X[:2].compute(), reader))
+        if X.ndim <= 2:  # the number of features, without computing anything
+            validate_data(reader.estimator, X, reset=False, skip_check_array=True)
+        return Samples(X, lazy=True)
 
 
-def gather(X: Any, dtypes: list[type]) -> tuple[Any, str]:
+def gather(X: Any, dtypes: Sequence[type]) -> tuple[Any, str]:
     """Return a Dask array in memory or in a file, computed once.
 
     Parameters
     ----------
     X : dask.array.Array
         What a selector reads more than once.
-    dtypes : list of type
+    dtypes : sequence of type
         Those that the selector works in. Numbers of another are taken to the first, chunk by chunk.
 
     Returns

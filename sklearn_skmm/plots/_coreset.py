@@ -3,9 +3,9 @@
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.decomposition import PCA, TruncatedSVD
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_skmm.data import open_samples
 from sklearn_skmm.plots._style import COLORS, axes_for
 from sklearn_skmm.utils._sklearn import _num_samples
 
@@ -51,7 +51,8 @@ class CoresetDisplay:
     """
 
     def __init__(self, points, indices, *, weights=None):
-        points, indices = check_array(points, input_name="points"), np.asarray(indices)
+        points = open_samples(points, name="points", sparse=False).X
+        indices = np.asarray(indices)
         if points.shape[1] != 2:
             raise ValueError(f"points must have two columns, got shape {points.shape}.")
         N, n = len(points), indices.size
@@ -126,7 +127,7 @@ class CoresetDisplay:
         ax, **plot_kw
             As in `plot`.
         """
-        X = check_array(X, accept_sparse="csr", ensure_min_samples=2, input_name="X")
+        X = open_samples(X).X
         names = [f"feature {j}" for j in range(X.shape[1])]
         if isinstance(components, str) and components == "pca":
             if X.shape[1] > 2:

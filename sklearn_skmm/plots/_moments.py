@@ -1,10 +1,10 @@
 """A plot of how well a coreset matches moments; Matplotlib is imported when drawing."""
 
 import numpy as np
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_skmm.core._moments import directional_energies, spectrum
+from sklearn_skmm.data import open_samples
 from sklearn_skmm.plots._style import COLORS, axes_for
 from sklearn_skmm.utils._sklearn import _num_samples
 
@@ -190,12 +190,11 @@ class MomentMatchDisplay:
         display : MomentMatchDisplay
             The display.
         """
-        accepted = {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
-        X, indices = check_array(X, input_name="X", **accepted), np.asarray(indices)
+        X, indices = open_samples(X).X, np.asarray(indices)
         whole = indices.size and indices.ndim == 1 and indices.dtype.kind in "iu"
         if not whole or indices.min() < 0 or indices.max() >= X.shape[0]:
             raise ValueError(f"indices={indices!r} must be positions from 0 to {X.shape[0] - 1}.")
-        reference = X if reference is None else check_array(reference, **accepted)
+        reference = X if reference is None else open_samples(reference, name="reference").X
         if reference.shape[1] != X.shape[1]:
             raise ValueError(
                 f"reference has {reference.shape[1]} features, but X has {X.shape[1]}."

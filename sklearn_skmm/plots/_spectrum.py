@@ -3,10 +3,10 @@
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_skmm.core._moments import spectrum
+from sklearn_skmm.data import open_samples
 from sklearn_skmm.plots._style import COLORS, axes_for
 
 
@@ -159,5 +159,5 @@ class SpectrumDisplay:
         ax, **plot_kw
             As in `plot`.
         """
-        X = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="X")
+        X = open_samples(X).X
         return cls(spectrum(X).eigenvalues, n_samples=X.shape[0], m=m, n=n).plot(ax, **plot_kw)

@@ -5,7 +5,6 @@ import threading
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import validate_data
 
 from sklearn_skmm.data._dask import in_row_chunks, is_dask
 
@@ -26,7 +25,7 @@ def sketch_lazily(sketcher: Any, X: Any, y: Any) -> Any:
         Fitted. The sketch is that of now, whatever is done to the sketcher before it is computed;
         the model is shared, and is not to be changed until then.
     X : dask.array.Array of shape (n_samples, ...)
-        Samples.
+        Opened samples, chunked along the first axis only.
     y : dask.array.Array or array-like of shape (n_samples, ...), or None
         Labels, for target "label" only.
 
@@ -45,11 +44,6 @@ def sketch_lazily(sketcher: Any, X: Any, y: Any) -> Any:
             f"cache_dir={str(sketcher.cache_dir)!r}. Store the sketch as it is computed, for "
             "instance with its to_zarr, or set cache_dir=None."
         )
-    X = in_row_chunks(X, "X")
-    if len(X) == 0:
-        raise ValueError("Found X with 0 sample(s) while a minimum of 1 is required.")
-    if X.ndim <= 2:
-        validate_data(sketcher, X, reset=False, skip_check_array=True)  # number of features
     dtype = _sketch_dtype(sketcher, X)
     inputs = [X, ("sample", *(f"X{axis}" for axis in range(1, X.ndim)))]
     if sketcher.model is not None and sketcher._resolve_target() == "label":
@@ -82,10 +76,11 @@ def _sketch_block(sketcher: Any, start: Any, X: Any, y: Any = None) -> np.ndarra
     X = _unwrapped(X)
     if X.shape[0] == 0:  # as filtering leaves behind
         return np.empty((0, sketcher.projection_.m), dtype=_sketch_dtype(sketcher, X))
+    samples = sketcher._open(X, reset=False)
     if sketcher.model is None:
-        return sketcher._sketch(X, None, int(start[0]))
+        return sketcher._sketch(samples, None, int(start[0]))
     with _MODEL:
-        return sketcher._sketch(X, _unwrapped(y), int(start[0]))
+        return sketcher._sketch(samples, _unwrapped(y), int(start[0]))
 
 
 def _unwrapped(block: Any) -> Any:

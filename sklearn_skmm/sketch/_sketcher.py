@@ -7,16 +7,15 @@ from typing import ClassVar
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
-from sklearn_skmm.data._checks import check_values
-from sklearn_skmm.data._dask import first_rows, is_dask
+from sklearn_skmm.data import FLOATS, Samples, open_samples
 from sklearn_skmm.sketch._lazy import sketch_lazily
 from sklearn_skmm.sketch._projection import BlockProjection, projection_for
 from sklearn_skmm.sketch._sketch_plan import FORMED, PlannedLayer, SketchPlan
 from sklearn_skmm.utils._sklearn import Interval, StrOptions, _fit_context
-from sklearn_skmm.utils._validation import MAX_SEED, all_or_nothing, computing_in_numpy
+from sklearn_skmm.utils._validation import MAX_SEED, all_or_nothing
 
 
 class GradientSketcher(
@@ -235,7 +234,8 @@ class GradientSketcher(
             nothing is computed yet, for a Dask array X.
         """
         check_is_fitted(self)
-        return sketch_lazily(self, X, y) if is_dask(X) else self._sketch(X, y)
+        samples = self._open(X, reset=False)
+        return sketch_lazily(self, samples.X, y) if samples.lazy else self._sketch(samples, y)
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
@@ -257,54 +257,75 @@ class GradientSketcher(
         context = self._init_callback_context(max_subtasks=None)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         with all_or_nothing(self):
-            X_checked = self._fit(X)
-            if is_dask(X):
-                sketch = sketch_lazily(self, X, y)
+            samples = self._fit(X)
+            if samples.lazy:
+                sketch = sketch_lazily(self, samples.X, y)
             else:
-                sketch = self._finite(list(_reported(self._sketched(X_checked, y), context, self)))
+                sketch = self._finite(_reported(self._sketched(samples, y), context, self))
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return sketch
 
-    def _fit(self, X):
+    def _fit(self, X) -> Samples:
+        """Open X, draw the seed and plan the sketch of each layer."""
         if self.cache_dir is not None and (
             self.model is None or not isinstance(self.random_state, Integral)
         ):
             raise ValueError(
-                "The 'cache_dir' parameter needs a model and an integer random_state, or the next "
-                f"run would sketch otherwise. Got random_state={self.random_state!r} and "
+                "The 'cache_dir' parameter needs a model and an integer random_state, so that the "
+                f"next run computes the same sketch. Got random_state={self.random_state!r} and "
                 f"{'no ' if self.model is None else 'a '}model."
             )
         with all_or_nothing(self):
-            X = self._validate(first_rows(X) if is_dask(X) else X, reset=True)
+            samples = self._open(X, reset=True)
             seed = int(check_random_state(self.random_state).randint(MAX_SEED))
             if self.model is None:
-                self._fit_rows(X, seed)
+                self._plan_rows(samples.first.n_features, seed)
             else:
-                torch_side = self._gradients()
-                engine = self._engine(torch_side, seed)
-                first = torch_side.open_batches(X, None, 2, engine.model.forward).first(2)
-                self._planned = torch_side.plan(engine, first, self.sketch, self.m, seed)
-                self.projection_ = BlockProjection([p.projection for p in self._planned])
-                self.sketch_plan_ = SketchPlan.of(self._planned)
+                self._plan_layers(samples.first.X, seed)
             self._seed = seed
             self.n_parameters_ = self.projection_.r
-        return X
+        return samples
 
-    def _fit_rows(self, X, seed):
-        """Rows of X are the gradients."""
-        r = X.shape[1]
+    def _plan_rows(self, r, seed):
+        """Plan the sketch of rows that are the gradients."""
         kind = self.sketch
         if kind == "product":
             raise ValueError(
-                "The 'sketch' parameter can be 'product' with a model only, whose layers have an "
-                "input and an output side, got model=None."
+                "The 'sketch' parameter can be 'product' only with a model, whose layers have an "
+                "input and an output side. Got model=None."
             )
         if kind == "auto":
-            # By r alone, so that dense and sparse X have one sketch.
+            # By r alone, so that dense and sparse X have the same sketch.
             kind = "gaussian" if r <= FORMED else "sparse_sign"
         self.projection_ = projection_for(kind, r, self.m, seed)
         cost = r * self.projection_.per_row
         self.sketch_plan_ = SketchPlan([PlannedLayer("X", "rows", r, "X", kind, cost)])
+
+    def _plan_layers(self, X, seed):
+        """Plan the sketch of a model's layers, on the first two samples."""
+        torch_side = self._gradients()
+        engine = self._engine(torch_side, seed)
+        first = torch_side.open_batches(X, None, 2, engine.model.forward).first(2)
+        self._planned = torch_side.plan(engine, first, self.sketch, self.m, seed)
+        self.projection_ = BlockProjection([p.projection for p in self._planned])
+        self.sketch_plan_ = SketchPlan.of(self._planned)
+
+    def _open(self, X, *, reset) -> Samples:
+        """Open rows that are the gradients, or the inputs of the model."""
+        if self.model is not None:
+            self._gradients()  # without torch, say so first
+            return open_samples(X, estimator=self, reset=reset, lazy=True, rows=False)
+        dtypes = FLOATS if self.dtype is None else (np.dtype(self.dtype).type,)
+        # Sketching squares no entries, and reads columns as well as rows.
+        return open_samples(
+            X,
+            estimator=self,
+            reset=reset,
+            lazy=True,
+            dtypes=dtypes,
+            contiguous=False,
+            squares=False,
+        )
 
     def _engine(self, torch_side, seed):
         model = torch_side.check_model(self.model)
@@ -330,26 +351,6 @@ class GradientSketcher(
             ) from error
         return _torch
 
-    def _validate(self, X, *, reset):
-        check_values(X, "X")
-        if self.model is None:
-            # scikit-learn looks for infinities after a cast, in a sum that may be inf - inf.
-            with computing_in_numpy(), np.errstate(invalid="ignore", over="ignore"):
-                return validate_data(
-                    self,
-                    X,
-                    reset=reset,
-                    accept_sparse="csr",
-                    dtype=self.dtype or [np.float64, np.float32],
-                )
-        if not self._gradients().is_array(X):
-            return X
-        # Inputs may have any number of dimensions and be integers (tokens); frames are tables.
-        tabular = getattr(X, "ndim", 2) <= 2
-        if tabular:
-            return validate_data(self, X, reset=reset, dtype="numeric")
-        return check_array(X, allow_nd=True, dtype="numeric", input_name="X", estimator=self)
-
     def _resolve_target(self):
         if self.target == "auto":
             return "label" if callable(self.loss) else "output"
@@ -361,22 +362,21 @@ class GradientSketcher(
             )
         return self.target
 
-    def _sketch(self, X, y, start=0):
-        """Return GΓ of X, whose first sample is at this position in the whole."""
-        X = self._validate(X, reset=False)
-        return self._finite(list(self._sketched(X, y, start)), start)
+    def _sketch(self, samples, y, start=0):
+        """Return GΓ of samples, the first of which is at position `start` of the whole."""
+        return self._finite(self._sketched(samples, y, start), start)
 
-    def _sketched(self, X, y, start=0):
-        """Yield GΓ for consecutive batches of X."""
+    def _sketched(self, samples, y, start=0):
+        """Yield GΓ for consecutive batches of samples."""
         if self.model is None:
-            with np.errstate(over="ignore", invalid="ignore"):  # `_finite` says it better
-                sketch = self.projection_.apply(X)
+            with np.errstate(over="ignore", invalid="ignore"):  # `_finite` has a better message
+                sketch = self.projection_.apply(samples.X)
             yield sketch
             return
         torch_side = self._gradients()
         engine = self._engine(torch_side, self._seed)
         y = y if engine.objective.target == "label" else None
-        batches = torch_side.open_batches(X, y, self.batch_size, engine.model.forward)
+        batches = torch_side.open_batches(samples.X, y, self.batch_size, engine.model.forward)
         if self.cache_dir is not None:
             yield from torch_side.resumed(engine, batches, self._planned, self.cache_dir)
             return
@@ -384,8 +384,10 @@ class GradientSketcher(
             yield engine.sketch(batch, start, self._planned)
             start += batch.size
 
-    def _finite(self, parts, start=0):
-        sketch = np.concatenate(parts)
+    @staticmethod
+    def _finite(parts, start=0):
+        """Concatenate the parts of a sketch, or raise if some sample has no finite gradient."""
+        sketch = np.concatenate(list(parts))
         if not np.isfinite(sketch).all():
             bad = np.flatnonzero(~np.isfinite(sketch).all(axis=1))
             raise ValueError(

@@ -13,7 +13,6 @@ __all__ = [
     "Engine",
     "Objective",
     "check_model",
-    "is_array",
     "open_batches",
     "plan",
     "resumed",
@@ -36,8 +35,3 @@ def check_model(model) -> torch.nn.Module:
             f"a fitted skorch net, got {model!r}."
         )
     return model
-
-
-def is_array(X) -> bool:
-    """Whether X is for NumPy to validate: array-like, and nothing that torch reads better."""
-    return isinstance(X, list) or (hasattr(X, "__array__") and not isinstance(X, torch.Tensor))

@@ -1,0 +1,62 @@
+"""The door: whatever holds samples is opened by one function."""
+
+from typing import Any
+
+from sklearn_skmm.data._arrays import ArraySource
+from sklearn_skmm.data._dask import DaskSource
+from sklearn_skmm.data._labels import read_labels
+from sklearn_skmm.data._model_inputs import ModelInputSource
+from sklearn_skmm.data._samples import Reader, Samples, Source, Strata
+
+# The first that recognises X opens it. A new kind of container is a file, and an entry here.
+SOURCES: tuple[type[Source], ...] = (DaskSource, ModelInputSource, ArraySource)
+
+
+def open_samples(
+    X: Any, y: Any = None, *, needs_y: bool = False, stratify: bool = False, **wanted: Any
+) -> Samples:
+    """Open what a user has: check it, cast it and say what is in it.
+
+    Parameters
+    ----------
+    X : array-like, sparse matrix, DataFrame, memory map or Dask array
+        Samples. With ``rows=False`` also what torch reads: a tensor, mapping, data set or loader.
+    y : array-like of shape (n_samples,) or None, default=None
+        Labels. Read only if they are asked for.
+    needs_y : bool, default=False
+        Whether to read y as labels.
+    stratify : bool, default=False
+        Whether to read y as strata.
+    **wanted : dict
+        Fields of `Reader`: what the caller can work with.
+
+    Returns
+    -------
+    samples : Samples
+        The opened samples.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If X or y cannot be used, in scikit-learn's wording.
+    MemoryError
+        If the reader would need more memory than is available.
+
+    Examples
+    --------
+    >>> samples = open_samples([[1, 2], [3, 4], [5, 6]], ["a", "b", "a"], stratify=True)
+    >>> samples.n_samples, samples.n_features, samples.dtype
+    (3, 2, dtype('float64'))
+    >>> [part.X.tolist() for part in samples.by_stratum()]
+    [[[1.0, 2.0], [5.0, 6.0]], [[3.0, 4.0]]]
+    """
+    reader = Reader(**wanted)
+    source = next(source for source in SOURCES if source.recognises(X, reader))
+    samples = source.open(X, reader)
+    owner = type(reader.estimator).__name__
+    if stratify:
+        y_strata = read_labels(y, samples.n_samples, f"{owner} with stratify=True")
+        samples.strata = Strata.of(y_strata)
+    if needs_y:
+        samples.y = read_labels(y, samples.n_samples, owner)
+    return samples

@@ -1,0 +1,161 @@
+"""Opened samples, what a reader asks for, and what each kind of container provides."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sklearn_skmm.utils._sklearn import _num_samples
+
+FLOATS = (np.float64, np.float32)
+
+
+class Strata(NamedTuple):
+    """The classes of y and the samples of each."""
+
+    classes: np.ndarray  # (n_strata,) in sorted order
+    members: list[np.ndarray]  # positions of the samples of each class
+
+    @classmethod
+    def of(cls, y: np.ndarray) -> "Strata":
+        """Split the positions of y by its classes.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> Strata.of(np.array(["b", "a", "b"])).members
+        [array([1]), array([0, 2])]
+        """
+        classes, codes = np.unique(y, return_inverse=True)
+        return cls(classes, [np.flatnonzero(codes == k) for k in range(len(classes))])
+
+    def in_order_of(self, classes: np.ndarray) -> "Strata":
+        """Return the strata of these classes, empty where there are no samples.
+
+        Raises
+        ------
+        ValueError
+            If there are samples of any other class.
+        """
+        unseen = np.setdiff1d(self.classes, classes)
+        if unseen.size:
+            raise ValueError(f"y contains strata that were not seen in fit: {unseen.tolist()}.")
+        known = dict(zip(self.classes.tolist(), self.members, strict=True))
+        none = np.empty(0, dtype=int)
+        return Strata(classes, [known.get(one, none) for one in classes.tolist()])
+
+
+@dataclass
+class Samples:
+    """Samples that have been opened and checked.
+
+    Attributes
+    ----------
+    X : ndarray or CSR of shape (n_samples, n_features)
+        The rows, in memory or memory-mapped. With ``Reader(rows=False)`` the inputs of a model:
+        an array of any number of dimensions, or what torch reads. With `lazy` a Dask array.
+    y : ndarray of shape (n_samples,) or None
+        Labels, if the reader asked for them.
+    strata : Strata or None
+        The samples by the classes of y, if the reader asked for them.
+    gathered : {"memory", "file"} or None
+        Where the rows of a Dask array were gathered; None for any other container.
+    lazy : bool
+        Whether X is a Dask array of which nothing but the first rows was computed.
+    head : Samples or None
+        The first rows of lazy samples, opened; None if they were not asked for.
+    """
+
+    X: Any
+    y: np.ndarray | None = None
+    strata: Strata | None = None
+    gathered: str | None = None
+    lazy: bool = False
+    head: "Samples | None" = None
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples."""
+        return _num_samples(self.X)
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns of the rows."""
+        return self.X.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Floating-point precision of the rows."""
+        return self.X.dtype
+
+    @property
+    def first(self) -> "Samples":
+        """The samples, or of lazy ones the first rows: enough to plan what will be done to them."""
+        return self if self.head is None else self.head
+
+    def take(self, positions: np.ndarray) -> "Samples":
+        """Return the samples at these positions, without strata."""
+        return Samples(self.X[positions], None if self.y is None else self.y[positions])
+
+    def by_stratum(self) -> "list[Samples]":
+        """Return the samples of each stratum; these samples alone if there are no strata."""
+        if self.strata is None:
+            return [self]
+        return [self.take(members) for members in self.strata.members]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What a reader of samples can work with.
+
+    Parameters
+    ----------
+    estimator : estimator or None, default=None
+        Named in messages. Its number and names of features are set or checked.
+    reset : bool, default=True
+        Whether the estimator learns its features from these samples; False checks them.
+    name : str, default="X"
+        The argument, as messages call it.
+    rows : bool, default=True
+        Whether samples have to be rows of numbers; False takes the inputs of a model.
+    dtypes : sequence of type, default=FLOATS
+        Accepted dtypes of rows. Rows of any other dtype are cast to the first.
+    sparse : bool, default=True
+        Whether rows may be sparse; they are opened as CSR.
+    contiguous : bool, default=True
+        Whether rows have to lie one after the other, or are copied.
+    squares : bool, default=True
+        Whether squared lengths have to be within the range of the dtype.
+    peak_bytes : callable or None, default=None
+        Takes an ndarray of rows, and returns how many bytes the reader holds at its peak next to
+        it. Samples for which that is more than is available are refused.
+    lazy : bool, default=False
+        Whether a Dask array is left as it is; False gathers it.
+    """
+
+    estimator: Any = None
+    reset: bool = True
+    name: str = "X"
+    rows: bool = True
+    dtypes: Sequence[type] = FLOATS
+    sparse: bool = True
+    contiguous: bool = True
+    squares: bool = True
+    peak_bytes: Callable[[np.ndarray], float] | None = None
+    lazy: bool = False
+
+
+class Source(ABC):
+    """One kind of container."""
+
+    @staticmethod
+    @abstractmethod
+    def recognises(X: Any, reader: Reader) -> bool:
+        """Whether X is a container of this kind."""
+
+    @staticmethod
+    @abstractmethod
+    def open(X: Any, reader: Reader) -> Samples:
+        """Return the samples in X, checked and cast as the reader needs them."""
