@@ -1,0 +1,440 @@
+"""Checks of the selector contract, for selectors of this package and of others.
+
+They stand next to scikit-learn's own checks, and are called in the same way::
+
+    from sklearn_skmm.utils.estimator_checks import parametrize_with_checks
+
+    @parametrize_with_checks([MySelector(10)])
+    def test_selector(estimator, check):
+        check(estimator)
+"""
+
+import pickle
+from collections.abc import Callable, Iterator
+from functools import partial
+from unittest import SkipTest, TestCase
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.random_projection import GaussianRandomProjection
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+__all__ = [
+    "EXPECTED_FAILED_CHECKS",
+    "check_selector",
+    "parametrize_with_checks",
+    "selector_checks_generator",
+]
+
+_POSITIONS = "transform returns positions of selected samples, not one row per sample"
+_POOL = "which samples are selected depends on the pool as a whole"
+
+#: Checks of scikit-learn that no selector can pass, each with its reason.
+EXPECTED_FAILED_CHECKS = {
+    "check_transformer_general": _POSITIONS,
+    "check_transformer_data_not_an_array": _POSITIONS,
+    "check_methods_sample_order_invariance": _POOL,
+    "check_methods_subset_invariance": _POOL,
+}
+
+N_SAMPLES, N_FEATURES = 60, 6
+_raises = TestCase().assertRaisesRegex
+
+
+def _pool() -> np.ndarray:
+    """Return samples that are exact in float32, so that only containers differ, not the data."""
+    X = np.random.RandomState(0).normal(size=(N_SAMPLES, N_FEATURES))
+    return (X * [5, 3, 2, 1, 0.5, 0.1]).astype(np.float32).astype(np.float64)
+
+
+def _labels() -> np.ndarray:
+    """Return labels for selectors that use y; the others ignore it."""
+    return np.arange(N_SAMPLES) % 2
+
+
+def _strata() -> np.ndarray:
+    return np.repeat(["a", "b", "c"], [40, 15, 5])
+
+
+def _with(selector, n_to_select, **params):
+    """Return an unfitted copy that selects so many samples, with a seed if it takes one."""
+    if "random_state" in selector.get_params():
+        params.setdefault("random_state", 0)
+    return clone(selector).set_params(n_to_select=n_to_select, **params)
+
+
+def check_selects_distinct_positions(name, selector_orig):
+    """Check that as many samples as asked for are selected, distinct, with positive weights."""
+    X, y = _pool(), _labels()
+    for n in (1, 7, N_SAMPLES - 1, N_SAMPLES, 0.25, 1.0):
+        selector = _with(selector_orig, n).fit(X, y)
+        expected = n if isinstance(n, int) else round(N_SAMPLES * n)
+        indices, weight = selector.sample_indices_, selector.sample_weight_
+        assert indices.shape == weight.shape == (expected,)
+        assert np.issubdtype(indices.dtype, np.integer)
+        assert len(set(indices.tolist())) == expected
+        assert set(indices.tolist()) <= set(range(N_SAMPLES))
+        assert np.all(weight > 0)
+        assert np.isfinite(weight).all()
+
+
+def check_same_selection_in_every_container(name, selector_orig):
+    """Check that the same seed selects the same samples from every container."""
+    X, y = _pool(), _labels()
+    expected = _with(selector_orig, 10).fit_transform(X, y)
+    containers = {
+        "again": X,
+        "float32": X.astype(np.float32),
+        "fortran": np.asfortranarray(X),
+        "strided": np.repeat(X, 2, axis=1)[:, ::2],
+        "list": X.tolist(),
+        "csr": sparse.csr_array(X),
+        "csc": sparse.csc_matrix(X),
+    }
+    try:
+        import pandas as pd
+    except ImportError:
+        pass
+    else:
+        containers["frame"] = pd.DataFrame(X, columns=list("abcdef"))
+    for kind, container in containers.items():
+        selector = _with(selector_orig, 10).fit(container, y)
+        np.testing.assert_array_equal(selector.sample_indices_, expected, err_msg=kind)
+        np.testing.assert_array_equal(selector.transform(container), expected, err_msg=kind)
+
+
+def check_transform_repeats_fit(name, selector_orig):
+    """Check that `transform` on the data of `fit` returns its selection, seeded or not."""
+    X, y = _pool(), _labels()
+    params = {"random_state": None} if "random_state" in selector_orig.get_params() else {}
+    selector = _with(selector_orig, 10, **params).fit(X, y)
+    np.testing.assert_array_equal(selector.transform(X), selector.sample_indices_)
+    np.testing.assert_array_equal(selector.transform(X), selector.transform(X))
+
+
+def check_transform_selects_from_another_pool(name, selector_orig):
+    """Check that `transform` selects from any pool with the same columns."""
+    selector = _with(selector_orig, 10).fit(_pool(), _labels())
+    other = np.random.RandomState(1).normal(size=(25, N_FEATURES))
+    indices = selector.transform(other)
+    assert indices.shape == (10,)
+    assert len(np.unique(indices)) == 10
+    assert indices.max() < 25
+    with _raises(ValueError, r"n_to_select=10 .* n_samples=9"):
+        selector.transform(other[:9])
+    with _raises(ValueError, "features"):
+        selector.transform(other[:, :5])
+
+
+def check_clone_pickle_and_set_params(name, selector_orig):
+    """Check that clones, pickles and `set_params` lead to the same selection."""
+    X, y = _pool(), _labels()
+    selector = _with(selector_orig, 10)
+    expected = selector.fit_transform(X, y)
+    np.testing.assert_array_equal(clone(selector).fit_transform(X, y), expected)
+    restored = pickle.loads(pickle.dumps(selector))
+    np.testing.assert_array_equal(restored.transform(X), expected)
+    assert restored.score(X) == selector.score(X)
+    changed = _with(selector_orig, 3).set_params(n_to_select=10)
+    np.testing.assert_array_equal(changed.fit_transform(X, y), expected)
+
+
+def check_fit_does_not_write_to_X(name, selector_orig):
+    """Check that neither `fit`, `transform` nor `score` changes its input."""
+    X = _pool()
+    before = X.copy()
+    X.setflags(write=False)
+    selector = _with(selector_orig, 10).fit(X, _labels())
+    selector.transform(X)
+    selector.score(X)
+    np.testing.assert_array_equal(X, before)
+
+
+def check_get_support(name, selector_orig):
+    """Check the mask and the positions that `get_support` returns."""
+    selector = _with(selector_orig, 10).fit(_pool(), _labels())
+    mask = selector.get_support()
+    assert mask.dtype == bool
+    assert mask.shape == (N_SAMPLES,)
+    np.testing.assert_array_equal(np.flatnonzero(mask), np.sort(selector.sample_indices_))
+    np.testing.assert_array_equal(selector.get_support(indices=True), np.flatnonzero(mask))
+
+
+def check_fit_resample(name, selector_orig):
+    """Check that `fit_resample` returns rows and labels in the container they came in."""
+    X, y = _pool(), _labels()
+    selector = _with(selector_orig, 10)
+    X_part, y_part = selector.fit_resample(sparse.csr_array(X), y)
+    np.testing.assert_array_equal(X_part.toarray(), X[selector.sample_indices_])
+    np.testing.assert_array_equal(y_part, y[selector.sample_indices_])
+    try:
+        import pandas as pd
+    except ImportError:
+        raise SkipTest("pandas is not installed: not checking data frames") from None
+    rows = [f"row{i}" for i in range(N_SAMPLES)]
+    frame = pd.DataFrame(X, columns=list("abcdef"), index=rows)
+    X_part, y_part = selector.fit_resample(frame, pd.Series(_strata(), index=rows))
+    assert list(X_part.index) == [f"row{i}" for i in selector.sample_indices_]
+    assert list(y_part) == list(_strata()[selector.sample_indices_])
+
+
+def check_stratify(name, selector_orig):
+    """Check that ``stratify=True`` selects from each class in proportion to its size."""
+    X, y = _pool(), _strata()
+    selector = _with(selector_orig, 12, stratify=True).fit(X, y)
+    classes, counts = np.unique(y[selector.sample_indices_], return_counts=True)
+    assert dict(zip(classes.tolist(), counts.tolist(), strict=True)) == {"a": 8, "b": 3, "c": 1}
+    assert list(selector.strata_) == ["a", "b", "c"]
+    np.testing.assert_array_equal(selector.transform(X, y), selector.sample_indices_)
+    with _raises(ValueError, "requires y"):
+        selector.transform(X)
+    with _raises(ValueError, r"not seen in fit: \['d'\]"):
+        selector.transform(X, np.where(y == "c", "d", y))
+    with _raises(ValueError, "inconsistent numbers of samples"):
+        selector.fit(X, y[:-1])
+    # A later fit without strata leaves nothing of them behind.
+    assert not hasattr(selector.set_params(stratify=False).fit(X, y), "strata_")
+
+
+def check_score_is_the_explained_fraction(name, selector_orig):
+    """Check that `score` equals its formula, and is nearly one for the whole pool."""
+    X, y = _pool(), _labels()
+    selector = _with(selector_orig, 10).fit(X, y)
+    test = np.random.RandomState(3).normal(size=(30, N_FEATURES))
+    coreset = X[selector.sample_indices_]
+    moment, moment_S = test.T @ test / 30, coreset.T @ coreset / 10
+    ridge = np.trace(X.T @ X / N_SAMPLES) / N_SAMPLES * np.eye(N_FEATURES)
+    expected = np.trace(moment @ moment_S @ np.linalg.inv(moment_S + ridge)) / np.trace(moment)
+    np.testing.assert_allclose(selector.score(test), expected, rtol=1e-10)
+    assert 0 < selector.score(test) < 1
+    assert _with(selector_orig, 1.0).fit(X, y).score(X) > 0.9
+
+
+def check_failed_fit_changes_nothing(name, selector_orig):
+    """Check that a `fit` that raises leaves the selector as it was."""
+    X, y = _pool(), _labels()
+    wrong = {
+        "n_to_select": [0, N_SAMPLES + 1, 1.5, "ten"],
+        "stratify": ["yes"],
+        "random_state": ["seed"],
+    }
+    selector = _with(selector_orig, 10).fit(X, y)
+    for param in wrong.keys() & selector.get_params().keys():
+        usual = getattr(selector, param)
+        before = {key: value for key, value in vars(selector).items() if key != param}
+        for value in wrong[param]:
+            selector.set_params(**{param: value})
+            with _raises(ValueError, param):
+                selector.fit(X[:, :4], y)
+            after = {key: kept for key, kept in vars(selector).items() if key != param}
+            assert before.keys() == after.keys()
+            assert all(before[key] is after[key] for key in before)
+        selector.set_params(**{param: usual})
+    selector = _with(selector_orig, 100)
+    with _raises(ValueError, "n_to_select=100 must be at most .* n_samples=60"):
+        selector.fit(X, y)
+    with _raises(NotFittedError, ""):
+        selector.get_support()
+
+
+def check_degenerate_pools(name, selector_orig):
+    """Check pools of equal rows, of one column, and of more columns than rows."""
+    y = _labels()[:8]
+    for X in (np.zeros((8, 3)), np.ones((8, 3)), np.tile([[1.0, 2.0]], (8, 1)), np.ones((8, 1))):
+        selector = _with(selector_orig, 3).fit(X, y)
+        assert len(np.unique(selector.sample_indices_)) == 3
+        np.testing.assert_allclose(selector.score(X), 1.0, atol=0.15)
+    wide = np.random.RandomState(0).normal(size=(5, 300))
+    for container in (wide, sparse.csr_array(wide)):
+        assert len(np.unique(_with(selector_orig, 3).fit_transform(container, y[:5]))) == 3
+
+
+class _Recorder:
+    """A callback that records the tasks it is told of."""
+
+    def __init__(self):
+        self.tasks = []
+
+    def setup(self, estimator, context):
+        self.tasks.append("setup")
+
+    def teardown(self, estimator, context):
+        self.tasks.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        self.tasks.append(context.task_name)
+        return False
+
+
+def check_callbacks(name, selector_orig):
+    """Check that callbacks see `fit` begin and end, and do not change the selection."""
+    X, y = _pool(), _labels()
+    recorder = _Recorder()
+    expected = _with(selector_orig, 10).fit_transform(X, y)
+    indices = _with(selector_orig, 10).set_callbacks(recorder).fit_transform(X, y)
+    np.testing.assert_array_equal(indices, expected)
+    assert recorder.tasks[0] == "setup"
+    assert recorder.tasks[-2:] == ["fit", "teardown"]
+
+
+def check_pipeline_step(name, selector_orig):
+    """Check that a selector works as the last step of a Pipeline."""
+    X = _pool()
+    projection = GaussianRandomProjection(4, random_state=0)
+    pipe = make_pipeline(projection, _with(selector_orig, 10))
+    indices = pipe.fit_transform(X, _labels())
+    assert indices.shape == (10,)
+    np.testing.assert_array_equal(pipe.transform(X), indices)
+    assert 0 < pipe.score(X) <= 1
+
+
+CONTRACT_CHECKS = (
+    check_selects_distinct_positions,
+    check_same_selection_in_every_container,
+    check_transform_repeats_fit,
+    check_transform_selects_from_another_pool,
+    check_clone_pickle_and_set_params,
+    check_fit_does_not_write_to_X,
+    check_get_support,
+    check_fit_resample,
+    check_stratify,
+    check_score_is_the_explained_fraction,
+    check_failed_fit_changes_nothing,
+    check_degenerate_pools,
+    check_callbacks,
+    check_pipeline_step,
+)
+
+
+def _name_of(check) -> str:
+    return (check.func if isinstance(check, partial) else check).__name__
+
+
+def _expected_to_fail(check: Callable, reason: str) -> Callable:
+    """Return a check that is skipped with the reason if `check` fails, and fails if it passes."""
+
+    def inverted(estimator):
+        try:
+            check(estimator)
+        except SkipTest:
+            raise
+        except (AssertionError, ValueError, IndexError):
+            raise SkipTest(reason) from None
+        raise AssertionError(f"{_name_of(check)} passed, but was expected to fail: {reason}")
+
+    return partial(inverted)
+
+
+def selector_checks_generator(selector, *, contract_only=False) -> Iterator[tuple]:
+    """Generate all checks of a selector: scikit-learn's, and those of the selector contract.
+
+    Parameters
+    ----------
+    selector : selector
+        An instance. The checks set its `n_to_select`, `stratify` and `random_state`.
+    contract_only : bool, default=False
+        Whether to leave out scikit-learn's checks.
+
+    Yields
+    ------
+    selector : selector
+        The instance.
+    check : functools.partial
+        To be called with the instance. It raises AssertionError if the check fails, and
+        `unittest.SkipTest` if it cannot run or no selector can pass it.
+
+    Examples
+    --------
+    >>> from sklearn_skmm import UniformSelector
+    >>> from sklearn_skmm.utils.estimator_checks import selector_checks_generator
+    >>> checks = selector_checks_generator(UniformSelector(5), contract_only=True)
+    >>> for selector, check in checks:
+    ...     check(selector)
+    """
+    if not contract_only:
+        for estimator, check in estimator_checks_generator(selector):
+            reason = EXPECTED_FAILED_CHECKS.get(_name_of(check))
+            yield estimator, check if reason is None else _expected_to_fail(check, reason)
+    name = type(selector).__name__
+    for check in CONTRACT_CHECKS:
+        yield selector, partial(check, name)
+
+
+def check_selector(selector, *, contract_only=False) -> None:
+    """Check that a selector keeps scikit-learn's conventions and the selector contract.
+
+    Parameters
+    ----------
+    selector : selector
+        An instance, such as ``MySelector(10)``.
+    contract_only : bool, default=False
+        Whether to leave out scikit-learn's checks.
+
+    Raises
+    ------
+    AssertionError
+        If a check fails, or whatever the selector raises in it.
+
+    See Also
+    --------
+    parametrize_with_checks : One test for each check, with pytest.
+
+    Examples
+    --------
+    >>> from sklearn_skmm import UniformSelector
+    >>> from sklearn_skmm.utils.estimator_checks import check_selector
+    >>> check_selector(UniformSelector(5), contract_only=True)
+    """
+    for estimator, check in selector_checks_generator(selector, contract_only=contract_only):
+        try:
+            check(estimator)
+        except SkipTest:
+            continue
+
+
+def parametrize_with_checks(selectors, *, contract_only=False):
+    """Return a decorator of pytest that runs each check as a test of its own.
+
+    Parameters
+    ----------
+    selectors : list of selectors
+        Instances.
+    contract_only : bool, default=False
+        Whether to leave out scikit-learn's checks.
+
+    Returns
+    -------
+    decorator : pytest.mark.parametrize
+        For a test with the arguments `estimator` and `check`.
+
+    See Also
+    --------
+    check_selector : All checks in one call, without pytest.
+
+    Examples
+    --------
+    >>> from sklearn_skmm import UniformSelector
+    >>> from sklearn_skmm.utils.estimator_checks import parametrize_with_checks
+    >>> @parametrize_with_checks([UniformSelector(5)])
+    ... def test_selector(estimator, check):
+    ...     check(estimator)
+    """
+    import pytest
+
+    def name_of(item):
+        if not isinstance(item, partial):
+            return repr(item).replace("\n", "")
+        return _name_of(item)
+
+    pairs = [
+        pair
+        for selector in selectors
+        for pair in selector_checks_generator(selector, contract_only=contract_only)
+    ]
+    return pytest.mark.parametrize(("estimator", "check"), pairs, ids=name_of)
