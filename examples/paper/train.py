@@ -32,7 +32,7 @@ def fit(tail, X, y, *, recipe, seed, device, watch=None):
     tail.to(device).train()
     trained = [parameter for parameter in tail.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=recipe.lr)
-    # Batches of about equal size, at most 512: in a last batch of a single sample, the normalisation
+    # Batches of about equal size, at most 512: in a last batch of one sample, the normalisation
     # would use that sample alone.
     n_batches = -(-len(y) // BATCH)
     for epoch in range(recipe.epochs):
