@@ -1,10 +1,12 @@
 """Compare each method with random sampling and with the best method on sixteen tasks.
 
 The tasks are classification and regression. All methods use the same Gaussian sketch of the
-features, or of the gradients of a network, and no labels. They are compared on the same seeds. The loss is
-the test error of logistic regression or of the finetuned network, or the mean squared error of
-ridge regression divided by the variance of the test targets, with alpha chosen by leave-one-out on
-the coreset. On the paper's Gaussian mixture it is the risk, as in ``table1.py``.
+features, or of the gradients of a network, and no labels. They are compared on the same seeds.
+
+The loss of a classification task is the test error of logistic regression or of the finetuned
+network. The loss of a regression task is the mean squared error of ridge regression divided by the
+variance of the test targets, with alpha chosen by leave-one-out on the coreset. On the paper's
+Gaussian mixture it is the risk, as in ``table1.py``.
 
 The defaults of `SkMMSelector` were chosen on the tasks marked "search". The tasks marked "held out"
 were run before and after the bound on the mass of a cell was added. The reason for that bound was

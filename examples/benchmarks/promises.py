@@ -5,10 +5,10 @@ The simulated data satisfy the assumptions of the guarantees.
 *Bounds.* Each seed gives one data set: N = 2,000 samples of a linear model with noise, either with
 eigenvalues that fall by a factor of five or in six clusters, and a noise level between 0.01 and 1.
 The theory bounds the expected excess risk of ridge regression on the coreset, with
-alpha = sigma² / ‖θ*‖² in scikit-learn's units. The bound is compared with this expectation in closed
-form, for the θ* that makes it largest ("worst" in the columns) and for a random θ*. `holds` is the
-fraction of seeds in which the worst one is within the bound. `at_least` is the lower 95 % confidence
-limit of that fraction. `one_draw_holds` uses one realisation of the noise instead of the
+alpha = sigma² / ‖θ*‖² in scikit-learn's units. The bound is compared with this expectation in
+closed form, for the θ* that makes it largest ("worst" in the columns) and for a random θ*. `holds`
+is the fraction of seeds in which the worst one is within the bound. `at_least` is the lower 95 %
+confidence limit of that fraction. `one_draw_holds` uses one realisation of the noise instead of the
 expectation, for which nothing is guaranteed. "sketch" is the bound of the paper's theorem on
 sketches, (c_S / n) (sigma² m + tr(Σ) ‖θ*‖²), with the theorem's unspecified constant set to one and
 the smallest c_S for the sketch. `premises` is the fraction of seeds in which m is as large as the
