@@ -3,11 +3,11 @@ Select a coreset end to end
 ===========================
 
 A network is pretrained on the digits 0 to 4. For the digits 5 to 9 there is a pool of unlabelled
-images, and a budget for labelling n of them. Which n?
+images, and a budget for labelling n of them. Which n should be labelled?
 
-The gradients of the last two layers are sketched, Sketchy Moment Matching picks n samples, and the
-last two layers are finetuned on them. A uniform draw of n samples is the measure of what that
-bought, over several seeds, paired: both draws are finetuned from the same weights.
+The gradients of the last two layers are sketched, Sketchy Moment Matching selects n samples, and
+the last two layers are finetuned on them. The result is compared with random sampling of n samples
+over several seeds. The comparison is paired: both are finetuned from the same weights.
 """
 
 import numpy as np
@@ -58,8 +58,8 @@ old = y < 5
 train(pretrained, pretrained.parameters(), X[old], y[old], steps=200)
 
 # %%
-# The pool, and what finetuning on a coreset gives
-# ------------------------------------------------
+# The pool, and the accuracy after finetuning
+# -------------------------------------------
 
 X_pool, X_test, y_pool, y_test = train_test_split(
     X[~old], y[~old], test_size=0.4, stratify=y[~old], random_state=0
@@ -79,7 +79,7 @@ def finetuned_accuracy(indices):
 # %%
 # Select in a Pipeline
 # --------------------
-# No label is used: the output of the network is differentiated.
+# No labels are used: the gradients are those of the network's output.
 
 sketcher = GradientSketcher(m=64, model=pretrained, layers=[-2, -1], random_state=0)
 pipe = make_pipeline(sketcher, SkMMSelector(n_to_select=100, random_state=0))
@@ -95,8 +95,8 @@ print(
 )
 
 # %%
-# What did the selection buy?
-# ---------------------------
+# Comparison with random sampling
+# -------------------------------
 # The sketch does not depend on n, so it is computed once.
 
 sketch = sketcher.fit_transform(X_pool)
@@ -118,11 +118,11 @@ print(f"\nAccuracy on the digits 5 to 9, per cent, mean of {len(seeds)} seeds")
 print(table.round(1).to_string())
 
 # %%
-# An interval that holds zero means that the difference cannot be told from chance. At the largest
-# n, nearly a third of the pool, the uniform draw is ahead. With
-# ``target="predicted"``, the gradient of the loss at the network's own prediction, the selection
-# would lose: the network is sure of many images, most of them wrongly, so those gradients are next
-# to nothing, and a coreset that covers gradients takes few of these images.
+# If the interval contains zero, the difference cannot be distinguished from chance. At the largest
+# n, nearly a third of the pool, random sampling is better. With ``target="predicted"``, the
+# gradient of the loss at the network's own prediction, the selection would be worse than random
+# sampling. The network is confident about many images and wrong about most of them. The gradients
+# of these images nearly vanish, so a coreset that covers the gradients contains few of them.
 
 import matplotlib.pyplot as plt  # noqa: E402
 
@@ -150,7 +150,7 @@ right.scatter(*plane[indices].T, s=18, color="C0", label="selected, n = 100")
 right.set(
     xlabel="first direction of the sketched gradients",
     ylabel="second direction",
-    title="Who was picked",
+    title="Selected samples",
 )
 right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
 figure.savefig("select_a_coreset.png", dpi=120)

@@ -2,8 +2,8 @@
 Every selector on the same picture
 ==================================
 
-What a selector looks for shows in two dimensions. The pool has five clusters of very different
-sizes and widths, and a few outliers. Each selector picks 40 of its samples.
+Two dimensions show what each selector looks for. The pool has five clusters of very different
+sizes and widths, and a few outliers. Each selector selects 40 samples of it.
 """
 
 import matplotlib.pyplot as plt
@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 import sklearn_skmm as s
 
 # %%
-# A pool with crowds, a rare cluster and outliers
-# -----------------------------------------------
+# A pool with large clusters, a small one and outliers
+# ----------------------------------------------------
 
 rng = np.random.RandomState(0)
 sizes = [500, 250, 120, 40, 12]
@@ -29,15 +29,15 @@ X = np.vstack(
 y = np.repeat(np.arange(6), [*sizes, 10])
 
 # %%
-# Twelve answers
-# --------------
-# Two of them need more than X: the uncertainty of a classifier, here one that learns the clusters,
-# and per-sample gradients, for which the points themselves stand.
+# Twelve selections
+# -----------------
+# Two of the selectors need more than X. The uncertainty of a classifier needs labels; here they are
+# the clusters. The gradient norm needs per-sample gradients; here the points are used as gradients.
 
 n = 40
 selectors = {
     "SkMM (default)": s.SkMMSelector(n, random_state=0),
-    "SkMM (the paper's)": s.SkMMSelector(n, init="vertex", rounding="choice", random_state=0),
+    "SkMM (paper)": s.SkMMSelector(n, init="vertex", rounding="choice", random_state=0),
     "uniform": s.UniformSelector(n, random_state=0),
     "facility location": s.FacilityLocationSelector(n, random_state=0),
     "k-means": s.KMeansSelector(n, random_state=0),
@@ -62,17 +62,17 @@ figure.legend(handles, labels, loc="outside lower center", ncols=2, markerscale=
 plt.show()
 
 # %%
-# How many picks went where
-# -------------------------
+# Selected samples in each cluster
+# --------------------------------
 
-print("picks in the clusters of", *sizes, "samples, and among the outliers")
+print("selected in the clusters of", *sizes, "samples, and among the outliers")
 for name, count in counts.items():
     print(f"{name:20}", *(f"{k:4d}" for k in count))
 
 # %%
-# Methods that look at length or extremes (V-optimal design, gradient norm, k-center, herding) spend
-# much of the coreset on the rim and the outliers; a uniform draw leaves the small clusters to
-# chance, and so does the paper's algorithm, which ends in a draw; facility location and k-means
-# cover, outliers included. The default of SkMM covers too and takes fewer of the outliers. Two
-# dimensions do V-optimal design and the leverage scores an injustice: with as many directions as
-# samples there is more to choose than the rim.
+# Methods that favour long vectors or extremes (V-optimal design, gradient norm, k-center, herding)
+# spend much of the coreset on the rim and the outliers. Random sampling leaves the small clusters
+# to chance, and so does the paper's algorithm, whose last step is random. Facility location and
+# k-means cover all of the data, including outliers. The default of SkMM also covers the data, and
+# selects fewer outliers. Two dimensions are unfair to V-optimal design and the leverage scores:
+# with as many directions as samples, they select more than the rim.

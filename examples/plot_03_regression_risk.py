@@ -2,10 +2,11 @@
 Variance and bias of a regression on a coreset
 ==============================================
 
-The paper's synthetic task: clusters of very different sizes on as many axes, targets that are
-constant within a cluster, and ridge regression on n samples. Whoever misses a cluster cannot know
-its target. This is the bias; once all clusters are found what is left is the variance. The
-full-size comparison is ``examples/benchmarks/table1.py``.
+This is the paper's synthetic task. Each cluster lies on an axis of its own, the clusters have very
+different sizes, and the target is constant within a cluster. Ridge regression is fitted on n
+selected samples. If the coreset misses a cluster, the model cannot know its target: this is the
+bias. Once all clusters are found, only the variance remains. The full-size comparison is
+``examples/benchmarks/table1.py``.
 """
 
 import matplotlib.pyplot as plt
@@ -33,11 +34,11 @@ print("samples in each cluster:", np.sort(np.bincount(data.clusters)))
 # %%
 # Risk against n
 # --------------
-# All selectors see the same sketch of the features, the same splits and the same seeds.
+# All selectors use the same sketch of the features, the same splits and the same seeds.
 
 selectors = {
     "SkMM (default)": SkMMSelector(1),
-    "SkMM (the paper's)": SkMMSelector(1, init="vertex", rounding="choice", tol=1e-4),
+    "SkMM (paper)": SkMMSelector(1, init="vertex", rounding="choice", tol=1e-4),
     "k-means": KMeansSelector(1),
     "k-center": KCenterSelector(1),
     "uniform": UniformSelector(1),
@@ -65,10 +66,10 @@ plt.show()
 # %%
 # The two terms
 # -------------
-# For any coreset, and any of its principal directions, the theory has a term for each. Here these
-# are the coreset's eight leading directions, as many as there are clusters. Both terms are
-# known without a target, up to the noise of the labels and the norm of the best parameters, which
-# only scale them.
+# For a coreset and a subspace spanned by some of its principal directions, the theory has one term
+# for the bias and one for the variance. The subspace used here is spanned by the coreset's eight
+# leading directions, as many as there are clusters. Both terms can be computed without targets. The
+# label noise and the norm of the best parameters only scale them.
 
 sketch = GradientSketcher(m=32, random_state=0).fit_transform(data.X)
 rows = []
@@ -84,8 +85,8 @@ terms = pd.DataFrame(rows, columns=["selector", "n", "seed", "bias", "variance"]
 
 figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
 for ax, term, title in (
-    (axes[0], "bias", "bias: what lies outside the subspace"),
-    (axes[1], "variance", "variance within it"),
+    (axes[0], "bias", "bias: outside the subspace"),
+    (axes[1], "variance", "variance: within the subspace"),
 ):
     SelectionCurveDisplay.from_results(
         terms.assign(score=terms[term]),
@@ -101,7 +102,7 @@ means = terms.groupby(["n", "selector"])[["bias", "variance"]].mean()
 print(means.to_string(float_format="{:.3g}".format))
 
 # %%
-# The uniform draw needs many samples to find the smallest clusters, and so does the paper's
-# algorithm, which ends in a draw. k-means does about as well as the default, now one and now the
-# other ahead, for finding the clusters is all that this task asks. k-center finds them too, but its
-# picks within them are the extremes, and its error stays.
+# Random sampling needs many samples to find the smallest clusters, and so does the paper's
+# algorithm, whose last step is random. k-means is about as good as the default, sometimes better
+# and sometimes worse, because this task only requires finding the clusters. k-center finds them
+# too, but it selects extreme samples within them, so its error remains.

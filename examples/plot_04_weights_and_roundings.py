@@ -2,8 +2,9 @@
 From weights to a coreset
 =========================
 
-Moment matching finds a weight for each sample; the rounding turns the weights into n samples. The
-rounding decides more than the weights do, and c_S decides what the weights may forget.
+Moment matching computes a weight for each sample; the rounding turns the weights into n samples.
+The rounding affects the coreset more than the weights do. The parameter c_S determines which
+samples may get a weight of zero.
 """
 
 import matplotlib.pyplot as plt
@@ -21,10 +22,10 @@ n = 24
 # %%
 # The weights
 # -----------
-# Areas are weights. At c_S = 0.999 the uniform weights, where the solver starts, are as good as
-# any, and stay nearly so. A small c_S asks each direction for more than the population has, and
-# gets it from the samples that are far out: near the origin all weights fall to zero, and in more
-# dimensions whole clusters can be among them.
+# The area of a point is its weight. At c_S = 0.999 the uniform weights, where the solver starts,
+# are nearly optimal and hardly change. A small c_S requires a larger second moment in each
+# direction than the population has. Only samples far from the origin can provide it, so the weights
+# near the origin fall to zero; in more dimensions this can affect whole clusters.
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 4), sharey=True, layout="constrained")
 for ax, c_S in zip(axes, (0.999, 0.7, 0.4), strict=True):
@@ -33,16 +34,17 @@ for ax, c_S in zip(axes, (0.999, 0.7, 0.4), strict=True):
     ax.scatter(*X.T, s=5, color="0.8", linewidths=0)
     ax.scatter(*X.T, s=4000 * s, color="#0072B2", alpha=0.5, linewidths=0)
     ax.plot(0, 0, "k+", markersize=10)
-    ax.set(title=f"c_S = {c_S}, {np.mean(s < 1e-3 / len(X)):.0%} next to zero")
+    ax.set(title=f"c_S = {c_S}, {np.mean(s < 1e-3 / len(X)):.0%} of weights near zero")
 plt.show()
 
 # %%
 # The roundings
 # -------------
-# All from the same weights, those of c_S = 0.999. "choice", what the published code does, and
-# "systematic" leave holes and take neighbours. "spread" and "local_cube" keep apart, "cube" keeps
-# the second moment, "exemplar" takes the middle of what it stands for and gives it a weight (its
-# area here), and "cells", the default, takes one sample of each of n cells.
+# All roundings start from the same weights, those of c_S = 0.999. "choice", which the published
+# code uses, and "systematic" leave gaps and select neighbours. "spread" and "local_cube" keep the
+# selected samples apart. "cube" preserves the second moment. "exemplar" selects the central sample
+# of each group and gives it a weight (its area here). "cells", the default, selects one sample from
+# each of n cells.
 
 roundings = ["choice", "systematic", "cube", "spread", "local_cube", "exemplar", "cells"]
 figure, axes = plt.subplots(2, 4, figsize=(12, 6.4), sharex=True, sharey=True, layout="constrained")
@@ -58,12 +60,13 @@ axes[1, 3].legend(*ax.get_legend_handles_labels(), loc="center")
 plt.show()
 
 # %%
-# How far the moments are off
-# ---------------------------
-# One picture is one draw. Over 20 seeds: the error of the second moment, relative to its norm. In
-# two dimensions and with so few picks the default is *not* the best at this: its picks count
-# equally and each has to come from a cell of its own, small clusters included, while the weights of
-# the exemplars make up for that. What the cells buy is that no region is left out.
+# Error of the second moment
+# --------------------------
+# The pictures above show a single seed. The next one shows the error of the second moment (the
+# uncentred covariance), relative to its norm, over 20 seeds. In two dimensions and with so few
+# samples, the default is *not* the best in this respect: its samples have equal weight and each
+# comes from a different cell, small clusters included. The exemplars have weights that compensate
+# for this. The advantage of the cells is that no region is left out.
 
 moment = X.T @ X / len(X)
 
@@ -84,19 +87,20 @@ ax.set(xlabel="relative error of the second moment, 20 seeds", xlim=(0, None))
 plt.show()
 
 # %%
-# What "choice" does to the weights
-# ---------------------------------
-# Drawing one after the other without replacement does not honour the weights: heavy samples come
-# too seldom. With systematic sampling the shares are right.
+# Why "choice" does not follow the weights
+# ----------------------------------------
+# Drawing samples one after the other without replacement does not give inclusion probabilities
+# proportional to the weights: heavy samples are selected too rarely. Systematic sampling gives the
+# required probabilities.
 
 s = np.arange(1, 9) / 36
 figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
-ax.plot(np.arange(1, 9), 4 * s, color="black", label="n·s, what the weights ask for")
+ax.plot(np.arange(1, 9), 4 * s, color="black", label="n·s, required by the weights")
 for draw, marker, color in ((choice, "s", "#D55E00"), (systematic, "o", "#0072B2")):
     rng = np.random.RandomState(0)
     picks = np.concatenate([draw(s, 4, rng) for _ in range(4000)])
     share = np.bincount(picks, minlength=8) / 4000
     ax.plot(np.arange(1, 9), share, marker, color=color, label=f'"{draw.__name__}"')
-ax.set(xlabel="sample, s proportional to 1…8", ylabel="share of 4,000 draws of n = 4")
+ax.set(xlabel="sample, s proportional to 1…8, n = 4", ylabel="selection frequency")
 ax.legend()
 plt.show()

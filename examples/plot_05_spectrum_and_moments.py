@@ -2,8 +2,8 @@
 How many dimensions a sketch needs, and which directions a coreset covers
 =========================================================================
 
-The sketch dimension m and the constant c_S are the two numbers that moment matching asks for. Both
-can be looked at before anything is labelled.
+Moment matching has two main parameters, the sketch dimension m and the constant c_S. Both can be
+examined before any sample is labelled.
 """
 
 import matplotlib.pyplot as plt
@@ -23,14 +23,15 @@ from sklearn_skmm.diagnostics import effective_c_S
 # %%
 # Two spectra
 # -----------
-# The intrinsic dimension is where the eigenvalues that remain add up to no more than 1 / N of all.
-# The theory asks for a sketch of eleven times as many dimensions.
+# The intrinsic dimension, an effective rank, is the smallest number of eigenvectors of the second
+# moment (the uncentred covariance) such that the remaining eigenvalues sum to at most 1 / N of the
+# total. The theory asks for a sketch with eleven times as many dimensions.
 #
-# On the left, a Gaussian mixture in 400 dimensions: eight directions hold nearly everything, and a
-# sketch can be far smaller than the data. On the right, 64 pixels of digits: the spectrum falls
-# slowly, and eleven times its intrinsic dimension is more than there are pixels. Nothing is to be
-# gained there by sketching the pixels as the theory asks; a smaller m is a gamble, which
-# the search over m in another example settles by its outcome.
+# On the left is a Gaussian mixture in 400 dimensions. Eight directions hold nearly everything, so a
+# sketch can be far smaller than the data. On the right are the 64 pixels of the digits. Their
+# spectrum decays slowly, and eleven times the intrinsic dimension exceeds the number of pixels.
+# A sketch as large as the theory asks for would save nothing there. A smaller m has no guarantee;
+# another example searches over m and judges it by the accuracy.
 
 mixture = make_gmm_regression(1000, 400, random_state=0).X
 digits = load_digits().data / 16
@@ -44,8 +45,9 @@ plt.show()
 # %%
 # The spectrum after sketching
 # ----------------------------
-# A fitted selector shows what it saw. A sketch of m dimensions has no more than m directions: if it
-# is too small, the intrinsic dimension comes out as about m, and says that it should be larger.
+# The spectrum of the sketch is available from a fitted selector. A sketch of m dimensions has at
+# most m directions. If m is too small, the intrinsic dimension of the sketch is about m, which
+# shows that m should be larger.
 
 figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), sharey=True, layout="constrained")
 for ax, m in zip(axes, (4, 88), strict=True):
@@ -57,10 +59,10 @@ plt.show()
 # %%
 # What a coreset leaves uncovered
 # -------------------------------
-# A coreset of 120 digits should have at least the second moment of all of them, divided by c_S, in
-# each direction. A uniform draw misses by chance, in the small directions by a lot. The titles have
-# the smallest c_S that holds in the leading directions, as many as the intrinsic dimension, and in
-# all that lies between them.
+# In each direction, the second moment of a coreset of 120 digits should be at least that of all
+# digits divided by c_S. Random sampling misses this by chance, and by a large factor in directions
+# with small eigenvalues. Each title gives the smallest c_S for which the condition holds in the
+# whole subspace of the leading directions, of which there are as many as the intrinsic dimension.
 
 selectors = {
     "uniform": UniformSelector(120, random_state=0),
@@ -73,18 +75,19 @@ for ax, (name, selector) in zip(axes, selectors.items(), strict=True):
     selector.fit(digits)
     MomentMatchDisplay.from_estimator(selector, digits, ax=ax)
     worst = effective_c_S(leading, selector.sample_indices_)
-    ax.set(title=f"{name}: the smallest c_S of the {r} leading directions is {worst:.2g}")
+    ax.set(title=f"{name}: smallest c_S in the {r} leading directions is {worst:.2g}")
     ax.legend(loc="upper left", ncols=3)
     ax.label_outer()
 plt.show()
 
 # %%
-# In the directions with large eigenvalues, which are what it weighs, the default stays closest to
-# the line. Further on it is a little short throughout, where the uniform draw scatters around the
-# line: the middles of cells have a smaller second moment than their members. The smallest
-# directions are left uncovered by all three. A small c_S raises the line, pulls the first direction
-# up, lets most of the others fall, and leaves next to nothing in one that lies between them.
+# The default gives most weight to directions with large eigenvalues, and there it stays closest to
+# the line. In the other directions it is slightly below the line throughout, because the centres of
+# cells have a smaller second moment than all samples of the cells; random sampling scatters around
+# the line. None of the three covers the smallest directions. A small c_S raises the line. It pulls
+# the first direction up, lets most of the others fall, and leaves almost nothing in one combination
+# of them.
 #
-# The smallest c_S that holds in *all* directions is infinite for all three, for the picks do not
-# span what the pool spans: few images light up the pixels at the edge. The relaxation that makes
-# the problem quick looks at each eigen-direction alone and does not see this.
+# The smallest c_S that holds in *all* directions is infinite for all three coresets, because they
+# do not span the whole space of the pool: few images use the pixels at the edge. The relaxation
+# that makes the problem fast considers each eigenvector separately and does not detect this.

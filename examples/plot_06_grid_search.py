@@ -2,9 +2,10 @@
 Search over c_S and m
 =====================
 
-A coreset, a sketch and a classifier make one estimator, so `GridSearchCV` finds c_S and m by the
-accuracy of a classifier that has seen the coreset's labels only. Such a search needs the labels of
-the pool: it suits pruning a labelled set, or finding settings to carry over to another pool.
+A sketch, a selector and a classifier form one estimator. `GridSearchCV` can therefore choose c_S
+and m by the accuracy of a classifier that was trained only on the coreset's labels. Such a search
+needs the labels of the pool. Use it to prune a labelled data set, or to find settings for another
+pool.
 """
 
 import matplotlib.pyplot as plt
@@ -38,8 +39,8 @@ uniform = [
 ]
 
 # %%
-# The map
-# -------
+# Accuracy over the grid
+# ----------------------
 
 mean = search.cv_results_["mean_test_score"].reshape(len(dimensions), len(constants))
 std = search.cv_results_["std_test_score"].reshape(mean.shape)
@@ -56,7 +57,7 @@ figure.colorbar(image, label="accuracy on held-out digits, %, mean ± std of 4 f
 plt.show()
 
 print("best:", search.best_params_, f"{100 * search.best_score_:.1f} %")
-print(f"uniform draws of 60, mean of 5 seeds: {100 * np.mean(uniform):.1f} %")
+print(f"random sampling of 60, mean of 5 seeds: {100 * np.mean(uniform):.1f} %")
 sketch = GradientSketcher(64, random_state=0).fit_transform(X)
 for c_S in constants:
     picks = SkMMSelector(60, c_S=c_S, random_state=0).fit_transform(sketch)
@@ -65,7 +66,8 @@ for c_S in constants:
     )
 
 # %%
-# A small c_S loses most, and ends below the uniform draws: it asks each direction for more than the
-# population has, gets it from samples that are far out, and drops whole classes. At c_S near 1 a
-# larger m helps up to a point; from there on neighbours differ by less than the folds do, and the
-# best cell of such a map is a lucky one among equals. It is no reason to leave the default.
+# The smallest c_S gives the lowest accuracy, below random sampling: it requires a larger second
+# moment in each direction than the population has, selects samples far from the origin to reach it,
+# and drops whole classes. With c_S near 1, a larger m helps up to a point. Beyond that,
+# neighbouring settings differ less than the folds do, and the best one is best by chance. This is
+# no reason to change the default.

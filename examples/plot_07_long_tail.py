@@ -2,8 +2,8 @@
 Rare classes in a coreset
 =========================
 
-In a long-tailed pool a uniform draw brings few or none of the rare classes, and nobody knows which
-samples these are before they are labelled. Does selection on the features find them?
+In a long-tailed pool, random sampling selects few or no samples of the rare classes, and without
+labels nobody knows which samples these are. Does selection on the features find them?
 """
 
 import matplotlib.pyplot as plt
@@ -19,7 +19,8 @@ from sklearn_skmm import KCenterSelector, KMeansSelector, SkMMSelector, UniformS
 # %%
 # Long-tailed digits
 # ------------------
-# Of the digit k about 0.6 times as many are left as of k - 1. The test images stay balanced.
+# The pool keeps about 0.6 times as many images of the digit k as of k - 1. The test set is
+# balanced.
 
 X, y = load_digits(return_X_y=True)
 X_rest, X_test, y_rest, y_test = train_test_split(
@@ -32,8 +33,8 @@ pool = np.bincount(y_pool)
 print(len(X_pool), "samples:", *pool)
 
 # %%
-# Pick, label, learn
-# ------------------
+# Select, label and train
+# -----------------------
 
 n, seeds = 40, range(10)
 selectors = {
@@ -53,8 +54,8 @@ for name, selector in selectors.items():
 table = pd.DataFrame(rows, columns=["selector", "seed", "digit", "count", "recall"])
 
 # %%
-# Who is in the coreset, and what became of it
-# --------------------------------------------
+# Classes in the coreset and recall
+# ---------------------------------
 
 styles = {
     "SkMM (default)": ("#0072B2", "o", "-"),
@@ -69,8 +70,8 @@ for name, (color, marker, line) in styles.items():
     style = {"color": color, "marker": marker, "linestyle": line, "label": name}
     left.plot(range(10), means.loc[name, "count"], **style)
     right.plot(range(10), 100 * means.loc[name, "recall"], **style)
-left.set(ylabel=f"picks among n = {n}, mean of {len(seeds)} seeds", title="Coreset")
-right.set(ylabel="recall on balanced test images, %", title="Classifier that saw these labels only")
+left.set(ylabel=f"selected of n = {n}, mean of {len(seeds)} seeds", title="Coreset")
+right.set(ylabel="recall on balanced test images, %", title="Classifier trained on the coreset")
 for ax in (left, right):
     ax.set_xticks(range(10), [f"{k}\n({pool[k]})" for k in range(10)])
     ax.set_xlabel("digit (samples in the pool)")
@@ -85,7 +86,8 @@ print("classes found of 10, and mean recall over classes, over", len(seeds), "se
 print(summary.round(2).to_string())
 
 # %%
-# All three that look at the features find more of the rare classes than a uniform draw, and learn
-# more from as many labels. k-center goes furthest, since it counts distance only and not how many
-# samples lie there: right for this question, and wrong where the far samples are outliers. The
-# default keeps more of the pool's proportions, and pays for it on the last classes.
+# The three methods that use the features find more of the rare classes than random sampling, and
+# reach a higher recall with the same number of labels. k-center finds the most, because it
+# considers only distances and not how many samples lie in a region. This is an advantage here, and
+# a disadvantage where distant samples are outliers. The default stays closer to the pool's class
+# proportions, at the cost of the rarest classes.

@@ -2,9 +2,10 @@
 Select for another population
 =============================
 
-The pool is what can be labelled; what the model is needed for may look different. A selector that
-was fitted on unlabelled samples of the *target* population selects from the pool by `transform`:
-it matches the moments of the target, as `KMeans.predict` assigns new samples to fitted centres.
+The pool contains the samples that can be labelled; the population on which the model will be used
+may be different. Fit a selector on unlabelled samples of this *target* population, then call
+`transform` on the pool. It selects samples of the pool that match the moments of the target, much
+as `KMeans.predict` assigns new samples to fitted centres.
 """
 
 import matplotlib.pyplot as plt
@@ -18,7 +19,7 @@ from sklearn_skmm import MomentMatchDisplay, SkMMSelector, UniformSelector
 # %%
 # A pool of all digits, a target of four
 # --------------------------------------
-# The pool has all digits in equal shares. In the target nearly all are 1, 4, 7 or 9.
+# The pool has equally many of all digits. In the target nearly all digits are 1, 4, 7 or 9.
 
 X, y = load_digits(return_X_y=True)
 X = X / 16
@@ -34,8 +35,8 @@ shares = wanted[pool].mean(), wanted[test].mean()
 print(f"wanted digits in the pool: {shares[0]:.0%}, in the target: {shares[1]:.0%}")
 
 # %%
-# Three ways to pick
-# ------------------
+# Three ways to select
+# --------------------
 
 n, seeds = 40, range(10)
 rows, picked = [], {}
@@ -51,15 +52,16 @@ for seed in seeds:
         picks = pool[picks]
         model = LogisticRegression(C=10, max_iter=1000).fit(X[picks], y[picks])
         rows.append((name, seed, wanted[picks].mean(), model.score(X[test], y[test])))
-table = pd.DataFrame(rows, columns=["picked by", "seed", "wanted", "accuracy"])
-means = 100 * table.groupby("picked by", sort=False)[["wanted", "accuracy"]].mean()
-means["std of accuracy"] = 100 * table.groupby("picked by")["accuracy"].std()
+table = pd.DataFrame(rows, columns=["selected by", "seed", "wanted", "accuracy"])
+means = 100 * table.groupby("selected by", sort=False)[["wanted", "accuracy"]].mean()
+means["std of accuracy"] = 100 * table.groupby("selected by")["accuracy"].std()
 print(means.round(1).to_string())
 
 # %%
 # Which moments match
 # -------------------
-# In the eigen-directions of the target, for the last of the seeds; ratios above 3 are cut off.
+# Second moments (uncentred covariances) along the eigenvectors of the target's, for the last seed.
+# Ratios above 3 are cut off.
 
 figure, axes = plt.subplots(3, 1, figsize=(9, 8.5), sharex=True, sharey=True, layout="constrained")
 for ax, (name, picks) in zip(axes, picked.items(), strict=True):
@@ -72,8 +74,8 @@ for ax, (name, picks) in zip(axes, picked.items(), strict=True):
 plt.show()
 
 # %%
-# Fitted on the target, the selector takes more of the digits that are wanted and brings the largest
-# directions onto the line. It takes others too: the pool's samples need not look like the target
-# for their moments to. And the accuracy does not gain by it over the selection that was fitted on
-# the pool, within the spread of the seeds. That one holds enough of each digit already, which a
-# uniform draw does not.
+# Fitted on the target, the selector selects more of the wanted digits, and the largest directions
+# lie on the line. It also selects other digits, because the moments of samples can match those of
+# the target even if the samples themselves look different. Within the spread of the seeds, the
+# accuracy is no higher than for the selector fitted on the pool. That coreset already contains
+# enough of each digit; random sampling does not provide this.

@@ -2,9 +2,10 @@
 Finetuning curves, and what to differentiate
 ============================================
 
-A network that was pretrained on the digits 0 to 4 is finetuned on n labelled images of 5 to 9. The
-images are selected by the sketched gradients of the network; of what they are the gradients is
-`GradientSketcher`'s `target`. All runs start from the same weights and take the same steps.
+A network pretrained on the digits 0 to 4 is finetuned on n labelled images of 5 to 9. The images
+are selected by sketched gradients of the network. The parameter `target` of `GradientSketcher` says
+which quantity is differentiated. All runs start from the same weights and take the same number of
+steps.
 """
 
 import copy
@@ -29,7 +30,7 @@ STEPS, EVERY = 120, 6
 
 
 def train(model, members, steps, lr):
-    """Take AdamW's steps on the members and return the test accuracy on the way, in per cent."""
+    """Train on the members with AdamW and return the curve of the test accuracy, in per cent."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-3)
     curve = []
     for step in range(steps + 1):
@@ -50,9 +51,9 @@ pretrained = torch.nn.Sequential(torch.nn.Linear(64, 48), torch.nn.ReLU(), torch
 _ = train(pretrained, np.flatnonzero(~new), steps=150, lr=1e-2)
 
 # %%
-# Select by four gradients, and by none
-# -------------------------------------
-# "label" is a bound, not a method: it needs the labels of the pool.
+# Select by four kinds of gradients, and at random
+# ------------------------------------------------
+# "label" serves as a reference, not as a method: it needs the labels of the pool.
 
 n, seeds = 40, range(6)
 curves = {"uniform": []}
@@ -104,7 +105,7 @@ for target in styles:
     )
 
 # %%
-# The gradient of the output selects as well as that of the loss at the true labels, without
-# them. By the loss at classes that the network draws or predicts, a selection ends no better than
-# the uniform draw: the network knows none of these digits, but is sure of many, and where it is
-# sure that gradient is next to nothing.
+# Without labels, the gradient of the output gives as good a selection as the gradient of the loss
+# at the true labels. With the loss at classes that the network samples or predicts, the selection
+# is no better than random sampling. The network knows none of these digits but is confident about
+# many of them, and where it is confident, this gradient nearly vanishes.

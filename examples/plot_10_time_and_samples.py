@@ -2,9 +2,9 @@
 Time against the number of samples
 ==================================
 
-Each step of a selection takes time in proportion to N, or it would not get to millions. Here N goes
-up to a quarter of a million, which takes seconds; the documentation has ten million under *What it
-costs*, recorded by ``examples/benchmarks/scale.py``.
+Each step of a selection takes time proportional to N, so that millions of samples are feasible.
+Here N goes up to a quarter of a million, which takes seconds. The page *Scaling* of the
+documentation has times for ten million, recorded by ``examples/benchmarks/scale.py``.
 """
 
 import time
@@ -16,7 +16,7 @@ from sklearn_skmm import GradientSketcher, KMeansSelector, SkMMSelector, Uniform
 
 sizes = [4_000, 16_000, 64_000, 256_000]
 n, m = 100, 32
-K_MEANS_UP_TO = 64_000  # to keep this short
+K_MEANS_UP_TO = 64_000  # to keep the example short
 rng = np.random.default_rng(0)
 centres = 3 * rng.normal(size=(50, 128)).astype(np.float32)
 
@@ -29,8 +29,8 @@ def data(N):
 
 
 # %%
-# Clock each step
-# ---------------
+# Time each step
+# --------------
 
 sketcher = GradientSketcher(m=m, random_state=0)
 selectors = {
@@ -60,8 +60,8 @@ for N in sizes:
 # %%
 # A straight line of slope one
 # ----------------------------
-# On logarithmic axes, time in proportion to N is a line of slope one. Small N lie above it: what
-# does not depend on N takes longer than the rest.
+# On logarithmic axes, time proportional to N is a line of slope one. Small N lie above the line,
+# because there the costs that do not depend on N dominate.
 
 styles = ["#000000", "#0072B2", "#56B4E9", "#009E73", "#D55E00"]
 figure, ax = plt.subplots(figsize=(8.5, 5), layout="constrained")

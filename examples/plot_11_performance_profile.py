@@ -2,9 +2,10 @@
 No selector is the best everywhere
 ==================================
 
-On one data set nearly any method can be shown to win. A performance profile puts several together:
-the share of tasks on which a method's loss is within a factor of the least of all methods' there.
-The documentation has larger ones, under *Which selector?*; here are eight small ones.
+On a single data set, almost any method can be shown to win. A performance profile combines several
+tasks. For each method and each factor, it shows the fraction of tasks on which the method's loss is
+within this factor of the smallest loss of all methods. This example uses eight small tasks; the
+page on choosing a selector has a profile of larger ones.
 """
 
 import matplotlib.pyplot as plt
@@ -54,8 +55,8 @@ for load in loaders:
     )
 
 # %%
-# One by one, and together
-# ------------------------
+# Each data set, and the profile
+# ------------------------------
 
 figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
 for (name, result), ax in zip(results.items(), axes.flat, strict=True):
@@ -69,17 +70,17 @@ figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
 plt.show()
 
 # %%
-# The loss is the error, one minus the accuracy.
+# The loss is the error rate, one minus the accuracy.
 
 display = PerformanceProfileDisplay.from_results(
     results, line_kw={"SkMM": {"linewidth": 2.8, "zorder": 3}}
 )
-display.ax_.set_xlabel("error divided by the least")
+display.ax_.set_xlabel("error divided by the smallest error")
 plt.show()
 
 # %%
-# The left end says how often each is the best, and where a curve reaches one, how bad its worst
-# task is.
+# The left end of a curve shows how often the method is the best. The factor at which the curve
+# reaches one shows how bad its worst task is.
 
 summary = display.ratios_.agg(["median", "max"]).T
 summary.insert(0, "best on", (display.ratios_ == 1).sum())

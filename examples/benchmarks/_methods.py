@@ -1,8 +1,8 @@
-"""What several of the comparisons run."""
+"""Methods that several benchmarks share."""
 
 from sklearn_skmm import SkMMSelector
 
 
 def paper_skmm(n, seed):
-    """Sketchy Moment Matching as published."""
+    """Return a selector for Sketchy Moment Matching as published."""
     return SkMMSelector(n, c_S=0.999, init="vertex", rounding="choice", random_state=seed)

@@ -1,4 +1,4 @@
-"""Time a function; write a benchmark's table as CSV, headed by what it ran on."""
+"""Time a function, and write a benchmark's table as CSV with the versions and the processor."""
 
 import platform
 import time
@@ -11,7 +11,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def clock(function, repeats=1):
-    """Return the last result and the median seconds."""
+    """Return the result of the last call and the median of the seconds."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -31,7 +31,7 @@ def processor():
 
 
 def heading(command, packages, where):
-    """Return the comment lines that say how a table was made, with what, and where."""
+    """Return comment lines with the command, the versions and the hardware of a table."""
     versions = []
     for package in packages:
         try:
@@ -46,7 +46,7 @@ def heading(command, packages, where):
 
 
 def record(table, name, *, command, packages=("numpy", "scipy", "scikit-learn")):
-    """Write the table to results/<name>.csv under comment lines that say how it was made.
+    """Write the table to results/<name>.csv, below comment lines that say how it was made.
 
     Read it back with ``pandas.read_csv(path, comment="#")``.
     """

@@ -1,4 +1,4 @@
-"""Pools so small that all subsets can be tried, and what the best of these reach."""
+"""Pools small enough to try all subsets, and the optimum of the relaxation for them."""
 
 from itertools import combinations
 
@@ -20,9 +20,9 @@ def small_pool(seed, size):
 
 
 def relaxed_minimum(A, eigenvalues, n, c_S):
-    """Return the least objective over the capped simplex, the hull of the vertices.
+    """Return the minimum of the objective over the capped simplex, the hull of its vertices.
 
-    max(0, x)² is the least (x + t)² over t >= 0, so that it is a least squares problem.
+    max(0, x)² is the minimum of (x + t)² over t >= 0, so this is a least squares problem.
     """
     vertices = np.array([A[list(S)].mean(axis=0) for S in combinations(range(len(A)), n)])
     target, unit = eigenvalues / c_S, eigenvalues.max()

@@ -1,4 +1,4 @@
-"""Tasks of both kinds for side-by-side runs, each with the loss of a coreset as a function."""
+"""Classification and regression tasks, each with the loss as a function of the coreset."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -18,7 +18,7 @@ from sklearn_skmm import GradientSketcher
 
 
 def classification(C, X, y, X_test, y_test):
-    """Return the features and the error on the test set as a function of the coreset."""
+    """Return the features and the test error as a function of the coreset."""
 
     def loss(indices):
         if len(np.unique(y[indices])) == 1:
@@ -40,7 +40,7 @@ def regression(X, y, X_test, y_test):
 
 
 def split(X, y, seed, *, test_size=0.25, stratify=False, scale=True):
-    """Split and, by default, standardise by the pool."""
+    """Split the data and, by default, standardise with the statistics of the pool."""
     parts = train_test_split(
         X, y, test_size=test_size, random_state=seed, stratify=y if stratify else None
     )
@@ -52,7 +52,7 @@ def split(X, y, seed, *, test_size=0.25, stratify=False, scale=True):
 
 
 def table(load, seed, **params):
-    """Split one of scikit-learn's bundled tables."""
+    """Split one of the data sets that scikit-learn includes."""
     return split(*load(return_X_y=True), seed, **params)
 
 
@@ -64,7 +64,7 @@ def digits(seed):
 
 
 def imbalanced(seed):
-    """Five classes of two clusters each, from 60 % to 4 % of the samples."""
+    """Make five classes of two clusters each, from 60 % to 4 % of the samples."""
     X, y = datasets.make_classification(
         4000,
         20,
@@ -80,7 +80,7 @@ def imbalanced(seed):
 
 
 def heavy_tails(seed):
-    """Low effective rank, rows scaled by |t₃|, a linear target with t₃ noise."""
+    """Make data of low effective rank, rows scaled by |t₃|, and a linear target with t₃ noise."""
     rng = np.random.RandomState(seed)
     X, _ = datasets.make_regression(
         4000, 100, effective_rank=15, tail_strength=0.6, random_state=seed
@@ -92,7 +92,7 @@ def heavy_tails(seed):
 
 
 def quadratic(X, y, seed):
-    """All products of two columns: outliers, and a target that is not linear in them."""
+    """Add all products of two columns: this gives outliers and a target not linear in them."""
     return split(PolynomialFeatures(2, include_bias=False).fit_transform(X), y, seed)
 
 
@@ -110,7 +110,7 @@ def quadratic_diabetes(seed):
 
 @cache
 def files(data, name):
-    """The task of that name from ``real.py``, or None."""
+    """Return the task of this name from ``real.py``, or None."""
     found = [task for task in real.tasks(data) if task[0] == name]
     return found[0][1:] if found else None
 
@@ -126,7 +126,7 @@ def gmm(task_seed):
 
 
 def fit(model, parameters, X, y, steps, lr):
-    """Minimise the cross entropy with AdamW, full batch."""
+    """Minimise the cross entropy with full-batch AdamW."""
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-3)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -136,7 +136,7 @@ def fit(model, parameters, X, y, steps, lr):
 
 @cache
 def pretrained_on_digits():
-    """A network that knows the digits 0 to 4, and the other five split into pool and test."""
+    """Return a network trained on the digits 0 to 4, and the other digits as pool and test set."""
     torch.manual_seed(0)
     X, y = datasets.load_digits(return_X_y=True)
     X = (X / 16).astype(np.float32)
@@ -157,7 +157,7 @@ def pretrained_on_digits():
 
 @cache
 def pretrained_on_fashion(data):
-    """A convolutional network that knows the classes 0 to 4, and the others, pool and test."""
+    """Return a CNN trained on the classes 0 to 4, and the other classes as pool and test set."""
     torch.manual_seed(0)
     images, labels = (
         real.load_idx(f"{data}/fashion-mnist/train-{kind}-ubyte.gz")
@@ -187,12 +187,12 @@ def pretrained_on_fashion(data):
 
 
 def finetuning(pretrained, seed, target="auto"):
-    """Sketched gradients of the last two layers, and the error after finetuning these."""
+    """Return sketched gradients of the last two layers, and the error after finetuning them."""
     torch.set_num_threads(1)
     model, X, X_test, y, y_test = pretrained
     params = {"m": 96, "layers": [-2, -1], "target": target, "random_state": seed}
     sketch = GradientSketcher(model=model, **params).fit_transform(X)
-    # What comes before the last two layers stays as it is, and is computed once.
+    # The layers before the last two are frozen, so their output is computed once.
     with torch.no_grad():
         inputs, inputs_test = (model[:-3](torch.from_numpy(part)) for part in (X, X_test))
 
@@ -206,14 +206,14 @@ def finetuning(pretrained, seed, target="auto"):
 
 
 class Task(NamedTuple):
-    """One row of the comparison."""
+    """One task of the comparison."""
 
     kind: str
     held_out: bool
     sizes: tuple[int, ...]
     draw: Callable  # (seed, data) -> features or sketch, and the loss of a coreset
-    m: int | None = 96  # None where `draw` gives the sketch itself
-    needs: str | None = None  # what it needs of the data
+    m: int | None = 96  # None if `draw` returns the sketch itself
+    needs: str | None = None  # the data set that it needs
 
 
 TASKS = {

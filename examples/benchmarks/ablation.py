@@ -1,6 +1,7 @@
-"""What each part of the default of `SkMMSelector` does, and the ideas that lost.
+"""Measure what each part of `SkMMSelector`'s default contributes, and the rejected alternatives.
 
-On the search tasks of ``no_regret.py`` that come with scikit-learn, with its counts.
+The tasks are the search tasks of ``no_regret.py`` whose data come with scikit-learn. The counts in
+the table are defined as there.
 
     python examples/benchmarks/ablation.py
 """
@@ -20,7 +21,7 @@ from sklearn_skmm.selectors import _skmm
 
 
 class Patched:
-    """`SkMMSelector` with one piece of the package replaced."""
+    """`SkMMSelector` with one function or constant of the package replaced."""
 
     def __init__(self, n, seed, module, name, value):
         self.selector = SkMMSelector(n, random_state=seed)
@@ -32,7 +33,7 @@ class Patched:
 
 
 def k_means_cells(P, s, n, rng, step):
-    """Cells and costs of k-means, after drawing in outliers as the default does."""
+    """Return cells and costs of k-means, after clipping outliers as the default does."""
     P = _cells.draw_in(P, s)
     kmeans = KMeans(n, n_init=1, tol=0, random_state=rng.randint(2**31 - 1)).fit(P)
     labels = kmeans.labels_
@@ -42,12 +43,12 @@ def k_means_cells(P, s, n, rng, step):
 
 
 def by_share_of_trace(eigenvalues, n):
-    """Weights of the directions: the eigenvalues themselves."""
+    """Weight directions by their eigenvalues."""
     return eigenvalues / eigenvalues.sum()
 
 
 def all_alike(eigenvalues, n):
-    """Weights of the directions: all the same."""
+    """Weight all directions equally."""
     return np.full(len(eigenvalues), 1.0 / len(eigenvalues))
 
 

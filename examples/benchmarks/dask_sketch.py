@@ -1,12 +1,12 @@
-"""Sketching through Dask with one worker process and with two.
+"""Time sketching with Dask, with one worker process and with two.
 
     pip install -c constraints.txt -e '.[benchmark]'
     python examples/benchmarks/dask_sketch.py
 
-The gradients of a multilayer perceptron, from a Dask array of samples, on a local cluster of
-processes with one thread each. The cluster is up and has sketched once before the clock starts; the
-runs alternate and the table has the median. In the same run the same sketch is made without Dask,
-on one thread.
+The gradients of a multilayer perceptron are sketched from a Dask array of samples, on a local
+cluster of processes with one thread each. The cluster has started and sketched once before the
+timing begins. The variants alternate, and the table has the medians. For comparison, the same run
+computes the sketch without Dask on one thread.
 """
 
 import argparse

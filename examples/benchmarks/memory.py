@@ -1,16 +1,16 @@
-"""What each selector holds at its peak next to X, and what it says it does.
+"""Measure the peak memory of each selector in addition to X, and compare it with its estimate.
 
     pip install -c constraints.txt -e '.[benchmark]'
     python examples/benchmarks/memory.py
 
-The peak of what NumPy allocates in a fit, as tracemalloc counts it, in units of X, which has m = 64
-columns; n = 256 picks. ``stated`` is what the selector refuses by, where there is less, and
-``ratio`` is measured / stated; ``ratio_of_few`` is that for a tenth of the samples, where what is
-held whatever N is weighs the most. A selector that works in double precision makes a copy of
-float32 samples, which counts.
+Peak memory is what NumPy allocates during a fit, as counted by tracemalloc, in units of the size of
+X, which has m = 64 columns; n = 256. ``stated`` is the selector's own estimate: if less is
+available, it raises MemoryError. ``ratio`` is measured / stated. ``ratio_of_few`` is the ratio for
+a tenth of the samples, where memory that does not depend on N matters most. A selector that works
+in double precision copies float32 samples, and the copy is included.
 
-Facility location looks at all pairs: it gets fewer samples. To shorten the runs, k-means stops
-after three iterations, which all hold the same.
+Facility location compares all pairs, so it gets fewer samples. To shorten the runs, k-means stops
+after three iterations; every iteration needs the same memory.
 """
 
 import argparse
@@ -44,13 +44,13 @@ def selectors():
 
 
 def samples(N, dtype):
-    """Return samples of a spectrum that decays, and two classes of them."""
+    """Return samples with a decaying spectrum, and two classes."""
     X = np.random.RandomState(0).normal(size=(N, M)) / np.sqrt(np.arange(1, M + 1))
     return X.astype(dtype), X[:, 0] > 0
 
 
 def peak(selector, N, dtype):
-    """Return the most bytes that a fit holds at once, and what is stated, in units of X."""
+    """Return the peak memory of a fit and the selector's estimate, in units of X."""
     if "random_state" in selector.get_params():
         selector.set_params(random_state=0)
     X, y = samples(N, dtype)
@@ -67,7 +67,7 @@ def main():
     args = parser.parse_args()
     rows = []
     for name, selector, N in selectors():
-        selector.fit(*samples(1000, np.float64))  # imports what is imported at first use
+        selector.fit(*samples(1000, np.float64))  # triggers lazy imports
         for dtype in (np.float64, np.float32):
             copies, stated = peak(selector, N, dtype)
             copies_of_few, stated_of_few = peak(selector, N // 10, dtype)
@@ -83,8 +83,8 @@ def main():
                 }
             )
             print(
-                "{selector}, {dtype}: {copies_of_X} of X, stated {stated}, ratio {ratio}, "
-                "of fewer samples {ratio_of_few}".format(**rows[-1]),
+                "{selector}, {dtype}: {copies_of_X} times X, stated {stated}, ratio {ratio}, "
+                "with fewer samples {ratio_of_few}".format(**rows[-1]),
                 flush=True,
             )
     if not args.dry:

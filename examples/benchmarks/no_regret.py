@@ -1,19 +1,23 @@
-"""Is a method ever worse than a uniform draw, and how far from the best is it?
+"""Compare each method with random sampling and with the best method on sixteen tasks.
 
-Sixteen tasks of both kinds, all methods on the same Gaussian sketch of the features, or of the
-gradients of a network, without labels, paired over seeds. The loss is the error on the test set of
-logistic regression, or of the finetuned network, or the mean squared error of ridge regression (its
-alpha by leave-one-out on the coreset) divided by the variance of the test targets; on the paper's
-Gaussian mixture the risk as in ``table1.py``. The defaults of `SkMMSelector` were decided on the
-tasks marked "search". Those marked "held out" were run before and after the bound on the mass of a
-cell came in, for which the network finetuned on digits, with gradients at its predictions, was the
-reason. So it was for the sketcher's default target, the output itself; the network finetuned on
-Fashion-MNIST was run once, after that.
+The tasks are classification and regression. All methods use the same Gaussian sketch of the
+features, or of the gradients of a network, and no labels. They are compared on the same seeds.
+
+The loss of a classification task is the test error of logistic regression or of the finetuned
+network. The loss of a regression task is the mean squared error of ridge regression divided by the
+variance of the test targets, with alpha chosen by leave-one-out on the coreset. On the paper's
+Gaussian mixture it is the risk, as in ``table1.py``.
+
+The defaults of `SkMMSelector` were chosen on the tasks marked "search". The tasks marked "held out"
+were run before and after the bound on the mass of a cell was added. The reason for that bound was
+the search task that finetunes a network on digits with gradients at its predictions. The same task
+was the reason for the default target of `GradientSketcher`, the output itself. The held-out task
+that finetunes a network on Fashion-MNIST was run once, after that.
 
     pip install -c constraints.txt -e '.[benchmark]'
     python examples/benchmarks/no_regret.py --data DIR
 
-DIR as for ``real.py``; without it the tasks that need it are left out.
+DIR is the same as for ``real.py``. Without it, the tasks that need it are left out.
 """
 
 import argparse
@@ -44,7 +48,7 @@ METHODS = {
 
 
 def run(name, seed, data, methods):
-    """Return a row for each method and n on one draw of a task."""
+    """Return a row for each method and n on a task with one seed."""
     warnings.simplefilter("ignore")
     task = TASKS[name]
     X, loss = task.draw(seed, data)
@@ -63,14 +67,14 @@ def run(name, seed, data, methods):
 
 
 def half_width(differences):
-    """Half of the 95 % interval of the mean."""
+    """Return half the width of the 95 % interval of the mean."""
     if len(differences) < 2:
         return np.nan
     return float(stats.sem(differences) * stats.t.ppf(0.975, len(differences) - 1))
 
 
 def summary(results):
-    """A row for each task, n and method, compared to the uniform draw and to the best other."""
+    """Return a row for each task, n and method, with comparisons to uniform and the best other."""
     rows = []
     for (task, n), cell in results.groupby(["task", "n"], sort=False):
         losses = cell.pivot_table(index="seed", columns="method", values="loss", sort=False)
@@ -79,7 +83,7 @@ def summary(results):
         for method in losses.columns:
             difference = losses[method] - losses["uniform"]
             half = half_width(difference)
-            # The best of the methods to compare with: the others, without the new default.
+            # The best of the other methods, not counting the default.
             others = means[[m for m in means.index if m in METHODS and m not in (method, DEFAULT)]]
             best = others.min()
             close = means[method] <= (best + 0.01 if is_classes else 1.05 * best)
@@ -108,7 +112,7 @@ def summary(results):
 
 
 def totals(table):
-    """Count, for each method, the cells where it is worse than uniform or close to the best."""
+    """Count how often each method is worse than uniform, and how often it is close to the best."""
     rows = []
     for tasks, part in [("all", table), *table.groupby("tasks", sort=False)]:
         for method, cells in part.groupby("method", sort=False):
@@ -128,7 +132,7 @@ def totals(table):
 
 
 def profile(table, path):
-    """Draw the share of cells on which each method is within a factor of the best of all."""
+    """Plot the fraction of comparisons in which each method is within a factor of the best."""
     table = table.rename(columns={"method": "selector", "loss": "score"})
     display = s.PerformanceProfileDisplay.from_results(
         table[table["selector"].isin(METHODS)],
@@ -141,14 +145,14 @@ def profile(table, path):
     )
     display.ax_.set(
         xlabel="mean loss divided by the best method's",
-        ylabel=f"share of the {len(display.ratios_)} cells (task × n)",
+        ylabel=f"fraction of the {len(display.ratios_)} comparisons (task × n)",
         title="Performance profile: higher and further left is better",
     )
     display.figure_.savefig(path, dpi=110)
 
 
 def run_all(names, methods, seeds, data):
-    """Run the tasks over the seeds in parallel; return a row for each task, n and method."""
+    """Run the tasks over the seeds in parallel and return a row for each task, n and method."""
     names = [
         name
         for name in names

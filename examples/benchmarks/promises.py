@@ -1,23 +1,27 @@
-"""Whether what is promised holds, on simulated data where the premises of the promise hold.
+"""Check the theory's bounds, inclusion probabilities and certificates on simulated data.
 
-Bounds, one data set a seed: N = 2,000 samples of a linear model with noise, either with eigenvalues
-that fall by a factor of five or in six clusters, and per seed a noise level between 0.01 and 1.
-The theory's bound on the expected excess risk of ridge regression on the coreset, with
-alpha = sigma² / ‖θ*‖² in scikit-learn's units, is held against that expectation in closed form:
-for the θ* that makes it largest ("worst" in the columns) and for a random one. `holds` is the share
-of seeds in which the worst one is within the bound, and `at_least` what that share proves at 95 %
-confidence. `one_draw_holds` takes one draw of the noise instead of the expectation, which is not
-promised. "sketch" is the bound of the paper's theorem on sketches with the constant it leaves open
-set to one, (c_S / n) (sigma² m + tr(Σ) ‖θ*‖²), c_S being the least for the sketch; `premises` is
-the share of seeds in which m is as large as the theorem asks.
+The simulated data satisfy the assumptions of the guarantees.
 
-Draws: how often each of 60 samples is selected against its inclusion probability, and the
-totals that are estimated with the weights, four of them, against the true ones, in standard errors.
-Beside each stands the limit that a right program exceeds in one row of a hundred. The rows in which
-nothing is promised show what a wrong one looks like.
+*Bounds.* Each seed gives one data set: N = 2,000 samples of a linear model with noise, either with
+eigenvalues that fall by a factor of five or in six clusters, and a noise level between 0.01 and 1.
+The theory bounds the expected excess risk of ridge regression on the coreset, with
+alpha = sigma² / ‖θ*‖² in scikit-learn's units. The bound is compared with this expectation in
+closed form, for the θ* that makes it largest ("worst" in the columns) and for a random θ*. `holds`
+is the fraction of seeds in which the worst one is within the bound. `at_least` is the lower 95 %
+confidence limit of that fraction. `one_draw_holds` uses one realisation of the noise instead of the
+expectation, for which nothing is guaranteed. "sketch" is the bound of the paper's theorem on
+sketches, (c_S / n) (sigma² m + tr(Σ) ‖θ*‖²), with the theorem's unspecified constant set to one and
+the smallest c_S for the sketch. `premises` is the fraction of seeds in which m is as large as the
+theorem requires.
 
-Certificates: small pools of four kinds, and the optimum by going through all subsets, or for the
-relaxation by a non-negative least squares solver over all vertices of the feasible set.
+*Draws.* The selection frequency of each of 60 samples is compared with its inclusion probability,
+and four totals estimated with the weights are compared with the true ones, in standard errors. The
+column after each is the limit that a correct implementation exceeds in 1 % of rows. The rows
+without a guarantee show what a violation looks like.
+
+*Certificates.* For small pools of four kinds, the optimum is found by trying all subsets. For the
+relaxation, it is found by a non-negative least squares solver over all vertices of the feasible
+set.
 
     pip install -c constraints.txt -e '.[benchmark]'
     OMP_NUM_THREADS=1 python examples/benchmarks/promises.py
@@ -46,18 +50,18 @@ SIZES = {"decaying": (10, 40, 160), "clusters": (10, 40, 160), "sketch": (100, 2
 
 
 def gradients(kind, rng):
-    """Draw G, of low intrinsic dimension."""
+    """Draw gradients G of low intrinsic dimension."""
     if kind == "clusters":
         weight = rng.dirichlet(np.ones(6)) * 0.9 + 0.1 / 6
         labels = rng.choice(6, size=N, p=weight)
         return rng.normal(size=(6, R))[labels] + 0.02 * rng.normal(size=(N, R))
-    # A floor of 5e-7 in all is less than a share of 1 / N of the trace.
+    # The floor adds up to less than a fraction 1 / N of the trace.
     values = np.maximum(0.2 ** np.arange(R), 5e-7)
     return rng.normal(size=(N, R)) * np.sqrt(values)
 
 
 class Regression:
-    """Ridge regression on the coreset of a linear model with noise and ‖θ*‖ = 1."""
+    """Ridge regression on a coreset, for a linear model with noise and ‖θ*‖ = 1."""
 
     def __init__(self, G, picks, sigma):
         self.G, self.picks, self.sigma = G, picks, sigma
@@ -79,7 +83,7 @@ class Regression:
         return self.variance + theta @ self.loss @ theta
 
     def one_draw(self, theta, rng):
-        """Return the excess risk of scikit-learn's Ridge on labels that are drawn."""
+        """Return the excess risk of scikit-learn's Ridge on labels with random noise."""
         X = self.G[self.picks]
         y = X @ theta + self.sigma * rng.normal(size=len(X))
         model = Ridge(alpha=self.sigma**2, fit_intercept=False).fit(X, y)
@@ -88,7 +92,7 @@ class Regression:
 
 
 def sketch_bound(G, sketch, picks, sigma):
-    """Return the bound of the theorem on sketches, and whether m is as large as it asks."""
+    """Return the bound of the theorem on sketches, and whether m is as large as it requires."""
     trace, n = np.square(G).sum() / len(G), len(picks)
     rank = diagnostics.intrinsic_dimension(G)
     least = np.sort(linalg.eigvalsh(G[picks] @ G[picks].T / n))[::-1][int(np.ceil(1.1 * rank)) - 1]
@@ -150,19 +154,19 @@ def bounds(seeds):
 
 
 def proved(share, n):
-    """Return the lower end of Clopper and Pearson's one-sided interval at 95 %."""
+    """Return the lower limit of the one-sided Clopper–Pearson interval at 95 %."""
     count = round(share * n)
     return float(stats.beta.ppf(0.05, count, n - count + 1)) if count else 0.0
 
 
 def skewed(rng):
-    """Draw a small pool whose samples differ much in length, labels and three classes."""
+    """Draw a small pool with samples of very different lengths, targets and three classes."""
     X = rng.normal(size=(60, 6)) * [3, 1, 1, 0.5, 0.5, 0.2] * rng.lognormal(0, 0.5, size=(60, 1))
     return X, X @ rng.normal(size=6) + rng.standard_t(4, size=60), np.repeat([0, 1, 2], 20)
 
 
 def drawing():
-    """Return name -> (selector, whether its weights and probabilities are promised)."""
+    """Return name -> (selector, whether its weights and probabilities are guaranteed)."""
     draws = {}
     for selector in (
         s.UniformSelector(12),
@@ -188,7 +192,7 @@ def probabilities(selector, classes):
 
 
 def draws(n_draws):
-    """Return one row for each selector that draws."""
+    """Return one row for each randomised selector."""
     X, y, classes = skewed(np.random.RandomState(0))
     columns = np.column_stack([np.ones(60), X[:, 0], y, y**2])
     rows = []
@@ -198,7 +202,7 @@ def draws(n_draws):
             selector.set_params(random_state=seed).fit(X, classes)
             picks, pi = selector.sample_indices_, probabilities(selector, classes)
             weight = selector.sample_weight_
-            if isinstance(selector, s.SkMMSelector):  # the inverse, which the user takes
+            if isinstance(selector, s.SkMMSelector):  # inverse probabilities, left to the user
                 weight = 1 / pi[picks]
             counts[picks] += 1
             totals.append(weight @ columns[picks])
@@ -208,7 +212,7 @@ def draws(n_draws):
         z_included = np.abs((counts[free] - n_draws * pi[free]) / spread).max()
         error = np.mean(totals, axis=0) - columns[drawn].sum(axis=0)
         scale = np.std(totals, axis=0) / np.sqrt(n_draws)
-        known = scale <= 1e-9 * np.abs(columns).sum(axis=0)  # totals that are always right
+        known = scale <= 1e-9 * np.abs(columns).sum(axis=0)  # totals without random error
         z_total = np.abs(np.divide(error, scale, where=~known, out=np.zeros(4))).max()
         limits = [stats.norm.isf(0.005 / k) for k in (free.sum(), (~known).sum())]
         always = bool(np.all(counts[pi >= 1 - 1e-9] == n_draws) and not counts[~drawn].any())
@@ -224,7 +228,7 @@ def costs(X, metric):
 
 
 def certificates(seeds):
-    """Return one row for each certificate: what it promises beside what is."""
+    """Return one row for each certificate, with its guarantee and the true ratio."""
     rows = []
     for seed in range(seeds):
         X = small_pool(seed, 10)
@@ -247,7 +251,7 @@ def certificates(seeds):
             rows.append(("V-optimal, lower bound", n, holds, selector.lower_bound_ / best))
             for metric in ("gaussian", "euclidean", "sqeuclidean"):
                 C = costs(X, metric)
-                # Without an exemplar a sample costs as much as with the worst.
+                # Without any exemplar, a sample costs as much as with its worst one.
                 before = np.ones(10) if metric == "gaussian" else C.max(axis=1)
                 saving = [np.sum(before - C[:, S].min(axis=1)) for S in map(list, subsets)]
                 selector = s.FacilityLocationSelector(n, metric=metric, bandwidth=1.0).fit(X)
@@ -266,7 +270,7 @@ def certificates(seeds):
         median=("ratio", "median"),
         most=("ratio", "max"),
     )
-    # One certificate after the other, in the order of their first rows.
+    # Group the rows by certificate, in the order of first appearance.
     order = {name: k for k, name in enumerate(table.index.unique("certificate"))}
     table = table.reset_index().sort_values(
         "certificate", key=lambda c: c.map(order), kind="stable"

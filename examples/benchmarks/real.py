@@ -1,15 +1,16 @@
-"""Real classification tasks: every label-free selector and the peers, in one run.
+"""Compare all label-free selectors and other libraries on real classification tasks.
 
-Selectors of this library work on one Gaussian sketch (m = 96); peers work on the features, as
-their users would, and rows marked "features" are this library there. A logistic regression is
-fitted on the coreset's features; accuracy and macro-F1 on the test set, mean over the seeds.
+Selectors of this library use one Gaussian sketch (m = 96). Other libraries use the features, as
+their users would; rows marked "features" are selectors of this library on the features. A logistic
+regression is fitted on the features of the coreset. Accuracy and macro-F1 are measured on the test
+set and averaged over the seeds.
 
     pip install -c constraints.txt -e '.[benchmark]'
     python examples/benchmarks/real.py --data DIR
 
-DIR holds ``r52_minilm.npz`` (keys X_train, y_train, X_test, y_test: sentence embeddings of Reuters
-R52, for instance ``SentenceTransformer("all-MiniLM-L6-v2").encode(texts)``) and ``fashion-mnist/``
-(the four IDX files). Either may be missing; the digits come with scikit-learn.
+DIR contains ``r52_minilm.npz`` (keys X_train, y_train, X_test, y_test: sentence embeddings of
+Reuters R52, for instance ``SentenceTransformer("all-MiniLM-L6-v2").encode(texts)``) and
+``fashion-mnist/`` (the four IDX files). Either may be missing; the digits come with scikit-learn.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from sklearn.model_selection import train_test_split
 import sklearn_skmm as s
 
 SIZES = (50, 100, 200, 500, 1000)
-PEER_SIZES = (50, 200)  # the slow ones: their time is a column
+PEER_SIZES = (50, 200)  # fewer, because other libraries are slow
 
 
 def load_idx(path):
@@ -44,7 +45,7 @@ def load_idx(path):
 
 
 def tasks(directory):
-    """Yield name, X_train, y_train, X_test, y_test; features of about unit scale."""
+    """Yield name, X_train, y_train, X_test and y_test, with features of about unit scale."""
     X, y = load_digits(return_X_y=True)
     parts = train_test_split(X / 16, y, test_size=0.5, stratify=y, random_state=0)
     yield "digits", parts[0], parts[2], parts[1], parts[3]
@@ -69,7 +70,7 @@ def tasks(directory):
             load_idx(folder / f"t10k-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1")
         )
         keep = np.random.RandomState(0).choice(len(X), 10_000, replace=False)
-        # Principal components keep the linear model's fit short; 10,000 of the images are the pool.
+        # Principal components make the linear model fast to fit; 10,000 of the images are the pool.
         pca = PCA(100, random_state=0).fit(X[keep].reshape(len(keep), -1) / 255.0)
         scale = np.sqrt(pca.explained_variance_.sum())
         Z, Z_test = (
@@ -95,7 +96,7 @@ ON_FEATURES = ("SkMMSelector", "KMeansSelector", "FacilityLocationSelector", "KC
 
 
 def peers(n_classes):
-    """Return name -> function (X, n, seed) of what is installed."""
+    """Return name -> function (X, n, seed) for the libraries that are installed."""
     found = {}
     try:
         from skactiveml.pool import CoreSet, MaxHerding, ProbCover, TypiClust
@@ -141,7 +142,7 @@ def peers(n_classes):
             def select(X, n, seed):
                 torch.manual_seed(seed)
                 pool = TensorFeatureData(torch.from_numpy(X.astype(np.float32)))
-                # The methods want a labelled set: one sample drawn at random, which is kept.
+                # The methods need a labelled set: one random sample, which is part of the coreset.
                 first = int(np.random.RandomState(seed).randint(len(X)))
                 start = TensorFeatureData(torch.from_numpy(X[[first]].astype(np.float32)))
                 picks, _ = select_batch(
@@ -163,7 +164,7 @@ def peers(n_classes):
 
 
 def measure(indices, seconds, data, row):
-    """Fit on the coreset and return the finished row."""
+    """Fit on the coreset and return the complete row."""
     X, y, X_test, y_test = data
     indices = np.unique(np.asarray(indices).ravel())
     labels = y[indices]
@@ -195,7 +196,7 @@ def run(name, X, y, X_test, y_test, seeds):
             methods[key] = lambda n, select=select: select(X, n, seed)  # noqa: B023
         for key, select in methods.items():
             is_peer = key in slow
-            if is_peer and seed:  # they are slow, and most are deterministic
+            if is_peer and seed:  # slow, and mostly deterministic
                 continue
             for n in PEER_SIZES if is_peer else SIZES:
                 if n > len(X) // 2:
@@ -204,7 +205,7 @@ def run(name, X, y, X_test, y_test, seeds):
                 start = time.perf_counter()
                 try:
                     indices = select(n)
-                except Exception as error:  # a peer that fails leaves a gap, and says why
+                except Exception as error:  # report the failure and leave the row out
                     if not is_peer:
                         raise
                     print(f"{key} failed on {name}, n={n}: {type(error).__name__}: {error}")
@@ -213,7 +214,7 @@ def run(name, X, y, X_test, y_test, seeds):
 
 
 def summary(results):
-    """Means per task, method and n, with the paired difference to the uniform draw."""
+    """Return means per task, method and n, with the paired difference to random sampling."""
     uniform = results[results["method"] == "UniformSelector"].set_index(["task", "n", "seed"])
     rows = []
     for (task, method, n), group in results.groupby(["task", "method", "n"], sort=False):
@@ -255,7 +256,7 @@ def main():
     rows = []
     for name, *data in tasks(args.data):
         rows.extend(run(name, *data, args.seeds))
-        # After each task, so that a run that is cut short leaves what it has.
+        # Written after each task, so that an interrupted run keeps its finished tasks.
         table = summary(pd.DataFrame(rows))
         print("wrote", record(table, "real", command=command, packages=packages).name, name)
     print(table.to_string(index=False))

@@ -1,9 +1,9 @@
-"""Each rounding at N = 100,000, m = 64, n = 1,000: seconds, balance and spread.
+"""Measure time, balance and spread of each rounding at N = 100,000, m = 64 and n = 1,000.
 
-``balance``: the mean over the directions of |mean over the coreset of a_ij − its target|, relative
-to what it is for a systematic draw, with a_ij the squared components. ``voronoi``: the mean squared
-deviation from one of the mass nearest to each pick (Stevens & Olsen 2004), relative likewise.
-Both are means over the seeds.
+``balance`` is the mean over the directions of |mean over the coreset of a_ij − its target|, where
+a_ij are the squared components. ``voronoi`` measures the spread: the mass of the samples nearest to
+each selected sample should be one, and this is its mean squared deviation from one (Stevens & Olsen
+2004). Both are relative to systematic sampling, and are means over the seeds.
 
     python examples/benchmarks/roundings.py
 """
@@ -22,7 +22,7 @@ ROUNDINGS = ("systematic", "choice", "cube", "spread", "local_cube", "exemplar",
 
 
 def pool(n_samples, m):
-    """Fifty clusters of different sizes, in directions of decaying scale."""
+    """Draw fifty clusters of different sizes, in directions of decaying scale."""
     rng = np.random.RandomState(0)
     scale = 1.0 / np.sqrt(np.arange(1, m + 1))
     centres = 1.5 * rng.normal(size=(50, m))
@@ -65,7 +65,7 @@ def main():
 
 
 def clock_rounding(selector, X):
-    """Fit; return the seconds of the rounding and of the whole fit."""
+    """Fit the selector and return the seconds of the rounding and of the whole fit."""
     inside = []
     round_ = selector._round
 

@@ -1,13 +1,14 @@
-"""Seconds and memory of a whole fit at a hundred thousand to ten million samples.
+"""Measure time and memory of a complete fit for a hundred thousand to ten million samples.
 
     pip install -c constraints.txt -e '.[benchmark]'
     python examples/benchmarks/scale.py --max 1e7
 
-Each row is a process of its own, so that its peak memory is its own. The samples are float32, a
-Gaussian mixture in 64 dimensions with a spectrum that decays by a power law; n is a hundredth of
-N, and at most 10,000. A bare pass is the mean of the times of ``s @ X`` and ``X @ g`` in the same
-process. The peer is scikit-learn's MiniBatchKMeans with n clusters and the samples nearest to its
-centres, given five minutes; at ten million, where it takes longer, only with --peer-max 1e7.
+Each row runs in its own process, so that peak memory is measured separately. The samples are
+float32 from a Gaussian mixture in 64 dimensions whose spectrum decays as a power law. n is a
+hundredth of N, at most 10,000. A bare pass is the mean of the times of ``s @ X`` and ``X @ g`` in
+the same process. The selectors are compared with scikit-learn's MiniBatchKMeans, with n clusters
+and the samples nearest to the centres, limited to five minutes. At ten million samples it takes
+longer and runs only with --peer-max 1e7.
 """
 
 import argparse
@@ -27,13 +28,13 @@ from sklearn_skmm import SkMMSelector, UniformSelector
 from sklearn_skmm.core._blocks import mean_squared_norm, second_moments
 
 M, CLUSTERS, BLOCK = 64, 50, 65_536
-LIMIT = 300  # seconds for the peer
-JUDGED = 100_000  # samples that stand for all where coverage is measured
+LIMIT = 300  # seconds for MiniBatchKMeans
+JUDGED = 100_000  # samples from which the coverage is estimated
 METHODS = ["systematic", "cells", "exemplar", "mini-batch k-means", "uniform"]
 
 
 def mixture(N, seed=0):
-    """Float32 rows, made in blocks, so that there is never more than X."""
+    """Return float32 rows, made in blocks to need no memory in addition to X."""
     rng = np.random.default_rng(seed)
     decay = (np.arange(1, M + 1) ** -0.5).astype(np.float32)
     centres = 3 * rng.standard_normal((CLUSTERS, M), dtype=np.float32)
@@ -51,7 +52,7 @@ def mixture(N, seed=0):
 
 
 def select(method, X, n):
-    """Return positions; only our methods and the draw promise n distinct ones."""
+    """Return positions; MiniBatchKMeans may give fewer than n distinct ones."""
     if method == "uniform":
         return UniformSelector(n, random_state=0).fit_transform(X)
     if method != "mini-batch k-means":
@@ -61,7 +62,7 @@ def select(method, X, n):
 
 
 def quality(X, picks):
-    """Return the mean distance to the nearest pick, and tr(Σ (Σ_S + αI)⁻¹), α = tr(Σ) / N."""
+    """Return the mean distance to the nearest selected sample and V-optimality, α = tr(Σ) / N."""
     rows = X[np.random.RandomState(0).permutation(len(X))[:JUDGED]]
     coverage = float(pairwise_distances_argmin_min(rows, X[picks])[1].mean())
     sigma = second_moments(X, 1.0) / len(X)
@@ -99,9 +100,9 @@ def measure(N, method):
 
 
 def in_a_process(N, method):
-    """Return the row from a fresh process, or None if it takes too long."""
+    """Measure in a new process and return the row, or None if it takes too long."""
     command = [sys.executable, __file__, "--child", str(N), method]
-    # Making the samples and judging the picks come on top of the peer's minutes.
+    # The child also makes the samples and measures the quality.
     limit = LIMIT + 60 + N / 1e5 if method == "mini-batch k-means" else None
     try:
         out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=limit)
@@ -112,7 +113,7 @@ def in_a_process(N, method):
 
 
 def slopes(table):
-    """Return the slope of log seconds over log N for each method with two sizes or more."""
+    """Return the slope of log seconds over log N for each method with at least two sizes."""
     return {
         method: float(np.polyfit(np.log(rows["N"]), np.log(rows["seconds"]), 1)[0])
         for method, rows in table.groupby("method", sort=False)
@@ -145,7 +146,7 @@ def plot(table, slope):
 
 
 def options(description, methods, largest):
-    """Return a parser of what `scale_all` can be told, too."""
+    """Return a parser with the options shared with `scale_all`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--max", type=float, default=largest, help="largest N")
     parser.add_argument("--methods", nargs="+", default=methods, choices=methods)

@@ -1,14 +1,14 @@
-"""How far each selector gets in a given time, ours and other libraries'.
+"""Find the largest N for which each selector, here and in other libraries, stays within limits.
 
     pip install -c constraints.txt -e '.[benchmark]'
     python examples/benchmarks/scale_all.py
 
-The samples of `scale.py`, n a hundredth of N; each row is a process of its own, with at most 16 GiB
-of address space. A method that takes longer than the limit at one size, or more memory, is not
-asked for a larger one: its largest N is that of its last row. What ends it is in the table, too.
-Other libraries have more time than ours. With ``--methods`` the recorded rows of the others stay.
-apricot and scikit-activeml get their facility location with the Gaussian kernel, apricot as a
-matrix of similarities; MiniBatchKMeans n clusters, and the samples nearest to its centres.
+The samples are those of `scale.py`, and n is a hundredth of N. Each row runs in its own process,
+with at most 16 GiB of address space. A method that exceeds the time or memory limit at one size is
+not run at larger ones; the table says which limit it was. Other libraries have a longer time limit.
+With ``--methods``, the recorded rows of the other methods are kept. apricot and scikit-activeml run
+their facility location with the Gaussian kernel, which apricot gets as a matrix of similarities.
+MiniBatchKMeans gets n clusters, and the samples nearest to the centres are selected.
 """
 
 import json
@@ -38,13 +38,13 @@ METHODS = (*(f'SkMM, "{r}"' for r in ROUNDINGS), *(f"{name}Selector" for name in
 
 
 def bandwidth(X):
-    """Half the median distance, as our facility location takes it."""
+    """Return half the median distance, the default of FacilityLocationSelector."""
     rows = X[np.random.RandomState(0).choice(len(X), 1000, replace=False)]
     return 0.5 * float(np.median(euclidean_distances(rows)[np.triu_indices(1000, 1)]))
 
 
 def select(method, X, n):
-    """Return positions."""
+    """Return the positions of the selected samples."""
     if method.startswith("SkMM"):
         rounding = method.split('"')[1]
         return SkMMSelector(n, rounding=rounding, random_state=0).fit_transform(X)
@@ -89,11 +89,11 @@ def measure(N, method):
 
 
 def in_a_process(N, method, limit):
-    """Return the row from a fresh process, which says so where it takes too long."""
+    """Measure in a new process and return the row, which says if a limit was exceeded."""
     command = [sys.executable, __file__, "--child", str(N), method]
     over = {"method": method, "N": N, "n": N // 100, "ended_by": "time"}
     try:
-        # Making the samples and judging the picks come on top.
+        # The child also makes the samples and measures the quality.
         done = subprocess.run(
             command, stdout=subprocess.PIPE, text=True, check=True, timeout=limit + 10 + N / 1e5
         )
@@ -108,7 +108,9 @@ def in_a_process(N, method, limit):
 def main():
     parser = options(__doc__, METHODS, largest=1e6)
     parser.add_argument("--limit", type=float, default=30, help="seconds for one selection")
-    parser.add_argument("--peer-limit", type=float, default=300, help="seconds for one of a peer's")
+    parser.add_argument(
+        "--peer-limit", type=float, default=300, help="the same for other libraries"
+    )
     args = parser.parse_args()
     if args.child:
         print(json.dumps(measure(int(args.child[0]), args.child[1])))

@@ -1,16 +1,17 @@
-"""Seconds and memory of the gradient sketch beside the model's own passes and the peers, one run.
+"""Compare time and memory of the gradient sketch with the model's passes and other libraries.
 
-Five shapes, m = 512: a linear probe, a whole ResNet-18 and its last layers at 7 × 7, all linear
-layers of GPT-2 small, and sparse rows without a model. Ours, forward and backward, and the peers
-see the same batches of the same loss (bmdal-reg sums the outputs instead, TRAK takes its margin).
-What draws Γ is timed with it. Every row runs once to warm up; then rows take turns, and the fastest
-time counts. Ratios are of seconds per sample, to the row with the same batch size where there is
-one. Memory is what one call adds at its peak to the process that holds inputs and model, in a
-process of its own without warm-up (Linux only).
+There are five shapes, with m = 512: a linear probe, a whole ResNet-18 and its last layers at 7 × 7,
+all linear layers of GPT-2 small, and sparse rows without a model. This library, the forward and
+backward pass, and the other libraries use the same batches and the same loss; only bmdal-reg sums
+the outputs instead, and TRAK uses its margin. Times include drawing Γ. Every row runs once to warm
+up. Then the rows take turns, and the fastest time counts. Ratios compare seconds per sample with
+the row of the same batch size where there is one. Memory is the peak that one call adds to a
+process that already holds the inputs and the model; it is measured in a separate process without
+warm-up (Linux only).
 
     pip install -c constraints.txt -e '.[benchmark]'
     python examples/benchmarks/sketch.py
-    python examples/benchmarks/sketch.py --quick  # every row on few samples; not recorded
+    python examples/benchmarks/sketch.py --quick  # all rows with few samples; not recorded
 """
 
 import argparse
@@ -41,7 +42,7 @@ OURS, BOTH = "GradientSketcher, auto", "forward and backward"
 
 
 class Row(NamedTuple):
-    """What is timed: run() treats N samples, in batches."""
+    """One timed function: run() processes N samples in batches."""
 
     method: str
     N: int
@@ -62,7 +63,7 @@ def ours(X, y, batch, target="label", **params):
 
 
 def passes(model, loss, N, batch):
-    """Forward and backward alone: the gradients summed over each batch, of all parameters."""
+    """Run forward and backward only: gradients of all parameters, summed over each batch."""
 
     def run():
         for part in parts(N, batch):
@@ -73,7 +74,7 @@ def passes(model, loss, N, batch):
 
 
 def formed(model, X, y, batch):
-    """δ ⊗ a and δ of each sample, times a dense Gaussian."""
+    """Multiply δ ⊗ a and δ of each sample by a dense Gaussian matrix."""
     r = sum(p.numel() for p in model.parameters())
 
     @torch.no_grad()
@@ -91,7 +92,7 @@ def formed(model, X, y, batch):
 
 
 def func(model, X, y, batch):
-    """Per-sample gradients of torch.func, times a dense Gaussian."""
+    """Multiply per-sample gradients from torch.func by a dense Gaussian matrix."""
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     r = sum(p.numel() for p in parameters.values())
 
@@ -111,7 +112,7 @@ def func(model, X, y, batch):
 
 
 def trak(model, X, y, batch, kind):
-    """TRAK's features before it scales them, with the projector that it takes on a CPU."""
+    """Compute TRAK's features before scaling, with the projector that it uses on a CPU."""
     from trak.gradient_computers import FunctionalGradientComputer
     from trak.modelout_functions import ImageClassificationModelOutput
     from trak.projectors import BasicProjector
@@ -132,7 +133,7 @@ def trak(model, X, y, batch, kind):
 
 
 def bmdal(model, X, y, batch):
-    """bmdal-reg's base kernel "grad" with the transform ("rp", [m]): a product of Gaussians."""
+    """Compute bmdal-reg's base kernel "grad" with ("rp", [m]), a product of Gaussians."""
     from bmdal_reg.bmdal.feature_data import TensorFeatureData
     from bmdal_reg.bmdal.features import Features
     from bmdal_reg.bmdal.layer_features import LinearGradientComputation, create_grad_feature_map
@@ -146,14 +147,14 @@ def bmdal(model, X, y, batch):
 
 
 def linear(N):
-    """A linear layer on features of 512 numbers, as a linear probe has; r = 100,548."""
+    """Return rows for a linear probe on 512 features; r = 100,548."""
     model, X, y = nn.Linear(512, CLASSES), torch.randn(N, 512), torch.randint(CLASSES, (N,))
 
     def loss(part):
         return F.cross_entropy(model(X[part]), y[part])
 
     rows = []
-    for batch in (64, 1024):  # the default, and one that is good for the peers
+    for batch in (64, 1024):  # the default, and one that suits the other libraries
         rows.append(Row(OURS, N, batch, 9, ours(X, y, batch, model=model)))
         rows.append(Row(BOTH, N, batch, 9, passes(model, loss, N, batch)))
     sampled = ours(X, None, batch, model=model, target="sampled")
@@ -178,7 +179,7 @@ def linear(N):
 
 
 class Block(nn.Module):
-    """Two convolutions and what goes around them."""
+    """Residual block with two convolutions."""
 
     def __init__(self, inputs, outputs, stride):
         super().__init__()
@@ -197,7 +198,7 @@ class Block(nn.Module):
 
 
 def resnet18():
-    """ResNet-18 with random weights, as torchvision builds it."""
+    """Return ResNet-18 with random weights, built as in torchvision."""
     stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
     layers = {"stem": nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1))}
     inputs = 64
@@ -209,7 +210,7 @@ def resnet18():
 
 
 def images(model, X, batch, layers, repeats):
-    """The model's passes, and the sketch of the last convolution and the linear layer."""
+    """Return rows for the model's passes and for the sketch of these layers."""
     y = torch.randint(CLASSES, (len(X),))
 
     def loss(part):
@@ -224,13 +225,13 @@ def images(model, X, batch, layers, repeats):
 
 
 def resnet(N):
-    """The whole ResNet-18 on 224 × 224 pixels; its last convolution and fc are sketched."""
+    """Return rows for ResNet-18 on 224 × 224 pixels, sketching its last convolution and fc."""
     X = torch.randn(N, 3, 224, 224)
     return images(resnet18(), X, 16, ["layer4.1.conv2", "fc"], 3)
 
 
 def tail(N):
-    """What follows the input of the last convolution of ResNet-18; both layers are sketched."""
+    """Return rows for ResNet-18 from its last convolution on, sketching that and fc."""
     last = resnet18()
     conv, norm = last.layer4[1].conv2, last.layer4[1].bn2
     model = nn.Sequential(conv, norm, nn.ReLU(), last.avgpool, nn.Flatten(), last.fc)
@@ -238,13 +239,13 @@ def tail(N):
 
 
 def gpt2(N):
-    """GPT-2 small on 128 tokens; all linear layers are sketched, with the head the embedding."""
+    """Return rows for GPT-2 small on 128 tokens, sketching all linear layers and the tied head."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(use_cache=False, attn_implementation="sdpa")
     model = GPT2LMHeadModel(config).eval()
     tokens = torch.randint(config.vocab_size, (N, 128))
-    following = F.pad(tokens[:, 1:], (0, 1), value=-100)  # the last token predicts nothing
+    following = F.pad(tokens[:, 1:], (0, 1), value=-100)  # the last token has no target
     layers = [
         name
         for name, module in model.named_modules()
@@ -261,7 +262,7 @@ def gpt2(N):
 
 
 def rows_of_text(N, r=100_000, words=100):
-    """Rows like those of a bag of words, with about one entry in a thousand."""
+    """Return rows like bags of words, with about one nonzero entry in a thousand."""
     rng = np.random.RandomState(0)
     p = 1 / np.arange(10, r + 10)
     columns = rng.choice(r, size=N * words, p=p / p.sum())
@@ -272,7 +273,7 @@ def rows_of_text(N, r=100_000, words=100):
 
 
 def csr(N):
-    """Sparse rows that are the gradients themselves, without a model."""
+    """Return rows for sparse gradients given directly, without a model."""
     X = rows_of_text(N)
     methods = {
         "GradientSketcher, sparse_sign": GradientSketcher(M, sketch="sparse_sign", random_state=0),
@@ -291,7 +292,7 @@ def csr(N):
     ]
 
 
-# Name: what builds its rows, the number of samples, and the one for --quick.
+# Name: function that builds the rows, number of samples, and number of samples for --quick.
 SHAPES = {
     "Linear(512, 196)": (linear, 4096, 128),
     "ResNet-18, 224 × 224": (resnet, 32, 2),
@@ -302,7 +303,7 @@ SHAPES = {
 
 
 def build(shape, quick):
-    """Return the rows of a shape, none where a package is missing."""
+    """Return the rows of a shape, or none if a package is missing."""
     function, N, few = SHAPES[shape]
     torch.manual_seed(0)
     try:
@@ -313,7 +314,7 @@ def build(shape, quick):
 
 
 def seconds(rows, quick):
-    """Return the fastest time of each row; rows take turns."""
+    """Return the fastest time of each row, with the rows taking turns."""
     times = [[] for _ in rows]
     for turn in range(-1, 1 if quick else max(row.repeats for row in rows)):
         for row, found in zip(rows, times, strict=True):
@@ -324,7 +325,7 @@ def seconds(rows, quick):
 
 
 def memory(run):
-    """Return by how many MiB the resident set grows at its highest."""
+    """Return by how many MiB the peak of the resident set exceeds its start."""
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not reset.exists():
         return float("nan")
@@ -332,14 +333,14 @@ def memory(run):
     def resident(key):
         return int(status.read_text().split(key)[1].split()[0]) / 1024
 
-    reset.write_text("5")  # the highest so far becomes the current one
+    reset.write_text("5")  # resets the recorded peak to the current size
     before = resident("VmRSS:")
     run()
     return resident("VmHWM:") - before
 
 
 def memory_in_child(shape, index, quick):
-    """Return the memory of one row that runs once, in a process of its own."""
+    """Return the memory of one row that runs once in its own process."""
     command = [sys.executable, __file__, "--memory", shape, str(index)]
     child = subprocess.run(
         command + ["--quick"] * quick, check=True, stdout=subprocess.PIPE, text=True
@@ -348,7 +349,7 @@ def memory_in_child(shape, index, quick):
 
 
 def measure(shape, quick):
-    """Return the finished rows of a shape."""
+    """Return the table of a shape."""
     rows = build(shape, quick)
     if not rows:
         return pd.DataFrame()
@@ -375,8 +376,10 @@ def measure(shape, quick):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few samples, nothing is recorded")
-    parser.add_argument("--memory", nargs=2, metavar=("SHAPE", "ROW"), help="one row's, in MiB")
+    parser.add_argument("--quick", action="store_true", help="few samples, record nothing")
+    parser.add_argument(
+        "--memory", nargs=2, metavar=("SHAPE", "ROW"), help="memory of one row, in MiB"
+    )
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     if args.memory:

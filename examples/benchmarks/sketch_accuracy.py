@@ -1,20 +1,21 @@
-"""What the embeddings keep of gradients, and what is selected from two of them, in one run.
+"""Measure how accurate the random projections of gradients are, and how good the selections.
 
-Gradients of a small convolutional net on digits, of its last layer (one outer product δ ⊗ a each,
-the worst case of "product") and of all layers, for classes drawn from the net's probabilities: the
-relative error of the Gram matrix, the mean over the seeds, and the spread of squared norms, the
-standard deviation of ‖gΓ‖² / ‖g‖². Then gradients that fill a subspace of dimension 10 among
-r = 4,096 = 64 × 64 with m = 110: how far the squared norm of a vector in it is off at most, the
+The first gradients are those of a small convolutional network on digits, for classes sampled from
+its predicted probabilities: of the last layer (one outer product δ ⊗ a per sample, the worst case
+of "product") and of all layers. The table has the relative error of the Gram matrix, averaged over
+the seeds, and the spread of squared norms, which is the standard deviation of ‖gΓ‖² / ‖g‖². The
+second gradients span a subspace of dimension 10 in r = 4,096 = 64 × 64 dimensions, with m = 110.
+The distortion is the largest relative error of the squared norm of a vector in that subspace, the
 largest |λ - 1| of UᵀΓΓᵀU.
 
-With ``--data``, a linear probe that was fitted on 500 images of Fashion-MNIST, the gradients of
-10,000 others sketched with m = 96, and a logistic regression fitted on the SkMM coreset. A seed
-draws the images, the classes and Γ.
+With ``--data``, a linear probe is fitted on 500 images of Fashion-MNIST. The gradients of 10,000
+other images are sketched with m = 96, and a logistic regression is fitted on the SkMM coreset. The
+seed determines the images, the classes and Γ.
 
     pip install -c constraints.txt -e '.[benchmark]'
     OMP_NUM_THREADS=1 python examples/benchmarks/sketch_accuracy.py --data DIR
 
-DIR holds ``fashion-mnist/`` as for ``real.py``.
+DIR contains ``fashion-mnist/`` as for ``real.py``.
 """
 
 import argparse
@@ -43,7 +44,7 @@ PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
 
 
 def net():
-    """Return a convolutional net after a short training, images it has not seen, and classes."""
+    """Return a briefly trained convolutional network, unseen images and sampled classes."""
     X, y = load_digits(return_X_y=True)
     X, y = torch.tensor(X.reshape(-1, 1, 8, 8) / 16), torch.tensor(y)
     torch.manual_seed(0)
@@ -67,7 +68,7 @@ def net():
 
 
 def exact(model, X, classes, prefix):
-    """Return the gradients by the parameters with this prefix."""
+    """Return the exact gradients with respect to the parameters with this prefix."""
     parameters = {n: p.detach() for n, p in model.named_parameters() if n.startswith(prefix)}
 
     def loss(parameters, x, y):
@@ -86,7 +87,7 @@ def errors(G, sketches):
 
 
 def of_a_net(seeds):
-    """Yield rows on gradients of the net, as GradientSketcher sketches them."""
+    """Yield rows for gradients of the network, sketched by GradientSketcher."""
     model, X, classes = net()
     for name, layers, prefix in (("last layer, δ ⊗ a", "5", "5."), ("all layers", None, "")):
         G = exact(model, X, classes, prefix)
@@ -109,11 +110,11 @@ def of_a_net(seeds):
 
 
 def of_exact_rank(seeds, side=64, rank=10, n=200):
-    """Yield rows on gradients that fill a subspace of this rank."""
+    """Yield rows for gradients that span a subspace of this rank."""
     rng = np.random.RandomState(0)
 
     def products(left):
-        """Draw δ ⊗ a with δ in a subspace of dimension left, and a in one of rank / left."""
+        """Draw δ ⊗ a with δ and a in subspaces of dimensions left and rank / left."""
         dims = (left, rank // left)
         u, v = (rng.normal(size=(n, d)) @ rng.normal(size=(d, side)) for d in dims)
         return np.einsum("ni,nj->nij", u, v).reshape(n, -1)
@@ -143,7 +144,7 @@ def of_exact_rank(seeds, side=64, rank=10, n=200):
 
 
 def images(directory, seed):
-    """Yield 100 principal components of a pool, a few labelled images, and test images."""
+    """Yield 100 principal components of the pool, of some labelled images and of test images."""
     folder = Path(directory) / "fashion-mnist"
     (X, y), (X_test, y_test) = (
         [load_idx(folder / f"{part}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1")]
@@ -165,7 +166,7 @@ def fit(X, y):
 
 
 def downstream(directory, seeds):
-    """Yield the accuracy for each seed, sketch and size of the coreset."""
+    """Yield the accuracy for each seed, sketch and coreset size."""
     for seed in range(seeds):
         (X, y), few, test = images(directory, seed)
         fitted = fit(*few)
@@ -194,7 +195,7 @@ def downstream(directory, seeds):
 
 
 def summary(results):
-    """Means, with paired differences to the Gaussian sketch and to the uniform draw."""
+    """Return means, with paired differences to the Gaussian sketch and to random sampling."""
     rows = []
     for (target, n), group in results.groupby(["target", "n"], sort=False):
         wide = group.pivot(index="seed", columns="sketch", values="accuracy")
@@ -212,7 +213,7 @@ def summary(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="directory with fashion-mnist/")
-    parser.add_argument("--seeds", type=int, default=20, help="of Γ, in the first part")
+    parser.add_argument("--seeds", type=int, default=20, help="seeds of Γ in the first part")
     parser.add_argument("--downstream-seeds", type=int, default=8)
     args = parser.parse_args()
     warnings.simplefilter("ignore")

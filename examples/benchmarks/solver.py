@@ -1,9 +1,9 @@
-"""Objective against steps and time: the library's solver and the paper's recipe, one run.
+"""Compare the library's solver with the paper's recipe in steps and time.
 
-All start from the same random vertex on the same problem, N = 20,000, m = 64, n = 500. The paper's
-recipe is Adam at a learning rate of 1e-5 over the capped simplex, in two readings: each step is
-projected exactly, or clipped to [0, 1/n] and divided by its sum. The second is no projection; it
-spreads mass over all samples in a few steps, so that little of the vertex is left.
+Both start from the same random vertex on the same problem, N = 20,000, m = 64, n = 500. The paper's
+recipe is Adam at a learning rate of 1e-5 over the capped simplex. It can be read in two ways: each
+step is projected exactly, or it is clipped to [0, 1/n] and divided by its sum. The second is not a
+projection. It spreads mass over all samples in a few steps, so that little of the vertex remains.
 
     python examples/benchmarks/solver.py
 """
@@ -27,7 +27,7 @@ C_S = 0.999
 
 
 def problem(N, m, seed):
-    """A Gaussian mixture with clusters of unequal size and spread."""
+    """Draw a Gaussian mixture with clusters of unequal size and spread."""
     rng = np.random.RandomState(seed)
     k = 20
     labels = rng.choice(k, size=N, p=rng.dirichlet(np.ones(k)))
@@ -39,7 +39,7 @@ def problem(N, m, seed):
 
 
 def clip_and_normalise(v, cap):
-    """The second reading of staying feasible."""
+    """Make v feasible by clipping and normalising, the second reading of the recipe."""
     v = np.clip(v, 0.0, cap)
     return v / v.sum()
 
@@ -63,7 +63,7 @@ def adam(A, eigenvalues, n, s, steps, project, lr=1e-5, betas=(0.9, 0.999), eps=
 
 
 def clock(function):
-    """Return the result and the seconds it took."""
+    """Return the result and the seconds of a call."""
     start = time.perf_counter()
     result = function()
     return result, time.perf_counter() - start
@@ -71,7 +71,7 @@ def clock(function):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2000, help="steps of Adam")
+    parser.add_argument("--steps", type=int, default=2000, help="number of Adam steps")
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     N, m, n = 20_000, 64, 500

@@ -1,10 +1,10 @@
-"""Seconds of three selectors beside the peers that do the same work, on one pool, in one run.
+"""Compare the time of three selectors with other libraries that do the same work.
 
     pip install -c constraints.txt -e '.[benchmark]'
     python examples/benchmarks/speed.py --data DIR
 
-DIR holds ``r52_minilm.npz`` as for ``real.py``. Ours is the median of three runs; slow peers run
-once.
+All use the same pool. DIR contains ``r52_minilm.npz`` as for ``real.py``. Times of this library are
+medians of three runs, or of five for k-means; slow methods of other libraries run once.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from sklearn_skmm.core._costs import median_distance
 
 
 def agreement(X, ours, theirs):
-    """Count equal picks, and picks that are equal rows."""
+    """Count positions that are equal, and positions whose rows are equal."""
     same = int(np.sum(ours == theirs))
     rows = int(np.sum((X[ours] == X[theirs]).all(axis=1)))
     return same, rows
@@ -62,7 +62,7 @@ def main():
     rows.append(("KCenterSelector", "scikit-activeml CoreSet", n, seconds, peer, None, None))
     for n in (50, 200):
         _, seconds = clock(lambda n=n: KMeansSelector(n, random_state=0).fit_transform(X), 5)
-        # The k-means inside it: same seed, same tolerance.
+        # The k-means that KMeansSelector runs, with the same seed and tolerance.
         seed = np.random.RandomState(KMeansSelector(n, random_state=0).fit(X)._seed).randint(
             2**31 - 1
         )

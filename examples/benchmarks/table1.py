@@ -1,10 +1,10 @@
-"""Table 1 of the paper, and the same task with what the paper lacks.
+"""Reproduce Table 1 of the paper, and run methods beyond the paper on the same task.
 
-The Gaussian mixture of `sklearn_skmm.datasets.make_gmm_regression` (N = 2000, r = 2400), selection
-on a Gaussian sketch with m = 32, ridge regression without intercept on the coreset, risk
-||X (theta_S - theta)||^2 / N over all samples. Ridge alphas are linspace(1e-3, 100, 10): the best
-of them by the risk itself, as in the paper, and, since a user has no such oracle, the one that
-cross-validation (leave-one-out) on the coreset alone prefers.
+The data are the Gaussian mixture of `sklearn_skmm.datasets.make_gmm_regression` (N = 2000, r =
+2400). Samples are selected on a Gaussian sketch with m = 32, and ridge regression without intercept
+is fitted on the coreset. The risk is ||X (theta_S - theta)||^2 / N over all samples. Alpha is one
+of linspace(1e-3, 100, 10). It is chosen by the risk itself, as in the paper, and by leave-one-out
+cross-validation on the coreset alone, because users do not know the risk.
 
     python examples/benchmarks/table1.py
 """
@@ -58,7 +58,7 @@ PAPER = {
 
 
 class HerdingWithoutUpdate:
-    """The n samples of largest inner product with the mean: herding that forgets its picks."""
+    """Herding that ignores the selected samples: the n largest inner products with the mean."""
 
     def __init__(self, n):
         self.n = n
@@ -90,7 +90,7 @@ BEYOND = {
 
 
 class Task:
-    """One draw of the task with its full Gram matrix, which every coreset cuts from."""
+    """The task for one seed, with its full Gram matrix, of which every coreset uses a part."""
 
     def __init__(self, seed):
         data = make_gmm_regression(random_state=seed)
@@ -98,7 +98,7 @@ class Task:
         self.gram = data.X @ data.X.T
 
     def risks(self, indices):
-        """Return (best over alphas, alpha by cross-validation) from one eigendecomposition."""
+        """Return the risks for the best alpha and for the alpha chosen by cross-validation."""
         gram, y = self.gram[np.ix_(indices, indices)], self.y[indices]
         values, vectors = linalg.eigh(gram, check_finite=False)
         values = np.maximum(values, 0.0)
@@ -107,14 +107,14 @@ class Task:
         dual = vectors @ (coefficients[:, None] / (values[:, None] + ALPHAS))
         errors = self.gram[:, indices] @ dual - self.y[:, None]
         risk = np.square(errors).mean(axis=0)
-        # Leave-one-out residuals are dual_i over the i-th diagonal entry of (K + αI)⁻¹.
+        # Leave-one-out residuals are dual_i divided by the i-th diagonal entry of (K + αI)⁻¹.
         diagonal = np.square(vectors) @ (1.0 / (values[:, None] + ALPHAS))
         loo = np.square(dual / diagonal).mean(axis=0)
         return float(risk.min()), float(risk[np.argmin(loo)])
 
 
 def run(methods, sizes, seeds):
-    """One row for each method, n and seed."""
+    """Return one row for each method, n and seed."""
     task = Task(0)
     rows = []
     for seed in seeds:
@@ -131,7 +131,7 @@ def run(methods, sizes, seeds):
 
 
 def summary(results, paper=None):
-    """Mean and standard deviation over the seeds, beside the paper's."""
+    """Return means and standard deviations over the seeds, with those of the paper."""
     grouped = results.groupby(["method", "n"], sort=False)
     table = grouped.agg(
         risk=("risk", "mean"),

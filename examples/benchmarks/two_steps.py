@@ -1,17 +1,17 @@
-"""What it costs in quality that many picks of many samples are made in two steps.
+"""Measure the loss of quality when large selections are made in two steps.
 
     python examples/benchmarks/two_steps.py
 
-Twenty thousand samples and 2,000 picks, where both can be run: the two steps that the rounding
-takes there, and the same with all distances at once, and for the cells with all samples as
-candidates. The pools are the mixture of ``scale.py``, and one normal distribution in twenty
-dimensions: without clusters, what one pick covers across cells counts most.
+At N = 20,000 and n = 2,000, both variants can be run: the two steps that the rounding uses at this
+size, and a single step with all distances, where the cells also have all samples as candidates. The
+pools are the mixture of ``scale.py`` and one normal distribution in twenty dimensions. Without
+clusters, coverage across the borders of coarse cells matters most.
 
-*cost* is the objective of exemplars, the mean of 1 − exp(−d²/2h²) to the nearest pick, with h half
-the median distance; *coverage* the mean distance to the nearest pick; *mismatch* the relative
-difference of the second moments of the picks and of all, along its eigenvectors. Of all less is
-better. The last columns are the mean ratio over the seeds, and half the width of its 95 %
-interval.
+*cost* is the objective of exemplars, the mean of 1 − exp(−d²/2h²), where d is the distance to the
+nearest selected sample and h half the median distance. *coverage* is the mean of d. *mismatch* is
+the relative difference of the second moments of the selected and of all samples, along the
+eigenvectors of the latter. Lower is better for all three. The last columns are the mean ratio over
+the seeds and half the width of its 95 % interval.
 """
 
 from contextlib import ExitStack
@@ -34,7 +34,7 @@ POOLS = {
     "mixture": lambda seed: mixture(N, seed).astype(float),
     "normal": lambda seed: np.random.RandomState(seed).normal(size=(N, 20)),
 }
-# With these constants of the package everything is looked at.
+# With these constants, the package uses a single step with all distances.
 AT_ONCE = {
     "cells": [(_layout, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
     "exemplar": [(_layout, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
@@ -43,7 +43,7 @@ AT_ONCE = {
 
 
 def quality(X, picks, h):
-    """Return what the table has of a selection."""
+    """Return the three measures of a selection."""
     distances = pairwise_distances_argmin_min(X, X[picks])[1]
     values, V = np.linalg.eigh(X.T @ X / len(X))
     moments = np.square(X[picks] @ V).mean(axis=0)

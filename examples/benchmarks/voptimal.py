@@ -1,17 +1,18 @@
-"""V-optimal selection beside BAIT of bmdal-reg, which minimises the same objective, in one run.
+"""Compare VOptimalSelector with BAIT of bmdal-reg, which minimises the same objective.
 
-Gaussian data of which the j-th feature has variance 1 / j. Both minimise
-tr(Σ (Σ_S + αI)^-1) with the same alpha, the default of VOptimalSelector; BAIT in its two forms:
-forward, the package's default, and forward-backward, which selects 2n samples and removes n. BAIT
-is greedy and has no certificate; the gap is to the lower bound of VOptimalSelector in all rows.
-In these, `fit` includes the bound, except in "without the bound", which times the greedy start and
-the exchanges alone.
+The data are Gaussian, with variance 1 / j for the j-th feature. Both minimise tr(Σ (Σ_S + αI)^-1)
+with the same alpha, the default of VOptimalSelector. BAIT has two forms: forward, the default of
+bmdal-reg, and forward-backward, which selects 2n samples and removes n. BAIT is greedy and has no
+certificate, so the gap in all rows is to the lower bound of VOptimalSelector. The time of `fit`
+includes the bound, except in the row "without the bound", which times only the greedy start and the
+exchanges.
 
     pip install -c constraints.txt -e '.[benchmark]'
     python examples/benchmarks/voptimal.py
 
-One thread each by default: their work differs in how it scales with more, and a shared machine
-would blur the ratio. Ours is the median of three runs; BAIT runs once.
+Each uses one thread by default, because the two scale differently with threads, and because other
+load on the machine would blur the ratio. Times of VOptimalSelector are medians of three runs; BAIT
+runs once.
 """
 
 import argparse
@@ -36,12 +37,12 @@ SIZES = ((20_000, 128, 500), (20_000, 64, 500), (20_000, 128, 256), (5_000, 64, 
 
 
 def pool(N, m, seed=0):
-    """Gaussian features with variances 1, 1/2, …, 1/m."""
+    """Draw Gaussian features with variances 1, 1/2, …, 1/m."""
     return np.random.RandomState(seed).normal(size=(N, m)) / np.sqrt(np.arange(1, m + 1))
 
 
 def bait(X, n, alpha, overselection, seed=0):
-    """BAIT with the ridge n·alpha. It wants a labelled set: one random sample, which is kept."""
+    """Run BAIT with the ridge n·alpha, starting from one random labelled sample, which is kept."""
     first = int(np.random.RandomState(seed).randint(len(X)))
     sigma = float(np.sqrt(n * alpha))
     picks, _ = select_batch(
@@ -63,13 +64,13 @@ def bait(X, n, alpha, overselection, seed=0):
 
 
 def without_bound(X, n, alpha):
-    """The same exchanges from a greedy start, with no relaxation solved."""
+    """Run the same exchanges from a greedy start, without solving the relaxation."""
     problem = scale(X, spectrum(X), alpha)
     return exchange(problem, greedy(problem, n))[0]
 
 
 def methods(X, n, alpha):
-    """Return name -> (function, how often to time it)."""
+    """Return name -> (function, number of timed runs)."""
     ours = {
         "VOptimalSelector": {},
         "VOptimalSelector, relaxation only": {"max_iter": 0},

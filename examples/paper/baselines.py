@@ -1,6 +1,6 @@
-"""Baselines of the paper's tables that look at a model trained on all labels.
+"""Baselines of the paper's tables that need a model trained on all labels.
 
-Written from the definitions in the papers that introduced them.
+They follow the definitions in the papers that introduced them.
 """
 
 import numpy as np
@@ -12,15 +12,15 @@ GLISTER_ROUNDS = 100
 
 
 def highest(scores, n, seed):
-    """Return the positions of the n highest scores; among equal ones the seed draws."""
+    """Return the positions of the n highest scores, with ties broken at random by the seed."""
     order = np.random.RandomState(seed).permutation(len(scores))
     return order[np.argsort(-scores[order], kind="stable")[:n]]
 
 
 def forgetting(correct):
-    """Count how often each sample was classified rightly and the next time not.
+    """Count how often each sample was classified correctly and then incorrectly the next time.
 
-    What is never classified rightly counts as forgotten infinitely often.
+    A sample that is never classified correctly gets a count of infinity.
 
     M. Toneva, A. Sordoni, R. Tachet des Combes, A. Trischler, Y. Bengio, G. J. Gordon. "An
     empirical study of example forgetting during deep neural network learning". ICLR 2019.
@@ -28,7 +28,7 @@ def forgetting(correct):
     Parameters
     ----------
     correct : bool array of shape (n_epochs, n_samples)
-        Whether each sample was classified rightly when it was in a batch.
+        Whether each sample was classified correctly when it was in a batch.
     """
     events = (correct[:-1] & ~correct[1:]).sum(axis=0).astype(float)
     events[~correct.any(axis=0)] = np.inf
@@ -36,17 +36,18 @@ def forgetting(correct):
 
 
 def contextual_diversity(log_p, n, seed):
-    """Return n positions that are far apart in what the model makes of them.
+    """Return n positions whose predicted class probabilities are far apart.
 
-    Starts at random and adds the sample that is farthest from its nearest pick. The distance is the
-    mean of the two Kullback–Leibler divergences between the probabilities of the classes.
+    The search starts at random and adds the sample that is farthest from its nearest selected
+    sample. The distance is the mean of the two Kullback–Leibler divergences between the predicted
+    probabilities.
 
     S. Agarwal, H. Arora, S. Anand, C. Arora. "Contextual diversity for active learning". ECCV 2020.
 
     Parameters
     ----------
     log_p : array of shape (n_samples, n_classes)
-        Logarithms of the probabilities.
+        Logarithms of the predicted probabilities.
     """
     p = np.exp(log_p)
     own = (p * log_p).sum(axis=1)
@@ -64,10 +65,11 @@ def contextual_diversity(log_p, n, seed):
 def glister(inputs, output, y, n, *, eta, rounds=GLISTER_ROUNDS):
     """Return n positions whose gradient steps reduce the loss of all samples most.
 
-    A sample gains the product of its gradient and that of the loss on a validation set, after a
-    step of size eta on the mean loss of what is selected so far. With no validation set to spare,
-    that set is all samples. Gradients are those of the last layer. As in the paper, several samples
-    are taken before the step is made anew: there are at most so many rounds.
+    The gain of a sample is the inner product of its gradient and the gradient of the validation
+    loss, after a step of size eta on the mean loss of the samples selected so far. There is no
+    separate validation set, so all samples are used as one. Gradients are those of the last layer.
+    As in the paper, several samples are selected before the step is recomputed, in at most `rounds`
+    rounds.
 
     K. Killamsetty, D. Sivasubramanian, G. Ramakrishnan, R. Iyer. "GLISTER: generalization based
     data subset selection for efficient and robust learning". AAAI 2021.
@@ -75,14 +77,14 @@ def glister(inputs, output, y, n, *, eta, rounds=GLISTER_ROUNDS):
     Parameters
     ----------
     inputs : array of shape (n_samples, n_features)
-        What the last layer is given.
+        Inputs of the last layer.
     output : array of shape (n_samples, n_classes)
-        What it returns, the scores before the softmax.
+        Outputs of the last layer, before the softmax.
     """
-    inputs = np.column_stack([inputs, np.ones(len(inputs), inputs.dtype)])  # with the bias
+    inputs = np.column_stack([inputs, np.ones(len(inputs), inputs.dtype)])  # for the bias
 
     def errors(scores):
-        """Return the gradients with respect to the scores."""
+        """Return the gradients of the losses with respect to the scores."""
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
         scores[np.arange(len(y)), y] -= 1
@@ -106,9 +108,9 @@ def glister(inputs, output, y, n, *, eta, rounds=GLISTER_ROUNDS):
 def deepfool(tail, X, *, device):
     """Return how far each sample must move for its predicted class to change.
 
-    The classes are taken as linear around the sample, which moves to the nearest boundary of these,
-    and so on until it has crossed one. Of the classes the likeliest ten are tried. The sample is
-    what the tail is given, not the image.
+    Around the sample, the class scores are approximated as linear, and the sample moves to the
+    nearest class boundary. This is repeated until the predicted class changes. Only the ten most
+    likely classes are tried. The sample is the input of the tail, not the image.
 
     S.-M. Moosavi-Dezfooli, A. Fawzi, P. Frossard. "DeepFool: a simple and accurate method to fool
     deep neural networks". CVPR 2016. As a criterion of selection: M. Ducoffe, F. Precioso.
@@ -133,7 +135,7 @@ def _perturbations(tail, x):
     for _ in range(DEEPFOOL_STEPS):
         at = (x[moving] + (1 + OVERSHOOT) * moved[moving]).requires_grad_(True)
         output = tail(at)
-        # What was predicted at first comes first.
+        # The class predicted at first is in column 0.
         scores = output.gather(1, classes[moving])
         still = output.argmax(dim=1) == classes[moving, 0]
         if not still.any():

@@ -1,4 +1,4 @@
-"""StanfordCars, CIFAR-10 and UTKFace, as they are distributed or from the Hugging Face hub."""
+"""Load StanfordCars, CIFAR-10 and UTKFace from their original files or the Hugging Face hub."""
 
 import pickle
 import re
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import loadmat
 
-# Mirrors by others than the authors of the sets, in the format of `datasets`.
+# Mirrors in the format of `datasets`, not uploaded by the authors of the data sets.
 HUB = {
     "cars": "tanganke/stanford_cars",
     "cifar10": "uoft-cs/cifar10",
@@ -19,17 +19,17 @@ HUB = {
 }
 LABELS = ("label", "labels", "age")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
-# Whatever a file is called, Pillow would look whether it is one of dozens of others.
+# Without this limit, Pillow tries dozens of other formats, whatever the suffix of a file.
 FORMATS = ("JPEG", "PNG")
-# [age]_[gender]_[race]_[date&time].jpg; the aligned and cropped faces end in .jpg.chip.jpg.
+# [age]_[gender]_[race]_[date&time].jpg; aligned and cropped faces end in .jpg.chip.jpg.
 UTKFACE_NAME = re.compile(r"(\d{1,3})_[01]_[0-4]_\d+\.jpg(\.chip\.jpg)?")
 
 
 @dataclass
 class Images:
-    """Images that are opened one at a time, and their labels."""
+    """Images, opened one at a time, and their labels."""
 
-    names: list[str]  # for each image one that changes with the image
+    names: list[str]  # one for each image, different if the image is different
     labels: np.ndarray
     open: Callable[[int], Image.Image]
 
@@ -42,10 +42,10 @@ class Images:
 
 
 def load(name, source):
-    """Return the train and test images of a data set.
+    """Return the training and test images of a data set.
 
-    The source is a directory, ``hub``, or ``hub:NAME`` for another mirror (or a directory) that
-    `datasets.load_dataset` reads.
+    The source is a directory, ``hub``, or ``hub:NAME`` for another mirror or directory that
+    `datasets.load_dataset` can read.
     """
     kind, _, mirror = str(source).partition(":")
     directory = Path(source)
@@ -54,15 +54,15 @@ def load(name, source):
     elif directory.is_dir():
         sets = {"cars": cars, "cifar10": cifar10, "utkface": utkface}[name](directory)
     else:
-        raise SystemExit(f"--data {source}: there is no such directory. Give a directory or 'hub'.")
+        raise SystemExit(f"--data {source}: no such directory. Pass a directory, hub or hub:NAME.")
     for images in sets:
-        if images.labels.min() < 0:  # how some mirrors mark what has no label
-            raise SystemExit(f"--data {source}: there are images without a label.")
+        if images.labels.min() < 0:  # some mirrors mark missing labels like this
+            raise SystemExit(f"--data {source}: some images are without a label.")
     return sets
 
 
 def cars(directory):
-    """Read StanfordCars: the devkit's annotations, or train/ and test/ with a folder a class."""
+    """Read StanfordCars from the devkit's annotations, or from train/ and test/ by class folder."""
     for folder in (directory, directory / "devkit"):
         if (folder / "cars_train_annos.mat").exists():
             test = "cars_test_annos_withlabels.mat"
@@ -74,7 +74,7 @@ def cars(directory):
                     )
             raise SystemExit(
                 f"{directory} has no {test}. The devkit's own cars_test_annos.mat has no classes; "
-                "the file with them is distributed beside it."
+                "the file with them is a separate download."
             )
         if (folder / "cars_annos.mat").exists():
             records = _annotations(folder / "cars_annos.mat")
@@ -91,28 +91,28 @@ def cars(directory):
         found = sorted(path.name for path in (directory / "test").iterdir() if path.is_dir())
         if not classes or classes != found:
             raise SystemExit(
-                f"{directory} has {len(classes)} folders in train and {len(found)} in test: they "
-                "must be the same classes."
+                f"{directory} has {len(classes)} folders in train and {len(found)} in test. Both "
+                "must have the same classes."
             )
         return tuple(_tree(directory, split, classes) for split in ("train", "test"))
     raise SystemExit(
-        f"{directory} is not StanfordCars: it has neither cars_train_annos.mat (or devkit/ with "
-        "it), nor cars_annos.mat, nor the folders train and test."
+        f"{directory} is not StanfordCars: it must contain cars_train_annos.mat (also in devkit/), "
+        "cars_annos.mat, or the folders train and test."
     )
 
 
 def _annotations(path):
-    """Return the records of a .mat file of the devkit."""
+    """Return the records of one of the devkit's .mat files."""
     records = loadmat(path, squeeze_me=True).get("annotations")
     if records is None or records.dtype.names is None or "class" not in records.dtype.names:
-        raise SystemExit(f"{path} holds no annotations with a class.")
+        raise SystemExit(f"{path} has no annotations with a class.")
     return np.atleast_1d(records)
 
 
 def _annotated(path, folder):
     records = _annotations(path)
     files = [folder / str(record["fname"]) for record in records]
-    labels = [int(record["class"]) - 1 for record in records]  # they count from 1
+    labels = [int(record["class"]) - 1 for record in records]  # classes count from 1
     return _files(folder.parent, files, labels)
 
 
@@ -130,21 +130,21 @@ def _files(directory, paths, labels):
     missing = [path for path in paths if not path.is_file()]
     if missing or not paths:
         what = f"{len(missing)} of {len(paths)} images are missing, the first is {missing[0]}"
-        raise SystemExit(what if missing else "No images were found.")
-    # The place in the directory, which may be moved as a whole, and the size.
+        raise SystemExit(what if missing else "No images found.")
+    # The path relative to the directory, which may be moved, and the size.
     names = [f"{path.relative_to(directory).as_posix()} {path.stat().st_size}" for path in paths]
     return Images(names, np.asarray(labels), lambda i: Image.open(paths[i], formats=FORMATS))
 
 
 class ArraysOnly(pickle.Unpickler):
-    """Unpickles containers, numbers, bytes and NumPy arrays, and calls nothing else.
+    """Unpickle only containers, numbers, bytes and NumPy arrays.
 
-    A pickle names functions to be called on load, any that can be imported. CIFAR-10 is distributed
-    as pickles, which need these three.
+    A pickle can call any importable function when it is loaded. CIFAR-10 is distributed as pickles,
+    which need only the functions allowed here.
     """
 
     def find_class(self, module, name):
-        """Return what is allowed by this name."""
+        """Return the object with this name if it is allowed."""
         if (module, name) in (
             ("numpy.core.multiarray", "_reconstruct"),
             ("numpy._core.multiarray", "_reconstruct"),
@@ -155,12 +155,12 @@ class ArraysOnly(pickle.Unpickler):
         if (module, name) == ("numpy", "dtype"):
             return np.dtype
         if (module, name) == ("_codecs", "encode"):
-            return _latin1  # how Python 3 writes bytes for Python 2
+            return _latin1  # Python 3 writes bytes for Python 2 like this
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a data file")
 
 
 def _empty_array(kind, shape, code):
-    """Return what NumPy's own function of this purpose does, for plain arrays only."""
+    """Return an empty array as NumPy's own function does, for plain arrays only."""
     if kind is not np.ndarray or shape != (0,):
         raise pickle.UnpicklingError("only plain arrays are allowed in a data file")
     return np.ndarray.__new__(kind, shape, code)
@@ -173,14 +173,14 @@ def _latin1(text, encoding):
 
 
 def cifar10(directory):
-    """Read the Python version of CIFAR-10: data_batch_1 to 5 and test_batch."""
+    """Read the Python version of CIFAR-10: data_batch_1 to data_batch_5 and test_batch."""
     inner = directory / "cifar-10-batches-py"
     folder = inner if inner.is_dir() else directory
     parts = [f"data_batch_{i}" for i in range(1, 6)]
     absent = [name for name in (*parts, "test_batch") if not (folder / name).is_file()]
     if absent:
         raise SystemExit(
-            f"{folder} is not the Python version of CIFAR-10: it has no {', '.join(absent)}."
+            f"{folder} is not the Python version of CIFAR-10: {', '.join(absent)} missing."
         )
     return _batches([folder / name for name in parts]), _batches([folder / "test_batch"])
 
@@ -190,10 +190,10 @@ def _batches(paths):
     for path in paths:
         try:
             with path.open("rb") as file:
-                # The originals are of Python 2, whose strings are bytes.
+                # The original files were written by Python 2, whose strings are bytes.
                 batch = ArraysOnly(file, encoding="bytes").load()
             data, classes = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
-        except Exception as error:  # a broken pickle raises anything
+        except Exception as error:  # a broken pickle can raise any exception
             raise SystemExit(f"{path} is no batch of CIFAR-10: {error}") from error
         if (
             (data.dtype, classes.dtype.kind) != (np.uint8, "i")
@@ -208,29 +208,29 @@ def _batches(paths):
         labels.append(classes)
         content = zlib.crc32(data.tobytes())
         names += [f"{path.name} {content:08x} {i}" for i in range(len(classes))]
-    # Rows are planes of red, green and blue.
+    # Each row holds the red, the green and the blue plane.
     images = np.concatenate(pixels).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return Images(names, np.concatenate(labels), lambda i: Image.fromarray(images[i]))
 
 
 def utkface(directory):
-    """Read UTKFace, the ages from the file names; a tenth is the test set."""
+    """Read UTKFace with ages from the file names; a tenth of the images is the test set."""
     paths = sorted(directory.rglob("*.jpg"), key=lambda path: path.name)
     matches = [UTKFACE_NAME.fullmatch(path.name) for path in paths]
     kept = [path for path, match in zip(paths, matches, strict=True) if match]
     if not kept:
         raise SystemExit(
-            f"{directory} is not UTKFace: of {len(paths)} .jpg files none is named "
+            f"{directory} is not UTKFace: none of its {len(paths)} .jpg files is named "
             "[age]_[gender]_[race]_[date&time].jpg."
         )
     if len(kept) < len(paths):
-        print(f"{len(paths) - len(kept)} files of {directory} are left out: their names lack parts")
+        print(f"{len(paths) - len(kept)} files of {directory} are left out: incomplete file names")
     ages = np.array([float(match[1]) for match in matches if match])
     return _split(_files(directory, kept, ages))
 
 
 def _split(images):
-    """Hold a tenth out, the same whatever the seed of the experiment."""
+    """Hold out a tenth, the same for every seed of the experiment."""
     order = np.random.RandomState(0).permutation(len(images))
     n_test = max(1, len(images) // 10)
     return _subset(images, np.sort(order[n_test:])), _subset(images, np.sort(order[:n_test]))
@@ -242,13 +242,13 @@ def _subset(images, indices):
 
 
 def from_hub(name):
-    """Read what `datasets` loads by this name: an image column, and a label or age."""
+    """Read a data set of the hub that has an image column and a label or age."""
     from datasets import Image as ImageColumn
     from datasets import load_dataset
 
     splits = load_dataset(name)
     if "train" not in splits:
-        raise SystemExit(f"{name} has no split train, only {', '.join(splits)}.")
+        raise SystemExit(f"{name} must have a split train. It has {', '.join(splits)}.")
 
     def images(split):
         columns = splits[split].features
@@ -256,12 +256,12 @@ def from_hub(name):
         label = [key for key in LABELS if key in columns]
         if not image or not label:
             raise SystemExit(
-                f"{name} has the columns {', '.join(columns)}: there must be one of images and "
-                f"one of {', '.join(LABELS)}."
+                f"{name} must have a column of images and one of {', '.join(LABELS)}. It has "
+                f"{', '.join(columns)}."
             )
         data = splits[split].select_columns([image[0]])
         labels = np.asarray(splits[split][label[0]])
-        # The fingerprint stands for the content, as a file's name does elsewhere.
+        # The fingerprint identifies the content, as file names and sizes do elsewhere.
         names = [f"{splits[split]._fingerprint}/{i}" for i in range(len(data))]
         return Images(names, labels, lambda i: data[int(i)][image[0]])
 

@@ -1,4 +1,4 @@
-"""The methods of the comparison, and what they select from."""
+"""The methods of the comparison, and the data that they select from."""
 
 import dataclasses
 import sys
@@ -17,7 +17,7 @@ import sklearn_skmm as s
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from _methods import paper_skmm
 
-# These see sketched gradients and no label.
+# These use sketched gradients and no labels.
 LABEL_FREE = {
     "uniform": lambda n, r: s.UniformSelector(n, random_state=r),
     "herding": lambda n, r: s.HerdingSelector(n),
@@ -30,7 +30,7 @@ LABEL_FREE = {
     "skmm-paper": paper_skmm,
     "skmm": lambda n, r: s.SkMMSelector(n, random_state=r),
 }
-# These look at a model that was trained on all labels, which whoever has to label does not have.
+# These use a model trained on all labels, which are not available in practice before labelling.
 UNCERTAINTY = {
     "entropy": "entropy",
     "margin": "margin",
@@ -43,7 +43,7 @@ PILOT_EPOCHS = 10
 
 
 class GivenProbabilities(ClassifierMixin, BaseEstimator):
-    """A classifier whose samples are their own probabilities."""
+    """Classifier that returns X as the predicted probabilities."""
 
     def __sklearn_is_fitted__(self):
         return True
@@ -58,7 +58,7 @@ class GivenProbabilities(ClassifierMixin, BaseEstimator):
 
 
 class Rows(torch.utils.data.Dataset):
-    """Features, read from their file when asked for."""
+    """Features that are read from their file on access."""
 
     def __init__(self, X):
         self.X = X
@@ -71,7 +71,7 @@ class Rows(torch.utils.data.Dataset):
 
 
 class Candidates:
-    """The training samples as the methods see them with one seed, computed when first needed."""
+    """Inputs of the methods for one seed, each computed when it is first needed."""
 
     def __init__(self, X, y, make_tail, *, recipe, m, target, seed, device):
         self.X, self.y, self.make_tail, self.recipe = X, y, make_tail, recipe
@@ -98,7 +98,7 @@ class Candidates:
 
     @cached_property
     def _training(self):
-        """A tail, and for each epoch and sample whether it was right before it learned from it."""
+        """Pilot tail, and for each epoch and sample whether it was correct before that step."""
         recipe = self.recipe and dataclasses.replace(self.recipe, epochs=PILOT_EPOCHS)
         correct = np.zeros((PILOT_EPOCHS, len(self.y)), dtype=bool)
 
@@ -118,27 +118,27 @@ class Candidates:
 
     @property
     def pilot(self):
-        """A tail trained on all samples and their labels, for a short time."""
+        """Tail trained briefly on all samples and their labels."""
         return self._training[0]
 
     @cached_property
     def forgetting(self):
-        """How often the pilot forgot each sample."""
+        """Number of times that the pilot forgot each sample."""
         return baselines.forgetting(self._training[1])
 
     @cached_property
     def deepfool(self):
-        """How far each sample is from where the pilot would say otherwise."""
+        """Distance of each sample to where the pilot's prediction changes."""
         return baselines.deepfool(self.pilot, self.X, device=self.device)
 
     @cached_property
     def output(self):
-        """What the pilot makes of each sample."""
+        """Outputs of the pilot."""
         return train.predict(self.pilot, self.X, device=self.device)
 
     @cached_property
     def last_inputs(self):
-        """What the pilot's last layer is given."""
+        """Inputs of the pilot's last layer."""
         return train.last_inputs(self.pilot, self.X, device=self.device)
 
     @cached_property
@@ -148,7 +148,7 @@ class Candidates:
 
 
 def prepare(method, candidates):
-    """Compute what does not depend on n, or is shared, so that no method's time includes it."""
+    """Compute what is shared or does not depend on n, so that no method's time includes it."""
     needed = {"gradnorm": "label_sketch", "forgetting": "forgetting", "deepfool": "deepfool"}
     if method in LABEL_FREE:
         candidates.sketch  # noqa: B018
@@ -159,7 +159,7 @@ def prepare(method, candidates):
 
 
 def select(method, n, candidates):
-    """Return the positions of n training samples."""
+    """Return the positions of the n selected training samples."""
     c = candidates
     if method in UNCERTAINTY:
         selector = s.UncertaintySelector(n, GivenProbabilities(), criterion=UNCERTAINTY[method])

@@ -1,4 +1,4 @@
-"""Pretrained models cut in two: a frozen trunk, computed once, and the tail that is finetuned."""
+"""Pretrained models split into a frozen trunk, evaluated once, and a tail that is finetuned."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from transformers import (
 
 @dataclass
 class Pretrained:
-    """A trunk from images to features, and what makes a new tail of n outputs from a seed."""
+    """Trunk from images to features, and a function (n_outputs, seed) that makes a tail."""
 
     trunk: nn.Module
     processor: object
@@ -26,7 +26,7 @@ class Pretrained:
 
 
 class ClipTrunk(nn.Module):
-    """CLIP's image embeddings, of unit length."""
+    """Image embeddings of CLIP, normalised to unit length."""
 
     def __init__(self, model):
         super().__init__()
@@ -40,7 +40,7 @@ class ClipTrunk(nn.Module):
 def clip(name):
     """Return CLIP's image encoder, with a linear layer as the tail.
 
-    `transformers` reports the weights of the text side as unexpected: they are left out.
+    `transformers` reports the weights of the text encoder as unexpected, because they are not used.
     """
     model = CLIPVisionModelWithProjection.from_pretrained(name).eval()
     width = model.config.projection_dim
@@ -51,14 +51,14 @@ def clip(name):
 
 
 def _linear(width, n_outputs, seed):
-    """Return PyTorch's own initialisation from this seed, and leave the global one alone."""
+    """Return a linear layer initialised from this seed, without changing the global seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Linear(width, n_outputs)
 
 
 class ResNetTrunk(nn.Module):
-    """A ResNet up to its last convolution: that one's input, and what the shortcut carries past."""
+    """ResNet up to its last convolution: the input of that one and the output of the shortcut."""
 
     def __init__(self, model):
         super().__init__()
@@ -75,10 +75,10 @@ class ResNetTrunk(nn.Module):
 
 
 class LastTwoLayers(nn.Module):
-    """The last convolution of a ResNet, and a new linear layer. Only these two are trained.
+    """The last convolution of a ResNet and a new linear layer, the only trained layers.
 
-    The normalisation between them keeps its pretrained scale and shift. While training it
-    normalises by the batch, as a convolution under Adam at these rates needs.
+    The normalisation between them keeps its pretrained scale and shift. During training it uses the
+    statistics of the batch, which a convolution needs with Adam at these learning rates.
     """
 
     def __init__(self, model, n_outputs, seed):
@@ -93,7 +93,7 @@ class LastTwoLayers(nn.Module):
             bias=False,
         )
         self.normalization = nn.BatchNorm2d(convolution.out_channels, eps=normalization.eps)
-        # Copies: each tail starts from the pretrained weights again.
+        # Copies, so that each tail starts from the pretrained weights.
         self.convolution.load_state_dict(convolution.state_dict())
         self.normalization.load_state_dict(normalization.state_dict())
         self.normalization.requires_grad_(False)
@@ -110,19 +110,19 @@ def resnet(name):
     """Return a ResNet of basic blocks, with its last two layers as the tail."""
     model = ResNetForImageClassification.from_pretrained(name).eval()
     if model.config.layer_type != "basic" or model.config.hidden_act != "relu":
-        raise SystemExit(f"{name} is no ResNet of basic blocks with ReLU, as ResNet-18 is.")
+        raise SystemExit(f"{name} must be a ResNet of basic blocks with ReLU, such as ResNet-18.")
     processor = AutoImageProcessor.from_pretrained(name)
-    # Half precision: 0.1 MB for an image at 224 pixels, 6 GB for all of CIFAR-10.
+    # Half precision takes 0.1 MB per image at 224 pixels, 6 GB for all of CIFAR-10.
     return Pretrained(
         ResNetTrunk(model), processor, np.float16, lambda n, seed: LastTwoLayers(model, n, seed)
     )
 
 
 def features(pretrained, images, folder, *, device, batch_size=64):
-    """Return the trunk's output for all images, computed once and kept in this folder.
+    """Return the trunk's output for all images, computed once and stored in this folder.
 
-    The name of the file is a digest of the weights, the preprocessing and the names of the images,
-    so that features of something else are never taken.
+    The file name is a digest of the weights, the preprocessing and the names of the images, so that
+    features of another model or data set are never used.
     """
     digest = hashlib.sha256()
     for key, value in sorted(pretrained.trunk.state_dict().items()):

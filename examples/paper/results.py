@@ -1,4 +1,4 @@
-"""A table of results that an interrupted run goes on with."""
+"""Table of results that an interrupted run can resume from."""
 
 import csv
 import os
@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import _record
 
 KEY = ("task", "method", "n", "seed")
-# Rows of a task are comparable if these agree; `inputs` is a digest of weights, images and labels.
+# Rows of a task are comparable if these agree. `inputs` is a digest of weights, images and labels.
 SETTINGS = ("model", "inputs", "m", "target", "epochs")
 METRICS = ("accuracy", "macro_f1", "mae", "select_seconds", "train_seconds")
 COLUMNS = (*KEY, *SETTINGS, *METRICS)
@@ -19,7 +19,7 @@ PACKAGES = ("sklearn-skmm", "numpy", "scipy", "scikit-learn", "torch", "transfor
 
 
 def heading(device):
-    """Return comment lines that say what the rows were computed with, and where."""
+    """Return comment lines with the command, the versions and the hardware."""
     where = _record.processor()
     if torch.device(device).type == "cuda":
         where = f"{torch.cuda.get_device_name(device)}, {where}"
@@ -29,7 +29,7 @@ def heading(device):
 class Table:
     """Finished rows in a CSV file; read it with ``pandas.read_csv(path, comment="#")``.
 
-    One process may write to a file at a time.
+    Only one process may write to a file at a time.
     """
 
     def __init__(self, path, head):
@@ -42,17 +42,17 @@ class Table:
             raise SystemExit(
                 f"{path} was made with\n"
                 + "\n".join(found)
-                + "\nand this is\n"
+                + "\nbut this run uses\n"
                 + "\n".join(head)
-                + "\nRows of the two do not belong in one table: give another --out."
+                + "\nThese rows cannot be in one table: pass another --out."
             )
         reader = csv.DictReader(lines[len(found) :])
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise SystemExit(f"{path} is no table of these experiments: give another --out.")
+            raise SystemExit(f"{path} is no table of these experiments: pass another --out.")
         self.rows = list(reader)
 
     def check(self, task, settings):
-        """Refuse to go on with rows of this task that were made with other settings."""
+        """Raise SystemExit if rows of this task were made with other settings."""
         wanted = _as_text(settings)
         for row in self.rows:
             other = [name for name in SETTINGS if row[name] != wanted[name]]
@@ -60,15 +60,15 @@ class Table:
                 had = ", ".join(f"{name}={row[name]}" for name in other)
                 now = ", ".join(f"{name}={wanted[name]}" for name in other)
                 raise SystemExit(
-                    f"{self.path} has rows of {task} with {had}; now {now}. Give another --out."
+                    f"{self.path} has rows of {task} with {had}, not {now}. Pass another --out."
                 )
 
     def finished(self, *key):
-        """Tell whether there is a row of this task, method, n and seed."""
+        """Return whether there is a row of this task, method, n and seed."""
         return any(tuple(row[name] for name in KEY) == tuple(map(str, key)) for row in self.rows)
 
     def append(self, row):
-        """Add a row. The file holds all of it or nothing, whenever the process is killed."""
+        """Add a row atomically: a killed process never leaves part of a row in the file."""
         self.rows.append(_as_text(row))
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:

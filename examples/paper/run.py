@@ -1,7 +1,7 @@
-"""The paper's experiments on images: StanfordCars, CIFAR-10 and UTKFace.
+"""Run the paper's experiments on images: StanfordCars, CIFAR-10 and UTKFace.
 
-No results of these are recorded in this repository: they need data sets, pretrained weights and a
-GPU. The tests run this code on a few small images and models with random weights.
+This repository has no recorded results of these experiments, which need data sets, pretrained
+weights and a GPU. The tests run this code on a few small images and models with random weights.
 
     pip install -c constraints.txt -e '.[paper]'
     python examples/paper/run.py cars-probe --data DIR --out cars.csv --device cuda
@@ -17,64 +17,67 @@ utkface-probe      a linear regression of ages    CLIP ViT-B/32             MAE 
 =================  =============================  ========================  ==================
 
 For each seed, n and method, n training images are selected, the new layers are trained on these
-alone, and the result is measured on the whole test set. What is trained comes last in the model, so
-that all before it is computed once for each image and kept as features, a ``.npy`` file in the
-folder ``features`` beside the table. A run that was interrupted goes on where it stopped if it is
-started again: features and finished rows are taken from the files.
+alone, and the result is measured on the whole test set. The trained layers are the last ones of the
+model. The output of all layers before them is computed once for each image and stored as features,
+in a ``.npy`` file in the folder ``features`` next to the table. Start an interrupted run again to
+resume it: it reads the features and the finished rows from the files.
 
-Of the paper, and what is ours
-------------------------------
-From the configuration of the published code: the models, n = 500, 1000, …, 4000 and seeds 0 to 4
-for StanfordCars and CIFAR-10, a sketch of up to m = 512, Adam with a constant rate (0.1 for the
-linear layer over CLIP, 0.01 for ResNet-18), batches of 512, 50 epochs, no weight decay, and which
-two layers of ResNet-18 are trained. ``--target random`` takes gradients at random classes, as it
-does. The method ``skmm-paper`` is the paper's algorithm, with c_S = 0.999 as in this repository's
-other benchmarks; the published configuration lists values from 0.6 to 0.99.
+Settings from the paper, and others
+-----------------------------------
+These settings come from the configuration of the published code: the models, n = 500, 1000, …, 4000
+and seeds 0 to 4 for StanfordCars and CIFAR-10, a sketch of up to m = 512, Adam with a constant
+learning rate (0.1 for the linear layer over CLIP, 0.01 for ResNet-18), batches of 512, 50 epochs,
+no weight decay, and the choice of the two trained layers of ResNet-18. With ``--target random``,
+gradients are computed at random classes, as in the published code. The method ``skmm-paper`` is the
+paper's algorithm, with c_S = 0.999 as in the other benchmarks of this repository; the published
+configuration lists values from 0.6 to 0.99.
 
-Ours, as nothing else is known or for a reason:
+These settings differ from the paper, or are not known from it:
 
-- ``--target output``, the default: the gradient of the output as in the paper's theory.
-- The result after the last epoch. The published code reports the best epoch on the test set, so
-  that its figures are higher by design.
-- No augmentation, and statistics of the frozen normalisations as pretrained: features are computed
-  once. ResNet-18's weights are microsoft/resnet-18 from the Hugging Face hub, where the published
-  code takes torchvision's.
+- ``--target output``, the default, uses the gradient of the output, as in the paper's theory.
+- The result is measured after the last epoch. The published code reports the best epoch on the test
+  set, so that its figures are higher by design.
+- There is no augmentation, and frozen normalisations keep their pretrained statistics, because
+  features are computed once. The weights of ResNet-18 are microsoft/resnet-18 from the Hugging Face
+  hub; the published code uses those of torchvision.
 - Embeddings of CLIP have unit length. CIFAR-10 is scaled to the pretrained model's 224 pixels.
-- UTKFace: n from 100 to 2000, m = 128, a random tenth as the test set, ridge regression with the
-  penalty that leave-one-out on the coreset prefers.
-- The baselines of selection are those of this library, and four more in ``baselines.py``:
+- UTKFace uses n from 100 to 2000, m = 128, a random tenth as the test set, and ridge regression
+  with the penalty chosen by leave-one-out on the coreset.
+- The baselines are those of this library and four more in ``baselines.py``:
   ``contextual-diversity``, ``glister``, ``forgetting`` and ``deepfool``. These four, ``entropy``,
-  ``margin``, ``least-confidence`` and ``gradnorm`` look at the layers during or after ten epochs on
-  *all* labels (of ages: after the regression on all), which the others never see. No method is made
-  to take equally many of each class.
-- ``glister`` has no validation set of its own and takes all training images for it. ``deepfool``
-  moves the features that the trained layers are given, not the images.
+  ``margin``, ``least-confidence`` and ``gradnorm`` use the layers during or after ten epochs on
+  *all* labels (for ages: after the regression on all), which the other methods never see. No method
+  is required to select equally many images of each class.
+- ``glister`` has no separate validation set and uses all training images instead. ``deepfool``
+  moves the inputs of the trained layers, not the images.
 
 Data
 ----
-``--data hub`` downloads a mirror by name, see ``data.HUB``, and ``--data hub:NAME`` another. These
-are uploads by others than the authors of the sets. A directory holds the set as it is distributed:
+``--data hub`` downloads the mirror named in ``data.HUB``, and ``--data hub:NAME`` another one.
+These mirrors were not uploaded by the authors of the data sets. A directory contains a data set as
+it is distributed:
 
 - StanfordCars (8,144 + 8,041 images, 196 classes): ``cars_train``, ``cars_test`` and ``devkit``
   with ``cars_train_annos.mat``, and ``cars_test_annos_withlabels.mat``; or ``car_ims`` and
-  ``cars_annos.mat``; or ``train`` and ``test`` with a folder for each class. We know of no licence.
-- CIFAR-10 (50,000 + 10,000 images, 10 classes): ``cifar-10-batches-py``, the Python version. They
-  are pickles, read by an unpickler that makes arrays and calls nothing. We know of no licence.
+  ``cars_annos.mat``; or ``train`` and ``test`` with a folder for each class. No licence is known.
+- CIFAR-10 (50,000 + 10,000 images, 10 classes): ``cifar-10-batches-py``, the Python version. The
+  files are pickles, read by an unpickler that only builds arrays. No licence is known.
 - UTKFace (about 23,700 images): ``[age]_[gender]_[race]_[date&time].jpg``, at any depth; the
   aligned and cropped faces. For non-commercial research only, as its page says; the images belong
   to others.
 
-Weights come from the Hugging Face hub by name, or from a directory that ``save_pretrained`` wrote:
-``--model NAME_OR_DIR``.
+``--model NAME_OR_DIR`` loads weights from the Hugging Face hub by name, or from a directory written
+by ``save_pretrained``.
 
 Cost
 ----
-Estimated, not measured. Features: each image once through the model, where decoding JPEGs is most
-of it, minutes for each set. On disk 2 kB an image for CLIP, 100 kB for ResNet-18: 1.6 GB for
-StanfordCars, 6 GB for CIFAR-10. Probing: seconds a row, on a GPU or a CPU. Finetuning: 0.23 · 10⁹
-multiply-adds a sample and epoch, so half a minute a row at n = 4000 on a GPU, and some hours for
-all 18 methods, 8 sizes and 5 seeds. Selection takes seconds with most methods, and longer with
-those that compare all samples to all picks, as facility location, at n = 4000 of 50,000.
+These figures are estimated, not measured. Features: each image passes through the model once, which
+takes minutes for each data set, mostly for decoding JPEGs. On disk they take 2 kB per image for
+CLIP and 100 kB for ResNet-18: 1.6 GB for StanfordCars, 6 GB for CIFAR-10. Probing: seconds per row,
+on a GPU or a CPU. Finetuning: 0.23 · 10⁹ multiply-adds per sample and epoch, so half a minute per
+row at n = 4000 on a GPU, and several hours for all 18 methods, 8 sizes and 5 seeds. Selection takes
+seconds with most methods. It takes longer at n = 4000 of 50,000 with methods that compare all
+samples with all selected ones, such as facility location.
 """
 
 import argparse
@@ -98,7 +101,7 @@ SIZES = (500, 1000, 1500, 2000, 2500, 3000, 3500, 4000)
 
 @dataclass(frozen=True)
 class Experiment:
-    """What distinguishes one experiment from the others."""
+    """Settings of one experiment."""
 
     data: str
     pretrained: object
@@ -119,20 +122,22 @@ EXPERIMENTS = {
 
 
 def parse(argv):
-    """Return the arguments, with the experiment's own where none is given."""
+    """Return the arguments, with the experiment's defaults for those not given."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--data", required=True, help="a directory, hub, or hub:NAME")
     parser.add_argument("--model", help="a name on the Hugging Face hub, or a directory")
-    parser.add_argument("--out", required=True, type=Path, help="the table, a CSV file")
+    parser.add_argument("--out", required=True, type=Path, help="CSV file for the table")
     parser.add_argument("--n", type=int, nargs="+", help="sizes of the coreset")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--methods", nargs="+", choices=methods.CLASSIFICATION)
     parser.add_argument("--m", type=int, help="dimension of the sketch")
     parser.add_argument("--target", choices=("output", "random"), default="output")
-    parser.add_argument("--epochs", type=int, help="of training on the coreset, 50 by default")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of training on the coreset, 50 by default"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
 
@@ -144,9 +149,11 @@ def parse(argv):
     args.m = args.m or experiment.m
     args.methods = args.methods or list(allowed)
     if wrong := [name for name in args.methods if name not in allowed]:
-        parser.error(f"{args.experiment} has no classes, which {', '.join(wrong)} needs")
+        parser.error(f"{args.experiment} has no classes, which --methods {', '.join(wrong)} needs")
     if regression and (args.target == "random" or args.epochs):
-        parser.error(f"{args.experiment} has no classes and no epochs")
+        parser.error(
+            f"{args.experiment} is a regression. It accepts no --epochs and no --target random"
+        )
     args.recipe = experiment.recipe
     if not regression:
         args.recipe = train.Recipe(experiment.recipe.lr, args.epochs or experiment.recipe.epochs)
@@ -154,7 +161,7 @@ def parse(argv):
 
 
 def main(argv=None):
-    """Run what is not in the table yet, and print the means."""
+    """Run the experiments that are not in the table yet, and print the means."""
     args = parse(argv)
     experiment, recipe = EXPERIMENTS[args.experiment], args.recipe
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +170,7 @@ def main(argv=None):
     sets = data.load(experiment.data, args.data)
     y, y_test = (images.labels for images in sets)
     if max(args.n) > len(y):
-        raise SystemExit(f"--n {max(args.n)}: there are only {len(y)} training images.")
+        raise SystemExit(f"--n {max(args.n)}: the data set has only {len(y)} training images.")
     pretrained = experiment.pretrained(args.model)
     X, X_test = (
         models.features(pretrained, images, args.out.parent / "features", device=args.device)
@@ -176,7 +183,7 @@ def main(argv=None):
 
     settings = {
         "model": args.model if experiment.model == args.model else Path(args.model).name,
-        # Files of features are named by what they were computed from.
+        # The names of feature files are digests of weights, preprocessing and images.
         "inputs": digest(X.filename, X_test.filename, y, y_test),
         "m": args.m,
         "target": args.target,
@@ -206,7 +213,7 @@ def main(argv=None):
 
 
 def measure(method, n, candidates, X_test, y_test):
-    """Select n samples, train on these alone, and return the metrics and times."""
+    """Select n samples, train on these alone and return the metrics and times."""
     methods.prepare(method, candidates)
     start = time.perf_counter()
     indices = np.sort(methods.select(method, n, candidates))
@@ -229,7 +236,7 @@ def measure(method, n, candidates, X_test, y_test):
 
 
 def digest(*parts):
-    """Return a short name for names of files and arrays of labels."""
+    """Return a short digest of file names and arrays of labels."""
     whole = hashlib.sha256()
     for part in parts:
         whole.update(part.tobytes() if isinstance(part, np.ndarray) else Path(part).stem.encode())

@@ -1,4 +1,4 @@
-"""Finetune a tail on features, predict with it, and say how good that is."""
+"""Finetune a tail on features, predict with it and evaluate the predictions."""
 
 from dataclasses import dataclass
 
@@ -13,17 +13,17 @@ ALPHAS = np.logspace(-4, 3, 15)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Adam with a constant rate, without weight decay."""
+    """Settings of Adam with a constant learning rate and no weight decay."""
 
     lr: float
     epochs: int = 50
 
 
 def fit(tail, X, y, *, recipe, seed, device, watch=None):
-    """Train, in place, what of the tail requires gradients; of a regression all of it is solved.
+    """Train the parameters of the tail that require gradients, in place.
 
-    ``watch(epoch, batch, output)`` is called with the positions in each batch and what the tail
-    makes of them before it learns from them.
+    For a regression, all of the tail is solved in closed form. ``watch(epoch, batch, output)`` is
+    called with the positions of each batch and the tail's output for them before the step.
     """
     if recipe is None:
         return fit_ridge(tail, X, y)
@@ -32,8 +32,8 @@ def fit(tail, X, y, *, recipe, seed, device, watch=None):
     tail.to(device).train()
     trained = [parameter for parameter in tail.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=recipe.lr)
-    # As many batches as 512 at a time make, but of even size: a last one of a single sample would
-    # have a normalisation of its own.
+    # Batches of about equal size, at most 512: in a last batch of one sample, the normalisation
+    # would use that sample alone.
     n_batches = -(-len(y) // BATCH)
     for epoch in range(recipe.epochs):
         for batch in np.array_split(rng.permutation(len(y)), n_batches):
@@ -48,9 +48,9 @@ def fit(tail, X, y, *, recipe, seed, device, watch=None):
 
 
 def fit_ridge(tail, X, y):
-    """Solve for the weights of a linear tail, regularised as leave-one-out on these rows prefers.
+    """Solve for the weights of a linear tail, with the penalty chosen by leave-one-out.
 
-    A linear regression needs no optimiser, and no test set to tune one on.
+    A linear regression needs no optimiser, and no test set to tune one.
     """
     ridge = RidgeCV(alphas=ALPHAS).fit(np.asarray(X, dtype=np.float64), y)
     with torch.no_grad():
@@ -73,7 +73,7 @@ def predict(tail, X, *, device):
 
 @torch.no_grad()
 def last_inputs(tail, X, *, device):
-    """Return what the last layer of a tail is given for all rows."""
+    """Return the inputs of the tail's last layer for all rows."""
     parts = []
     last = getattr(tail, "head", tail)
     handle = last.register_forward_pre_hook(lambda _, args: parts.append(args[0].cpu().numpy()))
@@ -85,12 +85,12 @@ def last_inputs(tail, X, *, device):
 
 
 def as_tensor(rows, device):
-    """Return rows, which may be of half precision and in a read-only file, for a model."""
+    """Return rows, possibly half precision and read-only, as a float tensor on the device."""
     return torch.from_numpy(np.array(rows)).to(device).float()
 
 
 def evaluate(output, y, *, regression):
-    """Return the metrics: in years for ages, in percent for classes."""
+    """Return the metrics: in years for ages, in per cent for classes."""
     if regression:
         return {"mae": mean_absolute_error(y, output[:, 0])}
     predicted = output.argmax(axis=1)
