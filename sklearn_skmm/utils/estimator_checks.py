@@ -12,6 +12,7 @@ They stand next to scikit-learn's own checks, and are called in the same way::
 import pickle
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NoReturn
 from unittest import SkipTest, TestCase
 
 import numpy as np
@@ -316,8 +317,12 @@ def _name_of(check) -> str:
     return (check.func if isinstance(check, partial) else check).__name__
 
 
-def _expected_to_fail(check: Callable, reason: str) -> Callable:
-    """Return a check that is skipped with the reason if `check` fails, and fails if it passes."""
+def _skip(reason: str) -> NoReturn:
+    raise SkipTest(reason)
+
+
+def _expected_to_fail(check: Callable, reason: str, give_up: Callable) -> Callable:
+    """Return a check that calls `give_up` if `check` fails, and fails if it passes."""
 
     def inverted(estimator):
         try:
@@ -325,13 +330,17 @@ def _expected_to_fail(check: Callable, reason: str) -> Callable:
         except SkipTest:
             raise
         except (AssertionError, ValueError, IndexError):
-            raise SkipTest(reason) from None
-        raise AssertionError(f"{_name_of(check)} passed, but was expected to fail: {reason}")
+            give_up(reason)
+        else:
+            raise AssertionError(f"{_name_of(check)} passed, but was expected to fail: {reason}")
 
+    inverted.__name__ = _name_of(check)
     return partial(inverted)
 
 
-def selector_checks_generator(selector, *, contract_only=False) -> Iterator[tuple]:
+def selector_checks_generator(
+    selector, *, contract_only=False, give_up: Callable[[str], NoReturn] = _skip
+) -> Iterator[tuple]:
     """Generate all checks of a selector: scikit-learn's, and those of the selector contract.
 
     Parameters
@@ -340,14 +349,16 @@ def selector_checks_generator(selector, *, contract_only=False) -> Iterator[tupl
         An instance. The checks set its `n_to_select`, `stratify` and `random_state`.
     contract_only : bool, default=False
         Whether to leave out scikit-learn's checks.
+    give_up : callable, default=raises unittest.SkipTest
+        Called with the reason where a check of `EXPECTED_FAILED_CHECKS` fails.
 
     Yields
     ------
     selector : selector
         The instance.
     check : functools.partial
-        To be called with the instance. It raises AssertionError if the check fails, and
-        `unittest.SkipTest` if it cannot run or no selector can pass it.
+        To be called with the instance. It raises AssertionError if the check fails, also if it
+        passes although it is expected to fail, and `unittest.SkipTest` if it cannot run.
 
     Examples
     --------
@@ -360,7 +371,9 @@ def selector_checks_generator(selector, *, contract_only=False) -> Iterator[tupl
     if not contract_only:
         for estimator, check in estimator_checks_generator(selector):
             reason = EXPECTED_FAILED_CHECKS.get(_name_of(check))
-            yield estimator, check if reason is None else _expected_to_fail(check, reason)
+            if reason is not None:
+                check = _expected_to_fail(check, reason, give_up)
+            yield estimator, check
     name = type(selector).__name__
     for check in CONTRACT_CHECKS:
         yield selector, partial(check, name)
@@ -435,6 +448,8 @@ def parametrize_with_checks(selectors, *, contract_only=False):
     pairs = [
         pair
         for selector in selectors
-        for pair in selector_checks_generator(selector, contract_only=contract_only)
+        for pair in selector_checks_generator(
+            selector, contract_only=contract_only, give_up=pytest.xfail
+        )
     ]
     return pytest.mark.parametrize(("estimator", "check"), pairs, ids=name_of)
