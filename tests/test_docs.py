@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import sklearn_skmm
-from sklearn_skmm import datasets, diagnostics
+from sklearn_skmm import base, datasets, diagnostics
+from sklearn_skmm.utils import estimator_checks
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("*.rst"))
@@ -20,6 +21,12 @@ PUBLIC = [
     *sklearn_skmm.__all__,
     *(f"datasets.{name}" for name in datasets.__all__),
     *(f"diagnostics.{name}" for name in diagnostics.__all__),
+    *(f"base.{name}" for name in base.__all__),
+    *(
+        f"utils.estimator_checks.{name}"
+        for name in estimator_checks.__all__
+        if callable(getattr(estimator_checks, name))
+    ),
 ]
 
 
@@ -62,3 +69,13 @@ def test_links_of_the_readme_exist():
     relative = [link for link in links if "://" not in link]
     assert relative
     assert [link for link in relative if not (readme.parent / link).exists()] == []
+
+
+def test_the_structure_is_that_of_the_folders():
+    text = (DOCS / "contributing.rst").read_text(encoding="utf-8")
+    block = text.partition("   sklearn_skmm/\n")[2].partition("   tests/")[0]
+    listed = {line.split()[0] for line in block.splitlines() if line.strip()}
+    package = DOCS.parent / "sklearn_skmm"
+    folders = {f"{path.parent.name}/" for path in package.rglob("__init__.py")} - {"sklearn_skmm/"}
+    modules = {path.name for path in package.glob("*.py")} - {"__main__.py"}
+    assert listed == folders | modules
