@@ -511,7 +511,7 @@ BAD_MODELS = {
         X,
         None,
         ValueError,
-        "target='sampled' has meaning .*Got loss='squared_error'",
+        "'target' parameter can be 'sampled' only with .*Got loss='squared_error'",
     ),
     "one class": (
         {"target": "predicted", "model": network(outputs=1)},

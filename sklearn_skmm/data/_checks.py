@@ -1,4 +1,4 @@
-"""Checks of samples that scikit-learn does not make."""
+"""Checks of samples beyond those of scikit-learn: lost meaning, range of squares, and memory."""
 
 import math
 
@@ -7,14 +7,14 @@ import numpy as np
 from sklearn_skmm.core._blocks import largest_entry
 from sklearn_skmm.utils._memory import available_memory
 
-# Less than this fits wherever the samples do.
+# Bytes that are assumed to be available wherever the samples are.
 SMALL = 2**28
-# Squares of smaller numbers lose digits.
+# Squares of smaller numbers lose precision.
 SMALLEST = 2.0**-500
 
 
 def check_values(X, name: str) -> None:
-    """Refuse arrays of which a conversion to floats would lose the meaning.
+    """Refuse arrays that a conversion to floating point would misread: masked entries and dates.
 
     Examples
     --------
@@ -25,15 +25,15 @@ def check_values(X, name: str) -> None:
     """
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         raise ValueError(
-            f"{name} is a masked array with {np.ma.count_masked(X)} masked entries, which stand "
-            f"for no number. Fill or leave them out."
+            f"{name} is a masked array with {np.ma.count_masked(X)} masked entries, which have no "
+            f"value. Fill them or remove their rows."
         )
     if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):  # NaT would become a number
         raise ValueError(f"{name} must hold numbers, got dtype {X.dtype}.")
 
 
 def check_range(X, name: str) -> None:
-    """Refuse X whose squared distances, or their sum over the samples, are not in the range.
+    """Refuse entries so large or small that sums of squared distances over- or underflow.
 
     Examples
     --------
@@ -43,41 +43,41 @@ def check_range(X, name: str) -> None:
     ValueError: The largest entry of X is 1e+200 in absolute value, ...
     """
     if X.dtype == np.float32:
-        return  # its squares are in the range of double precision
+        return  # squares are within the range of double precision
     largest = largest_entry(X)
     limit = math.sqrt(np.finfo(np.float64).max / (16.0 * math.prod(X.shape)))
     if largest > limit or 0.0 < largest < SMALLEST:
         raise ValueError(
             f"The largest entry of {name} is {largest:.6g} in absolute value, but must be zero or "
-            f"from {SMALLEST:.3g} to {limit:.3g}, so that squares neither over- nor underflow. "
+            f"from {SMALLEST:.3g} to {limit:.3g}, so that squares neither overflow nor underflow. "
             f"Multiply {name} by a constant."
         )
 
 
 def check_fits(estimator, shape, needed: float) -> None:
-    """Refuse samples of which a selector would need more memory than there is.
+    """Refuse samples for which a selector would need more memory than is available.
 
     Parameters
     ----------
     estimator : estimator
         Named in the message.
     shape : tuple of int
-        Of X, which is in memory already or in a file.
+        Shape of X, which is in memory already or in a file.
     needed : float
         Bytes that the estimator holds at its peak next to X.
 
     Raises
     ------
     MemoryError
-        If that is more than is available. Linux would rather end the process than say so.
+        If that is more than is available. Linux would kill the process instead.
     """
     if needed < SMALL:
         return
     available = available_memory()
     if available is not None and needed > available:
         raise MemoryError(
-            f"{estimator} would take about {needed / 2**30:,.1f} GiB next to X of shape {shape}, "
-            f"but {available / 2**30:,.1f} GiB are available. Use fewer features, as a "
-            "GradientSketcher with a smaller m gives, or SkMMSelector with its default rounding, "
-            "which reads float32 and memory-mapped arrays where they are."
+            f"{estimator} would need about {needed / 2**30:,.1f} GiB next to X of shape {shape}, "
+            f"but {available / 2**30:,.1f} GiB are available. Use fewer features (a "
+            "GradientSketcher with a smaller m), or SkMMSelector with its default rounding, which "
+            "reads float32 and memory-mapped arrays in place."
         )

@@ -16,7 +16,7 @@ from sklearn_skmm.data._arrays import ArraySource
 from sklearn_skmm.data._samples import Reader, Samples, Source
 from sklearn_skmm.utils._memory import available_memory
 
-# Bytes of the rows that are computed at a time on their way into a file.
+# Bytes of rows that are computed at a time when they are written to a file.
 PART = 2**28
 
 
@@ -61,31 +61,31 @@ class DaskSource(Source):
 
 
 def gather(X: Any, dtypes: Sequence[type]) -> tuple[Any, str]:
-    """Return a Dask array in memory or in a file, computed once.
+    """Compute a Dask array once, into memory or into a file.
 
     Parameters
     ----------
     X : dask.array.Array
-        What a selector reads more than once.
+        Rows that a selector reads more than once.
     dtypes : sequence of type
-        Those that the selector works in. Numbers of another are taken to the first, chunk by chunk.
+        Dtypes that the selector works in. Any other is cast to the first, chunk by chunk.
 
     Returns
     -------
     X : array
-        NumPy's, or what the chunks are.
+        A NumPy array or memory map, or an array of the kind of the chunks.
     place : {"memory", "file"}
-        Where it is. A file if X takes more than half of the memory that is available; it has no
-        name, lies in the folder that Dask's setting ``temporary-directory`` names, or in the
-        system's, and is gone when nobody reads it any more.
+        Where the rows are. They are in a file if X takes more than half of the available memory.
+        The file has no name, is in the folder of Dask's setting ``temporary-directory`` or in that
+        of the system, and is removed when nothing reads it any more.
 
     Raises
     ------
     ValueError
-        If X takes more than half of the available memory, and more than there is room for in that
-        folder, or its chunks are not NumPy's.
+        If X takes more than half of the available memory, and either does not fit into that
+        folder or its chunks are not NumPy arrays.
     OSError
-        If the folder is full before all is written. Nothing is left there.
+        If the folder fills up before all rows are written. Nothing is left there.
     """
     import dask
 
@@ -93,32 +93,32 @@ def gather(X: Any, dtypes: Sequence[type]) -> tuple[Any, str]:
     if X.dtype.kind in "biuf" and X.dtype not in dtypes:
         X = X.astype(dtypes[0])
     available = available_memory()
-    # Half, for while Dask puts the chunks together they are in memory beside the whole.
+    # Half, because Dask holds the chunks and the whole at the same time when it joins them.
     if available is None or 2 * X.nbytes <= available:
         return X.compute(), "memory"
     folder = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if X.nbytes > free or not isinstance(X._meta, np.ndarray) or X.ndim != 2:
         raise ValueError(
-            f"X is a Dask array of {X.nbytes / 2**20:,.1f} MiB. A selector takes at most half of "
-            f"the {available / 2**20:,.1f} MiB of memory that are available, or, of chunks that "
-            f"are NumPy arrays, the {free / 2**20:,.1f} MiB that are free for temporary files. Use "
-            "fewer features, as a GradientSketcher with a smaller m gives, or float32, or set "
+            f"X is a Dask array of {X.nbytes / 2**20:,.1f} MiB, but must take at most half of the "
+            f"{available / 2**20:,.1f} MiB of memory that are available, or, if its chunks are "
+            f"NumPy arrays, the {free / 2**20:,.1f} MiB that are free for temporary files. Use "
+            "fewer features (a GradientSketcher with a smaller m), use float32, or set "
             "'temporary-directory' in dask.config to a larger disk."
         )
     return _in_a_file(X, folder), "file"
 
 
 def _in_a_file(X: Any, folder: str) -> np.ndarray:
-    """Return the rows of a Dask array from a file without a name, written some chunks at a time."""
+    """Write a Dask array to a file without a name, some chunks at a time, and map it to memory."""
     X = in_row_chunks(X, "X")
     ends = np.cumsum(X.chunks[0])
     row_bytes = max(1, X.nbytes // max(1, len(X)))
-    # Without a buffer, which would be flushed, and fail, once more when the file is closed.
+    # Unbuffered, because flushing a buffer would fail once more when the file is closed.
     with tempfile.TemporaryFile(buffering=0, dir=folder) as file:
         start = 0
         while start < len(X):
-            # As many chunks as PART holds, and one at least: they are computed side by side.
+            # As many chunks as fit into PART, but at least one. They are computed in parallel.
             last = np.searchsorted(ends, start + PART // row_bytes, side="right")
             stop = int(max(ends[last - 1] if last else 0, ends[ends > start][0]))
             _write(file, np.ascontiguousarray(X[start:stop].compute()), folder)
@@ -127,17 +127,17 @@ def _in_a_file(X: Any, folder: str) -> np.ndarray:
 
 
 def _write(file: Any, rows: np.ndarray, folder: str) -> None:
-    """Write all of the rows, or raise OSError with what to do."""
+    """Write all rows, or raise OSError with advice."""
     data = rows.reshape(-1).view(np.uint8).data
     try:
         while data:
-            data = data[file.write(data) :]  # a part, if there is room for no more
+            data = data[file.write(data) :]  # a write may be partial
     except OSError as error:
         raise OSError(
             error.errno,
-            "X is a Dask array that does not fit into memory, and could not be written to a "
-            f"temporary file in {folder!r}: {error.strerror or error}. Nothing of it is left "
-            "there. Make room, or set 'temporary-directory' in dask.config to a larger disk.",
+            "X is a Dask array that does not fit into memory and could not be written to a "
+            f"temporary file in {folder!r}: {error.strerror or error}. The file was removed. "
+            "Free some space, or set 'temporary-directory' in dask.config to a larger disk.",
         ) from error
 
 
@@ -150,6 +150,6 @@ def in_row_chunks(X: Any, name: str) -> Any:
 def _check_known(X: Any, name: str) -> None:
     if np.isnan(X.shape).any():
         raise ValueError(
-            f"{name} is a Dask array with chunks of unknown size, got shape {X.shape}. "
+            f"{name} must be a Dask array with chunks of known size. Got shape {X.shape}. "
             f"Call {name}.compute_chunk_sizes() first."
         )

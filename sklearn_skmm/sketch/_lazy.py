@@ -8,41 +8,41 @@ import numpy as np
 
 from sklearn_skmm.data._dask import in_row_chunks, is_dask
 
-# Threads of Dask's local scheduler share the model, whose mode is switched and whose layers get
-# hooks while a block is sketched: one block at a time in each process. Torch has its own threads.
+# Threads of Dask's local scheduler share the model. Its mode changes and its layers get hooks while
+# a block is sketched, so each process sketches one block at a time. Torch has its own threads.
 _MODEL = threading.Lock()
 
 
 def sketch_lazily(sketcher: Any, X: Any, y: Any) -> Any:
-    """Return the sketch of a Dask array, as a Dask array of which nothing is computed.
+    """Return the sketch of a Dask array as a lazy Dask array.
 
-    Each chunk of rows is sketched by itself. What can be refused by looking at shapes is refused
-    now, the rest when the sketch is computed.
+    Each chunk of rows is sketched separately. Errors that show in the shapes are raised at once,
+    and all others when the sketch is computed.
 
     Parameters
     ----------
     sketcher : GradientSketcher
-        Fitted. The sketch is that of now, whatever is done to the sketcher before it is computed;
-        the model is shared, and is not to be changed until then.
+        A fitted sketcher, as it is now: later changes to it do not matter. The model is shared,
+        and must not be changed until the sketch is computed.
     X : dask.array.Array of shape (n_samples, ...)
         Opened samples, chunked along the first axis only.
     y : dask.array.Array or array-like of shape (n_samples, ...), or None
-        Labels, for target "label" only.
+        Labels, used with ``target="label"`` only.
 
     Returns
     -------
     sketch : dask.array.Array of shape (n_samples, m)
-        Chunked along the first axis as X is.
+        Has the same chunks along the first axis as X.
     """
     import dask
     import dask.array as da
 
     if sketcher.cache_dir is not None:
-        # Blocks of the cache are numbered in one process.
+        # The cache numbers its blocks within one process.
         raise ValueError(
-            "The 'cache_dir' parameter is not for Dask arrays, got "
-            f"cache_dir={str(sketcher.cache_dir)!r}. Store the sketch as it is computed, for "
-            "instance with its to_zarr, or set cache_dir=None."
+            "The 'cache_dir' parameter must be None for Dask arrays. Got "
+            f"cache_dir={str(sketcher.cache_dir)!r}. To store the sketch while it is computed, use "
+            "a method of the Dask array such as to_zarr."
         )
     dtype = _sketch_dtype(sketcher, X)
     inputs = [X, ("sample", *(f"X{axis}" for axis in range(1, X.ndim)))]
@@ -50,8 +50,8 @@ def sketch_lazily(sketcher: Any, X: Any, y: Any) -> Any:
         y = _labels(sketcher, y, X)
         inputs += [y, ("sample", *(f"y{axis}" for axis in range(1, y.ndim)))]
     starts = np.cumsum((0, *X.chunks[0][:-1]))
-    # One key of the graph, on which all blocks depend: a scheduler sends the model to each worker
-    # once, and again to one that takes the place of another. Callbacks hold on to their process.
+    # All blocks depend on one key of the graph, so that a scheduler sends the model to each worker
+    # once. Callbacks cannot leave their process.
     sent = copy.copy(sketcher)
     for name in [name for name in vars(sent) if "callback" in name]:
         delattr(sent, name)
@@ -74,7 +74,7 @@ def sketch_lazily(sketcher: Any, X: Any, y: Any) -> Any:
 def _sketch_block(sketcher: Any, start: Any, X: Any, y: Any = None) -> np.ndarray:
     """Return the sketch of one chunk of rows."""
     X = _unwrapped(X)
-    if X.shape[0] == 0:  # as filtering leaves behind
+    if X.shape[0] == 0:  # filtering leaves empty chunks
         return np.empty((0, sketcher.projection_.m), dtype=_sketch_dtype(sketcher, X))
     samples = sketcher._open(X, reset=False)
     if sketcher.model is None:
@@ -86,7 +86,7 @@ def _sketch_block(sketcher: Any, start: Any, X: Any, y: Any = None) -> np.ndarra
 def _unwrapped(block: Any) -> Any:
     """Return a block without the list that Dask adds for each axis that is not in the output.
 
-    There is one chunk along these; Dask would concatenate it, which is a copy.
+    These axes have one chunk each. Letting Dask concatenate it would copy the block.
     """
     while isinstance(block, list):
         (block,) = block
@@ -108,7 +108,7 @@ def _labels(sketcher: Any, y: Any, X: Any) -> Any:
 
 
 def _sketch_dtype(sketcher: Any, X: Any) -> np.dtype:
-    """Return the dtype of the sketch, which Dask needs to know beforehand."""
+    """Return the dtype of the sketch, which Dask needs in advance."""
     if sketcher.model is not None:
         engine = sketcher._engine(sketcher._gradients(), sketcher._seed)
         return engine.numpy_dtype

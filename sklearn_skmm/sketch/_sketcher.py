@@ -23,92 +23,97 @@ class GradientSketcher(
 ):
     r"""Sketch per-sample gradients of a pretrained model into m dimensions.
 
-    Stage one of Sketchy Moment Matching [1]_. With :math:`G \in R^{N \times r}` the per-sample
-    gradients and :math:`\Gamma \in R^{r \times m}` a Johnson–Lindenstrauss embedding with
-    independent entries N(0, 1/m), `transform` returns :math:`G\Gamma`. There is one
-    :math:`\Gamma` for each fitted sketcher, whatever the batch size.
+    Stage one of Sketchy Moment Matching [1]_. Let :math:`G \in R^{N \times r}` hold the gradients
+    of the model at N samples, one per row, and let :math:`\Gamma \in R^{r \times m}` be a random
+    projection (Johnson–Lindenstrauss) with :math:`E[\Gamma\Gamma^T] = I`. `transform` returns
+    :math:`G\Gamma`, which keeps squared norms and inner products in expectation. A fitted sketcher
+    has one :math:`\Gamma`, which does not depend on the batch size, the order of the samples or
+    the device.
 
     Parameters
     ----------
     m : int, default=64
-        Sketch dimension. The theory asks for 11 times the intrinsic dimension of the gradients.
+        Dimension of the sketch. The theory asks for 11 times the intrinsic dimension of the
+        gradients, see `diagnostics.intrinsic_dimension`.
     model : torch.nn.Module or None, default=None
-        The pretrained model, or a fitted skorch net. It is used in evaluation mode and comes back
-        in the mode, on the device and with the ``.grad`` it had; `clone` shares it. None means
-        that rows of X are the gradients themselves: for linear probing these are the features.
+        The pretrained model, or a fitted skorch net. It is evaluated in evaluation mode and left
+        in the mode, on the device and with the ``.grad`` it had. `clone` does not copy it. None
+        means that the rows of X are the gradients. For linear probing these are the features.
     loss : {"cross_entropy", "squared_error"} or callable, default="cross_entropy"
-        What is differentiated. A callable takes the output and the target of one sample, as torch
-        tensors without batch dimension, and returns a scalar tensor. Of outputs for each token
-        the mean over tokens is taken, without those that an ``attention_mask`` leaves out.
+        The loss to differentiate. A callable takes the output and the target of one sample, as
+        torch tensors without batch dimension, and returns a scalar tensor. If the model has an
+        output for each token, the mean over the tokens is differentiated. Tokens that an
+        ``attention_mask`` excludes do not count.
     target : str, default="auto"
-        What the loss compares the output with, one of
+        What the loss compares the output with:
 
-        - ``"output"``: nothing, the output itself is differentiated, :math:`\nabla f` as in the
-          paper's theory. Of K outputs per sample it is :math:`z^\top f / \sqrt{K}` with one z of
-          random signs for all samples, whose inner products are in expectation those of the whole
-          Jacobian, divided by K. Needs no labels.
-        - ``"label"``: y, in `transform` too, or the labels that X brings.
-        - ``"predicted"``: the most probable class. Needs no labels, but gradients of confident
-          predictions are next to nothing, right or wrong, and methods that cover gradients then
-          take few of these samples.
-        - ``"sampled"``: a class drawn from the model's own probabilities, whose second moment is
-          the Fisher information. Needs no labels.
-        - ``"random"``: a class drawn uniformly, as an option of the published code. Needs no
-          labels.
+        - ``"output"``: nothing. The output f itself is differentiated, as in the paper's theory.
+          For K outputs per sample it is :math:`z^\top f / \sqrt{K}`, where z has random signs that
+          are the same for all samples. The inner products of these gradients are in expectation
+          those of the whole Jacobian, divided by K. Needs no labels.
+        - ``"label"``: y, which `transform` needs too, or the labels in X.
+        - ``"predicted"``: the most probable class. Needs no labels. The gradient almost vanishes
+          wherever the model is confident, right or wrong, so methods that cover gradients select
+          few of these samples.
+        - ``"sampled"``: a class sampled from the predicted probabilities. The second moment of
+          these gradients estimates the Fisher information. Needs no labels.
+        - ``"random"``: a class sampled uniformly, an option of the published code. Needs no labels.
 
-        ``"auto"`` is ``"output"``, but ``"label"`` for a callable loss.
+        ``"auto"`` is ``"label"`` for a callable loss, and otherwise ``"output"``.
     layers : None, str, int, or list of str and int
-        Layers whose parameters are differentiated by: names of submodules, or positions among the
-        modules that hold parameters, negative from the end. ``[-2, -1]`` is the last two layers;
-        None is every parameter that requires a gradient (an adapter, say), or every one where none
-        does.
+        Layers by whose parameters the loss is differentiated: names of submodules, or positions
+        among the modules that have parameters, where negative positions count from the end.
+        ``[-2, -1]`` means the last two layers. None means every parameter that requires a gradient
+        (an adapter, for example), or every parameter if none does.
     sketch : {"auto", "gaussian", "sparse_sign", "product"}, default="auto"
-        The embedding.
+        The kind of random projection.
 
-        - ``"gaussian"``: independent entries N(0, 1/m), drawn in blocks. Gradients are formed.
-        - ``"sparse_sign"``: eight entries :math:`\pm 1/\sqrt 8` in each row; costs 8 / m of the
-          Gaussian's, and sparse X stays sparse.
-        - ``"product"``: :math:`\pm 1` products of a side for the input and a side for the output
-          of each layer. Gradients are never formed, which is hundreds of times faster for wide
-          layers. Squared norms of gradients of rank one have up to twice the Gaussian's spread;
-          up to four products are averaged, which brings it down to 1.3 times, while they cost
-          less than the layer's own forward and backward. Needs a model.
-        - ``"auto"``: Gaussian for each parameter with up to 4,096 entries, above that the product
-          where the layer has one, else sparse signs. `sketch_plan_` says which.
+        - ``"gaussian"``: independent entries N(0, 1/m), drawn in blocks. Forms the gradients.
+        - ``"sparse_sign"``: eight entries :math:`\pm 1/\sqrt 8` in each row. Costs 8 / m of the
+          Gaussian projection, and keeps sparse X sparse.
+        - ``"product"``: products of a ±1 projection of each layer's input and one of its output
+          gradient. Never forms the gradients, which is hundreds of times faster for wide layers.
+          For gradients of rank one, the squared norms have up to twice the Gaussian's spread. Up
+          to four products are averaged where that costs less than the layer's own forward and
+          backward pass, which reduces the spread to 1.3 times the Gaussian's. Needs a model.
+        - ``"auto"``: Gaussian for each parameter with up to 4,096 entries. For larger ones product
+          where the layer has one, and sparse signs elsewhere. `sketch_plan_` shows the choice.
     batch_size : int, default=64
-        Samples differentiated together. A DataLoader keeps its own.
+        Number of samples that are differentiated together. A DataLoader keeps its own.
     device : str, torch.device or None, default=None
-        Where to compute; None is where the model is, ``"auto"`` a GPU where there is one.
+        Where to compute. None means where the model is, and ``"auto"`` a GPU if there is one.
     dtype : {"float32", "float64"} or None, default=None
-        Precision of the computation; None is the model's, or that of X with ``model=None``.
+        Precision of the computation. None means that of the model, or of X with ``model=None``.
     cache_dir : str or path-like or None, default=None
         Directory for finished blocks of the sketch. A run that was killed and is started again
-        takes them from there and gives the same bytes. A directory made with another model,
-        other parameters or other data is refused. Needs a model and an integer `random_state`.
+        reads them from there and returns the same bytes. A directory that was made with another
+        model, other parameters or other data is refused. Needs a model and an integer
+        `random_state`.
     random_state : int, RandomState instance or None, default=None
-        Seeds :math:`\Gamma`, z and drawn classes.
+        Controls :math:`\Gamma`, z and sampled classes. Pass an int for the same sketch in every
+        call.
 
     Attributes
     ----------
     projection_ : object
-        The embedding; ``projection_.to_array()`` is :math:`\Gamma`, its rows in the order of the
-        model's parameters.
+        The random projection. ``projection_.to_array()`` returns :math:`\Gamma`, with rows in the
+        order of the model's parameters.
     sketch_plan_ : SketchPlan
-        A row for each layer: the number of gradient entries r, how the gradient is found (from
-        hooks on the layer, by ``torch.func`` or a loop over samples where that fails), the
-        embedding, and the multiply-adds it takes per sample. Prints as a table.
+        A table with a row for each layer: the number of gradient entries r, how the gradient is
+        found (from hooks on the layer, by ``torch.func``, or by a loop over the samples), the kind
+        of projection, and the multiply-adds per sample.
     n_parameters_ : int
         r, the number of entries of one gradient.
     n_features_in_ : int
-        Number of features in `fit`, with ``model=None`` or two-dimensional X.
+        Number of features seen in `fit`. Only with ``model=None`` or two-dimensional X.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X has string column names.
+        Names of the features, if X has column names that are all strings.
 
     Raises
     ------
     ValueError
-        If the output for one sample depends on the others in the batch; in `transform`, if y is
-        needed and missing, gradients are not finite, or `cache_dir` belongs to something else.
+        If the output for one sample depends on the others in the batch. In `transform`, if y is
+        needed and missing, if gradients are not finite, or if `cache_dir` belongs to another run.
 
     See Also
     --------
@@ -116,15 +121,13 @@ class GradientSketcher(
 
     Notes
     -----
-    X may be, with a model, an array, tensor or DataFrame, a dict of arrays for a model that takes
-    keywords (token ids and an attention mask), a torch ``Dataset`` or ``DataLoader`` that does not
-    shuffle, or a Hugging Face ``datasets.Dataset``. Of data sets that hold labels, these are used
-    with ``target="label"`` where y is None.
+    With a model, X may be an array, a tensor, a DataFrame, a dict of arrays for a model that takes
+    keyword arguments (token ids and an attention mask, for example), a torch ``Dataset``, a
+    ``DataLoader`` that does not shuffle, or a Hugging Face ``datasets.Dataset``. With
+    ``target="label"`` and without y, the labels in the data set are used.
 
-    Of a Dask array `fit` reads the first chunk, and `transform` returns a Dask array that is
-    computed when it is asked for, with the model as it is then.
-
-    The embedding does not depend on the batch size, the order or the device.
+    For a Dask array, `fit` reads the first two rows. `transform` is lazy and uses the model's
+    weights at compute time.
 
     References
     ----------
@@ -182,7 +185,7 @@ class GradientSketcher(
         self.random_state = random_state
 
     def __sklearn_clone__(self):
-        """Copy the parameters but share the model: it is large, and never changed."""
+        """Copy the parameters but share the model, which is large and never changed."""
         params = {
             name: value if name in ("model", "loss", "device") else clone(value, safe=False)
             for name, value in self.get_params(deep=False).items()
@@ -196,20 +199,20 @@ class GradientSketcher(
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Draw the seed of the embedding, and plan how each layer is sketched.
+        """Draw the seed of the random projection, and plan how each layer is sketched.
 
         Parameters
         ----------
         X : array-like, sparse matrix, mapping, Dataset or DataLoader
-            Inputs of the model, of which the first two are looked at, or gradients with
-            ``model=None`` (dense or sparse, of shape (n_samples, n_features)).
+            Inputs of the model, of which the first two are used, or gradients with ``model=None``
+            (dense or sparse, of shape (n_samples, n_features)).
         y : object, default=None
             Ignored.
 
         Returns
         -------
         self : object
-            The fitted sketcher. A `fit` that fails leaves it as it was.
+            The fitted sketcher. If `fit` raises, the sketcher is left as it was.
         """
         context = self._init_callback_context()
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -225,13 +228,13 @@ class GradientSketcher(
         X : array-like, sparse matrix, mapping, Dataset or DataLoader
             Inputs of the model, or gradients with ``model=None``.
         y : array-like of shape (n_samples, ...), default=None
-            Labels, needed with ``target="label"`` only.
+            Labels. Needed with ``target="label"`` only.
 
         Returns
         -------
         sketch : ndarray of shape (n_samples, m)
-            Sketched gradients, float32 or float64 as the gradients are. A Dask array, of which
-            nothing is computed yet, for a Dask array X.
+            Sketched gradients, in the precision of the gradients. For a Dask array X, a lazy Dask
+            array.
         """
         check_is_fitted(self)
         samples = self._open(X, reset=False)
@@ -247,7 +250,7 @@ class GradientSketcher(
         X : array-like, sparse matrix, mapping, Dataset or DataLoader
             Inputs of the model, or gradients with ``model=None``.
         y : array-like of shape (n_samples, ...), default=None
-            Labels, needed with ``target="label"`` only.
+            Labels. Needed with ``target="label"`` only.
 
         Returns
         -------
@@ -340,7 +343,7 @@ class GradientSketcher(
 
     @staticmethod
     def _gradients():
-        # Late, so that `import sklearn_skmm` and sketching without a model need no torch.
+        # Imported here so that `import sklearn_skmm` and sketching without a model need no torch.
         try:
             from sklearn_skmm.sketch import _torch
         except ModuleNotFoundError as error:
@@ -357,8 +360,8 @@ class GradientSketcher(
         by_class = self.target in ("predicted", "sampled", "random")
         if by_class and self.loss != "cross_entropy":
             raise ValueError(
-                f"target={self.target!r} has meaning for loss='cross_entropy' only, whose targets "
-                f"are classes. Got loss={self.loss!r}."
+                f"The 'target' parameter can be {self.target!r} only with loss='cross_entropy', "
+                f"whose targets are classes. Got loss={self.loss!r}."
             )
         return self.target
 
@@ -397,7 +400,7 @@ class GradientSketcher(
         return sketch
 
     def __sklearn_tags__(self):
-        """Tell scikit-learn what this estimator takes and gives."""
+        """Return the tags by which scikit-learn knows what this estimator accepts and returns."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = self.model is None
         tags.input_tags.three_d_array = self.model is not None
@@ -406,7 +409,7 @@ class GradientSketcher(
 
 
 def _reported(batches, context, estimator):
-    """Yield the batches, each a task of the callbacks."""
+    """Yield the batches, each as one task of the callbacks."""
     while True:
         task = context.subcontext(task_name="batch")
         task.call_on_fit_task_begin(estimator=estimator)

@@ -34,7 +34,7 @@ strata_ : ndarray of shape (n_strata,)
     Classes of y. Only with ``stratify=True``.
 n_features_in_ : int
     Number of features seen in `fit`.
-feature_names_in_ : ndarray of shape (n_features_in_,)
+feature_names_in_ : ndarray of shape (n_features,)
     Names of the features, if X has column names that are all strings.
 """,
 }
