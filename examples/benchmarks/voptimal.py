@@ -25,7 +25,7 @@ from bmdal_reg.bmdal.feature_data import TensorFeatureData
 from threadpoolctl import threadpool_limits
 
 from sklearn_skmm import VOptimalSelector
-from sklearn_skmm.core._design import scale
+from sklearn_skmm.core._design import whiten
 from sklearn_skmm.core._exchange import exchange, greedy
 from sklearn_skmm.core._moments import spectrum
 from sklearn_skmm.diagnostics import v_optimality
@@ -64,7 +64,7 @@ def bait(X, n, alpha, overselection, seed=0):
 
 def without_bound(X, n, alpha):
     """The same exchanges from a greedy start, with no relaxation solved."""
-    problem = scale(X, spectrum(X), alpha)
+    problem = whiten(X, spectrum(X), alpha)
     return exchange(problem, greedy(problem, n))[0]
 
 

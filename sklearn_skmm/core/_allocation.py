@@ -6,9 +6,9 @@ import numpy as np
 
 
 def resolve_n_to_select(n_to_select, n_samples: int) -> int:
-    """Turn a count or a share of the samples into a count.
+    """Turn a count or a fraction of the samples into a count.
 
-    A share is rounded to the nearest count and never below one.
+    A fraction is rounded to the nearest count and never below one.
     """
     if isinstance(n_to_select, Integral):
         if int(n_to_select) > n_samples:
@@ -27,10 +27,10 @@ def allocate(n: int, sizes: np.ndarray) -> np.ndarray:
     being small, which is what a user asks for with `stratify`.
     """
     floor = np.ones_like(sizes) if n >= len(sizes) else np.zeros_like(sizes)
-    share = n * sizes / sizes.sum()
-    counts = np.minimum(np.maximum(np.floor(share).astype(int), floor), sizes)
+    quota = n * sizes / sizes.sum()
+    counts = np.minimum(np.maximum(np.floor(quota).astype(int), floor), sizes)
     while counts.sum() != n:
         step = 1 if counts.sum() < n else -1
         room = counts < sizes if step > 0 else counts > floor
-        counts[np.argmax(np.where(room, step * (share - counts), -np.inf))] += step
+        counts[np.argmax(np.where(room, step * (quota - counts), -np.inf))] += step
     return counts

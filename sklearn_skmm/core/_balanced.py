@@ -7,7 +7,7 @@ so the inclusion probabilities are exactly π, whatever the order of the steps.
 
 import numpy as np
 
-from sklearn_skmm.core._draws import certain, is_open, median_cells
+from sklearn_skmm.core._draws import is_undecided, median_cells, snapped_probabilities
 
 # Coefficients this much smaller than the largest count as zero. This bounds how ill-conditioned
 # a basis can get. It costs as much balance, and neither π nor the size.
@@ -17,7 +17,7 @@ REFRESH = 32
 # Floats in the inverses that are updated together: they should stay in the processor's cache.
 BATCH = 150_000
 # Stands for "no limit", finite so that it can be added to itself.
-FAR = 1e300
+NO_LIMIT = 1e300
 
 
 def cube(s: np.ndarray, n: int, A: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
@@ -92,20 +92,20 @@ def local_cube(
 
 def _draw(s, n, A, X, rng) -> np.ndarray:
     """Draw among neighbours in X, or where it is None in any order."""
-    pi = certain(s, n)
-    items = rng.permutation(np.flatnonzero(is_open(pi)))
+    pi = snapped_probabilities(s, n)
+    items = rng.permutation(np.flatnonzero(is_undecided(pi)))
     if len(items):
         rows = _constraints(A[items])
-        flat = _orthogonal(rows)
-        order, size = np.arange(len(items)), 2 * flat.shape[1]
+        orthogonal = _orthogonalised(rows)
+        order, size = np.arange(len(items)), 2 * orthogonal.shape[1]
         if X is not None:
             order = np.concatenate(median_cells(X[items], order, size, rng))
         else:
             # The larger the groups, the fewer items are handled twice.
-            size = max(2 * size, len(items) // _batch(flat))
+            size = max(2 * size, len(items) // _batch(orthogonal))
         # One more entry, to which the empty slots of a basis point.
         p = np.append(pi[items], 0.0)
-        order = _reduce(p, flat, order, size, rng)
+        order = _reduce(p, orthogonal, order, size, rng)
         _landing(p, rows, order, rng)
         pi[items] = p[:-1]
     return np.flatnonzero(pi > 0.5)
@@ -126,7 +126,7 @@ def _constraints(A: np.ndarray) -> np.ndarray:
     return rows[:, varies] / scale[varies]
 
 
-def _orthogonal(rows: np.ndarray) -> np.ndarray:
+def _orthogonalised(rows: np.ndarray) -> np.ndarray:
     """Return independent columns with the same span, orthogonal to each other.
 
     However collinear the columns are, a basis of items is then seldom ill-conditioned.
@@ -156,7 +156,7 @@ def _reduce(pi, rows, order, size, rng) -> np.ndarray:
         groups = order[starts[:, None] + np.arange(n_open // n_groups)]
         for first in range(0, n_groups, _batch(rows)):
             _flight(pi, rows, groups[first : first + _batch(rows)], rng)
-        order = order[is_open(pi[order])]
+        order = order[is_undecided(pi[order])]
         size = min(size, 4 * rows.shape[1])
     return order
 
@@ -222,8 +222,8 @@ def _fair_step(p, u, draw) -> tuple[np.ndarray, np.ndarray]:
     room[0] = np.where(u > 0, 1 - p, p)
     np.subtract(1, room[0], out=room[1])
     size = np.abs(u)
-    limit = np.full(room.shape, FAR)
-    np.divide(room, size, out=limit, where=size > 1 / FAR)
+    limit = np.full(room.shape, NO_LIMIT)
+    np.divide(room, size, out=limit, where=size > 1 / NO_LIMIT)
     slot = limit.argmin(axis=2)
     up, down = limit.min(axis=2)
     rises = draw * (up + down) < down
@@ -261,7 +261,7 @@ def _landing(pi, rows, order, rng) -> None:
         step, slot = _fair_step(pi[None, order], u[None], rng.uniform())
         pi[order] += step * u
         pi[order[slot]] = np.round(pi[order[slot]])
-        order = order[is_open(pi[order])]
+        order = order[is_undecided(pi[order])]
     # What is left is whole but for rounding.
     pi[order] = np.round(pi[order])
 

@@ -19,7 +19,7 @@ BLOCK = 2**20
 # as few to one thread only, and single precision loses little over as many.
 RUN, RUN_ENTRIES = 128, 2**13
 # What the blocks of a pass are handed to threads in.
-STRETCHES = 8
+N_TASKS = 8
 
 
 def row_blocks(n_samples: int, n_features: int) -> list[slice]:
@@ -34,11 +34,11 @@ def row_blocks(n_samples: int, n_features: int) -> list[slice]:
     return [slice(k, min(k + rows, n_samples)) for k in range(0, n_samples, rows)]
 
 
-def _each_stretch(function: Callable, blocks: list[slice], count: int) -> list:
+def _map_chunks(function: Callable, blocks: list[slice], count: int) -> list:
     """Return what the function gives for each of so many runs of blocks, in threads if several."""
     size = max(1, -(-len(blocks) // count))
-    stretches = [blocks[k : k + size] for k in range(0, len(blocks), size)]
-    return in_threads(function, stretches) if len(stretches) > 1 else list(map(function, stretches))
+    chunks = [blocks[k : k + size] for k in range(0, len(blocks), size)]
+    return in_threads(function, chunks) if len(chunks) > 1 else list(map(function, chunks))
 
 
 def each_block(function: Callable, blocks: list[slice]) -> None:
@@ -53,11 +53,11 @@ def each_block(function: Callable, blocks: list[slice]) -> None:
     array([    0., 16384.])
     """
 
-    def of_stretch(stretch):
-        for rows in stretch:
+    def of_chunk(chunk):
+        for rows in chunk:
             function(rows)
 
-    _each_stretch(of_stretch, blocks, STRETCHES)
+    _map_chunks(of_chunk, blocks, N_TASKS)
 
 
 def sum_of_blocks(function: Callable, blocks: list[slice], shape: tuple[int, ...]) -> np.ndarray:
@@ -72,14 +72,14 @@ def sum_of_blocks(function: Callable, blocks: list[slice], shape: tuple[int, ...
     array([2., 2.])
     """
 
-    def of_stretch(stretch):
+    def of_chunk(chunk):
         total = np.zeros(shape)
-        for rows in stretch:
+        for rows in chunk:
             total += function(rows)
         return total
 
-    count = min(STRETCHES, max(2, BLOCK // max(1, math.prod(shape))))
-    return sum(_each_stretch(of_stretch, blocks, count), start=np.zeros(shape))
+    count = min(N_TASKS, max(2, BLOCK // max(1, math.prod(shape))))
+    return sum(_map_chunks(of_chunk, blocks, count), start=np.zeros(shape))
 
 
 def rows_of(X, rows) -> np.ndarray:
@@ -96,13 +96,13 @@ def rows_of(X, rows) -> np.ndarray:
     return X.take(rows, axis=0) if by_position else X[rows]
 
 
-def weighted_rows(s: np.ndarray, A: np.ndarray) -> np.ndarray:
+def weighted_block_sum(s: np.ndarray, A: np.ndarray) -> np.ndarray:
     """Return Σ_i s_i a_i in double precision, added up run by run.
 
     Examples
     --------
     >>> import numpy as np
-    >>> weighted_rows(np.full(300, 0.5), np.ones((300, 2)))
+    >>> weighted_block_sum(np.full(300, 0.5), np.ones((300, 2)))
     array([150., 150.])
     """
     k, run = A.shape[1], RUN
@@ -127,7 +127,7 @@ def weighted_sum(s: np.ndarray, A) -> np.ndarray:
     """
 
     def of_block(rows):
-        return weighted_rows(s[rows], A[rows])
+        return weighted_block_sum(s[rows], A[rows])
 
     return sum_of_blocks(of_block, row_blocks(*A.shape), A.shape[1:])
 

@@ -13,28 +13,28 @@ from sklearn_skmm.core._costs import (
     gaussian,
     median_distance,
     median_of_pairs,
+    median_or_mean,
     squared_distances,
-    typical,
 )
 from sklearn_skmm.core._draws import inclusion_probabilities, systematic
-from sklearn_skmm.core._exemplars import Greedy, greedy_exemplars, greedy_of_few
+from sklearn_skmm.core._exemplars import Greedy, greedy_exemplars, greedy_exemplars_dense
 
 # Samples farther from the mean than this multiple of the median are drawn in to it before cells
 # are made: an outlier is then no farther from the others than they are from each other, and gets
 # no cell of its own. On most embeddings no sample is as far.
-REACH = 2.0
+CLIP_FACTOR = 2.0
 # Half of the median distance, as bandwidth of the kernel that says whether a sample is covered.
 BANDWIDTH = 0.5
 # Greedy exemplars look at all pairs. Of more samples, so many, or so many for each pick, stand for
 # all of them when the cells are laid out.
-SUBSAMPLE, SUBSAMPLE_PER_PICK = 8192, 4
+SUBSAMPLE, SUBSAMPLE_PER_EXEMPLAR = 8192, 4
 # Up to so many samples all pairs at once are faster than the most promising first.
-FEW_ROWS = 512
+ALL_PAIRS_ROWS = 512
 # Where cells are laid out for a part of the samples, or for parts to be made of them, it is fewer:
 # what the caller says, or so many for each pick.
-STEP_PER_PICK = 8
+SMALL_SUBSAMPLE_PER_EXEMPLAR = 8
 # Bytes of a part of the rows that are gathered once; of larger ones it is each time anew.
-HOLD = 2**26
+GATHER_BYTES = 2**26
 
 
 class Cells(NamedTuple):
@@ -51,7 +51,7 @@ class Rows:
     def __init__(self, P, members: np.ndarray | None):
         self.shape = (P.shape[0] if members is None else len(members), P.shape[1])
         self.dtype = P.dtype
-        if members is not None and self.shape[0] * self.shape[1] * P.dtype.itemsize <= HOLD:
+        if members is not None and self.shape[0] * self.shape[1] * P.dtype.itemsize <= GATHER_BYTES:
             P, members = rows_of(P, members), None
         self.P, self.members = P, members
 
@@ -59,10 +59,10 @@ class Rows:
         return rows_of(self.P, rows if self.members is None else self.members[rows])
 
 
-class DrawnIn:
+class ClippedRows:
     """Some rows of P about their weighted mean, drawn in, computed when asked for.
 
-    Those beyond `REACH` median distances from the mean are scaled to there.
+    Those beyond `CLIP_FACTOR` median distances from the mean are scaled to there.
     """
 
     def __init__(self, P, s: np.ndarray, members: np.ndarray | None = None):
@@ -77,26 +77,26 @@ class DrawnIn:
             radius[rows] = row_norms(self.P[rows] - self.mean)
 
         each_block(measure, blocks)
-        reach = REACH * float(np.median(radius) or radius.mean(dtype=np.float64))
+        max_radius = CLIP_FACTOR * float(np.median(radius) or radius.mean(dtype=np.float64))
         # One within reach, where the quotient itself may overflow.
-        np.maximum(radius, max(reach, float(np.finfo(P.dtype).tiny)), out=radius)
-        self.factor = np.divide(reach, radius, out=radius)[:, None]
+        np.maximum(radius, max(max_radius, float(np.finfo(P.dtype).tiny)), out=radius)
+        self.factor = np.divide(max_radius, radius, out=radius)[:, None]
 
     def __getitem__(self, rows) -> np.ndarray:
         return (self.P[rows] - self.mean) * self.factor[rows]
 
 
-def draw_in(P: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Return the rows about their mean, those beyond `REACH` median distances scaled to there.
+def clip_outliers(P: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """Return the centred rows, those beyond `CLIP_FACTOR` median distances scaled to there.
 
     Examples
     --------
     >>> import numpy as np
     >>> P = np.array([[-2.0], [-1.0], [1.0], [-1.0], [1.0], [2.0], [30.0], [-30.0]])
-    >>> draw_in(P, np.full(8, 1 / 8)).ravel()
+    >>> clip_outliers(P, np.full(8, 1 / 8)).ravel()
     array([-2., -1.,  1., -1.,  1.,  2.,  3., -3.])
     """
-    return DrawnIn(P, s)[:]
+    return ClippedRows(P, s)[:]
 
 
 def by_cell(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,12 +115,12 @@ def by_cell(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def exemplars_of(P, s, n, rng, step=lambda: False) -> tuple[Greedy, float]:
     """Return exemplars of a large subsample, and the bandwidth. Of the gains the order counts."""
-    size = max(SUBSAMPLE, SUBSAMPLE_PER_PICK * n)
-    if P.shape[0] <= min(FEW_ROWS, size):
+    size = max(SUBSAMPLE, SUBSAMPLE_PER_EXEMPLAR * n)
+    if P.shape[0] <= min(ALL_PAIRS_ROWS, size):
         squared = squared_distances(P[:])
         h = BANDWIDTH * median_of_pairs(squared)
         rows, weight = _subsample(s, size, rng)
-        picks = greedy_of_few(squared, n, h, weight, step).indices
+        picks = greedy_exemplars_dense(squared, n, h, weight, step).indices
     else:
         h = BANDWIDTH * median_distance(P, rng)
         rows, weight = _subsample(s, size, rng)
@@ -134,12 +134,12 @@ def exemplars_of_few(P, s, n, least, rng, h=None, step=lambda: False) -> tuple[G
 
     Gains are parts of the mass of s. There are fewer exemplars if the subsample has no more.
     """
-    rows, weight = _subsample(s, max(least, STEP_PER_PICK * n), rng)
+    rows, weight = _subsample(s, max(least, SMALL_SUBSAMPLE_PER_EXEMPLAR * n), rng)
     squared = squared_distances(P[rows])
     if h is None:
         # Of every other sample from those between: each pair is of two samples, and found once.
-        h = BANDWIDTH * typical(np.sqrt(squared[::2, 1::2]))
-    picks, gains = greedy_of_few(squared, min(n, len(rows)), h, weight, step)
+        h = BANDWIDTH * median_or_mean(np.sqrt(squared[::2, 1::2]))
+    picks, gains = greedy_exemplars_dense(squared, min(n, len(rows)), h, weight, step)
     return Greedy(rows[picks], gains * (float(s.sum(dtype=np.float64)) / weight.sum())), h
 
 

@@ -20,7 +20,7 @@ from sklearn_skmm.core._blocks import (
 
 # Bytes of A, or of P, that may be held so that they need not be computed for each pass. Of A half
 # of it besides: with the solver's vectors, that is 0.6 of the bytes of X.
-KEEP = 2**29
+KEEP_BYTES = 2**29
 
 
 class Components:
@@ -37,7 +37,7 @@ class Components:
     members : ndarray or None, default=None
         Positions of the rows that P is to have; None is all.
     keep : int or None, default=None
-        How many bytes P may take to be held; None is `KEEP`.
+        How many bytes P may take to be held; None is `KEEP_BYTES`.
 
     Examples
     --------
@@ -52,7 +52,7 @@ class Components:
         self.members, self.dtype = members, X.dtype
         self.shape = (X.shape[0] if members is None else len(members), directions.shape[1])
         self.held = None
-        keep = KEEP if keep is None else keep
+        keep = KEEP_BYTES if keep is None else keep
         # Rows of a sparse matrix are slow to gather.
         if sparse.issparse(X) or self.shape[0] * self.shape[1] * self.dtype.itemsize <= keep:
             held = np.empty(self.shape, dtype=self.dtype)
@@ -86,7 +86,7 @@ class Energies:
     unit : float, default=1.0
         What lengths are measured in.
     keep : int or None, default=None
-        Bytes of A that may be held; None is `KEEP` and half of those of A.
+        Bytes of A that may be held; None is `KEEP_BYTES` and half of those of A.
 
     Examples
     --------
@@ -105,7 +105,7 @@ class Energies:
         self.shape = (X.shape[0], (X if directions is None else directions).shape[1])
         blocks = row_blocks(*self.shape)
         if keep is None:
-            keep = KEEP + math.prod(self.shape) * self.dtype.itemsize // 2
+            keep = KEEP_BYTES + math.prod(self.shape) * self.dtype.itemsize // 2
         # One array, for which the system gives larger pages than for many.
         size = self.shape[1] * self.dtype.itemsize
         ends = [rows.stop for rows in blocks if directions is not None and rows.stop * size <= keep]

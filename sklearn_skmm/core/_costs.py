@@ -30,17 +30,19 @@ def median_distance(X, rng: np.random.RandomState, size: int = 1000) -> float:
 
 def median_of_pairs(squared: np.ndarray) -> float:
     """Return the median distance between pairs of distinct rows, from all squared ones."""
-    return typical(np.sqrt(squared[np.triu_indices(len(squared), 1)]))
+    return median_or_mean(np.sqrt(squared[np.triu_indices(len(squared), 1)]))
 
 
-def typical(distances: np.ndarray) -> float:
+def median_or_mean(distances: np.ndarray) -> float:
     """Return the median, the mean if that is zero, and one if that is, too.
 
     Examples
     --------
     >>> import numpy as np
-    >>> typical(np.array([1.0, 2.0, 9.0])), typical(np.array([0.0, 0.0, 9.0])), typical(np.zeros(3))
-    (2.0, 3.0, 1.0)
+    >>> median_or_mean(np.array([1.0, 2.0, 9.0])), median_or_mean(np.array([0.0, 0.0, 9.0]))
+    (2.0, 3.0)
+    >>> median_or_mean(np.zeros(3))
+    1.0
     """
     if not distances.size:
         return 1.0
@@ -60,10 +62,10 @@ def squared_distances(X) -> np.ndarray:
     """
     X = X.astype(np.float64) if sparse.issparse(X) else X - X.mean(axis=0, dtype=np.float64)
     norms = row_norms(X, squared=True)
-    return from_products(safe_sparse_dot(X, X.T, dense_output=True), norms[:, None], norms)
+    return squared_from_products(safe_sparse_dot(X, X.T, dense_output=True), norms[:, None], norms)
 
 
-def from_products(products, left, right) -> np.ndarray:
+def squared_from_products(products, left, right) -> np.ndarray:
     """Return |x|² − 2 x·y + |y|², in place of the products x·y."""
     products *= -2.0
     products += left
@@ -108,7 +110,7 @@ class Costs:
         self.metric, self.bandwidth = metric, bandwidth
         largest = float(self.norms.max(initial=0.0))
         # Error of a squared distance: rounding of a product of X.shape[1] terms. That of a pair is
-        # at most the sum of both, so that one outlier does not blur the costs of all others.
+        # at most the sum of both, so that one outlier does not widen the bounds of all others.
         self.errors = (np.sqrt(X.shape[1]) + 4.0) * EPS * self.norms
         if metric == "gaussian":
             self.errors = self.errors / (2.0 * bandwidth**2) + 0.5 * EPS
@@ -143,7 +145,7 @@ class Costs:
             return np.subtract(1.0, block, out=block)
         X, norms = self.fast_data if fast else (self.X, self.norms)
         products = safe_sparse_dot(X[rows], X[columns].T, dense_output=True)
-        squared = from_products(products, norms[rows][:, None], norms[columns])
+        squared = squared_from_products(products, norms[rows][:, None], norms[columns])
         if self.metric == "euclidean":
             np.sqrt(squared, out=squared)
         elif self.metric == "gaussian":
@@ -197,10 +199,10 @@ class Costs:
                 total[I] += block @ weight[J]
         return total
 
-    def gain_bounds(self, current, blur, weight) -> np.ndarray:
+    def gain_bounds(self, current, error_bounds, weight) -> np.ndarray:
         """Bound Σ_i w_i max(0, current_i − c_ij) from above for each j, closely and fast.
 
-        The blur is the error of the current costs.
+        `error_bounds` bound the errors of the current costs.
         """
         current, mass = current.astype(self.dtype), weight.astype(self.dtype)
         n_tasks = min(TASKS, -(-len(weight) // BLOCK))
@@ -217,7 +219,8 @@ class Costs:
 
         parts = in_threads(savings, range(n_tasks)) if n_tasks > 1 else [savings(0)]
         gains = sum(parts, start=np.zeros(len(weight)))
-        return gains * (1.0 + 1e-4) + weight @ (blur + self.errors) + weight.sum() * self.errors
+        slack = weight @ (error_bounds + self.errors) + weight.sum() * self.errors
+        return gains * (1.0 + 1e-4) + slack
 
 
 class Columns:

@@ -93,7 +93,7 @@ def least_alpha(eigenvalues: np.ndarray, n: int) -> float:
     return float(max(1e-12 * eigenvalues.max(initial=0.0), 1e-6 * uncovered))
 
 
-def scale(X, spectrum: Spectrum, alpha: float) -> Problem:
+def whiten(X, spectrum: Spectrum, alpha: float) -> Problem:
     """Return the rows and Σ in the coordinates where Σ + αI is the identity.
 
     In these, no scale of X matters, nor how far apart the eigenvalues are.
@@ -160,7 +160,7 @@ def relax(
     Parameters
     ----------
     problem : Problem
-        From `scale`.
+        From `whiten`.
     n : int
         Coreset size.
     tol : float, default=1e-3

@@ -9,8 +9,8 @@ import numpy as np
 # Probabilities this close to 0 or 1 are there, but for rounding.
 EDGE = 1e-12
 # The most items whose distances are all computed, and the most in one cell of a larger pool.
-EXACT = 4096
-CELL = 1024
+MAX_EXACT = 4096
+MAX_CELL = 1024
 
 
 def inclusion_probabilities(scores: np.ndarray, n: int) -> np.ndarray:
@@ -137,14 +137,16 @@ def spread(s: np.ndarray, n: int, X: np.ndarray, rng: np.random.RandomState) -> 
     >>> spread(np.full(4, 1 / 4), 2, X, np.random.RandomState(0)) // 2  # one of each two
     array([0, 1])
     """
-    pi = certain(s, n)
-    _play_equal_rows(pi, X, rng)
-    items = rng.permutation(np.flatnonzero(is_open(pi)))
+    pi = snapped_probabilities(s, n)
+    _pivot_equal_rows(pi, X, rng)
+    items = rng.permutation(np.flatnonzero(is_undecided(pi)))
     while len(items) > 1:
-        parts = median_cells(X, items, CELL, rng) if len(items) > EXACT else [items]
+        parts = median_cells(X, items, MAX_CELL, rng) if len(items) > MAX_EXACT else [items]
         for part in parts:
-            pi[part] = _play(pi[part], X[part], 1 if len(parts) == 1 else len(part) // 4, rng)
-        items = items[is_open(pi[items])]
+            pi[part] = _pivot_neighbours(
+                pi[part], X[part], 1 if len(parts) == 1 else len(part) // 4, rng
+            )
+        items = items[is_undecided(pi[items])]
     # The last one is whole but for rounding.
     return np.flatnonzero(pi > 0.5)
 
@@ -188,7 +190,7 @@ def _wide_direction(rows: np.ndarray, rng) -> np.ndarray:
     return direction
 
 
-def certain(s: np.ndarray, n: int) -> np.ndarray:
+def snapped_probabilities(s: np.ndarray, n: int) -> np.ndarray:
     """Return π, with what rounding has left next to 0 and 1 put there."""
     pi = s.astype(np.float64)
     pi *= n / pi.sum()
@@ -197,13 +199,13 @@ def certain(s: np.ndarray, n: int) -> np.ndarray:
     return pi
 
 
-def is_open(pi: np.ndarray) -> np.ndarray:
+def is_undecided(pi: np.ndarray) -> np.ndarray:
     return (pi > EDGE) & (pi < 1 - EDGE)
 
 
-def _play_equal_rows(pi: np.ndarray, X: np.ndarray, rng) -> None:
+def _pivot_equal_rows(pi: np.ndarray, X: np.ndarray, rng) -> None:
     """Let equal rows play until at most one of each is open, in place."""
-    items = rng.permutation(np.flatnonzero(is_open(pi)))
+    items = rng.permutation(np.flatnonzero(is_undecided(pi)))
     # Compared as bytes; adding 0 makes -0 a 0.
     rows = np.ascontiguousarray(X[items] + 0.0)
     keys = rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0]
@@ -216,12 +218,12 @@ def _play_equal_rows(pi: np.ndarray, X: np.ndarray, rng) -> None:
         first = np.flatnonzero((place[:-1] % 2 == 0) & (group[1:] == group[:-1]))
         if not len(first):
             break
-        _duel(pi, items[first], items[first + 1], rng)
-        still = is_open(pi[items])
+        _pivotal_step(pi, items[first], items[first + 1], rng)
+        still = is_undecided(pi[items])
         items, group = items[still], group[still]
 
 
-def _play(pi: np.ndarray, X: np.ndarray, stop: int, rng) -> np.ndarray:
+def _pivot_neighbours(pi: np.ndarray, X: np.ndarray, stop: int, rng) -> np.ndarray:
     """Let mutual nearest neighbours play until at most `stop` items are open."""
     pi = pi.copy()
     distances = _squared_distances(X)
@@ -231,8 +233,8 @@ def _play(pi: np.ndarray, X: np.ndarray, stop: int, rng) -> np.ndarray:
         # Among symmetric distances with ties to the lower index, there is always such a pair.
         other = nearest[items]
         first = items[(nearest[other] == items) & (items < other)]
-        _duel(pi, first, nearest[first], rng)
-        still = is_open(pi)
+        _pivotal_step(pi, first, nearest[first], rng)
+        still = is_undecided(pi)
         items = items[still[items]]
         stale = items[~still[nearest[items]]]
         if len(stale):
@@ -252,7 +254,7 @@ def _squared_distances(X: np.ndarray) -> np.ndarray:
     return gram
 
 
-def _duel(pi: np.ndarray, i: np.ndarray, j: np.ndarray, rng) -> None:
+def _pivotal_step(pi: np.ndarray, i: np.ndarray, j: np.ndarray, rng) -> None:
     """Play each of the disjoint pairs for their joint probability, in place.
 
     Up to 1 in all, one takes everything; beyond, one takes 1 and leaves the other the rest.

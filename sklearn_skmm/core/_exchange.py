@@ -23,9 +23,9 @@ from sklearn_skmm.core._design import WORKING_SET, Problem, inverse_root, larges
 # Decreases of V below this share of V are rounding.
 ROUNDING = 1e-12
 # Pairs of a row and a member that are compared at a time, so that they stay in cache.
-PAIRS = 2**18
+PAIRS_PER_BLOCK = 2**18
 # An update that divides or multiplies by more than this loses digits that matter.
-LOST = 1e3
+MAX_UPDATE_FACTOR = 1e3
 
 
 class State(NamedTuple):
@@ -44,7 +44,7 @@ def greedy(
     Parameters
     ----------
     problem : Problem
-        From `scale`.
+        From `whiten`.
     n : int
         How many rows to have in the end.
     start : array-like of shape (n_start,), dtype int
@@ -76,7 +76,7 @@ def greedy(
             pick = _first_max(np.where(free, state.w / (1.0 + state.q), -1.0))
             indices.append(pick)
             free[pick] = False
-            state = update(problem, columns, state, indices, n, came=[pick])
+            state = update(problem, columns, state, indices, n, added=[pick])
             step()
     return np.array(indices, dtype=int)
 
@@ -99,7 +99,7 @@ def exchange(
     Parameters
     ----------
     problem : Problem
-        From `scale`.
+        From `whiten`.
     indices : ndarray of shape (n,), dtype int
         Distinct positions to start from.
     max_iter : int, default=100
@@ -164,19 +164,19 @@ def _sweep(problem, columns, members, improvable, least):
     state = start_state(problem, members, n)
     free = np.ones(len(problem.rows), dtype=bool)
     free[members] = False
-    loss = state.w[members] / _keep(state.q[members])
+    loss = state.w[members] / _one_minus(state.q[members])
     candidates = np.flatnonzero(improvable)
     for r in candidates[np.argsort(loss[candidates], kind="stable")]:
         j = members[r]
         _, Q, P = _products(state, columns, signal, [j])
-        q, w, keep = state.q, state.w, _keep(state.q[j])
-        gain = w * keep + 2.0 * Q[0] * P[0] - w[j] * (1.0 + q)
-        gain /= (1.0 + q) * keep + np.square(Q[0])
+        q, w, one_minus_q = state.q, state.w, _one_minus(state.q[j])
+        gain = w * one_minus_q + 2.0 * Q[0] * P[0] - w[j] * (1.0 + q)
+        gain /= (1.0 + q) * one_minus_q + np.square(Q[0])
         i = _first_max(np.where(free, gain, -np.inf))
         if free[i] and gain[i] > least:
             members[r] = i
             free[i], free[j] = False, True
-            state = update(problem, columns, state, members, n, came=[i], went=[j])
+            state = update(problem, columns, state, members, n, added=[i], removed=[j])
     return members
 
 
@@ -186,7 +186,7 @@ def compare(problem: Problem, members: np.ndarray, least: float) -> tuple[np.nda
     Parameters
     ----------
     problem : Problem
-        From `scale`.
+        From `whiten`.
     members : ndarray of shape (n,), dtype int
         The subset.
     least : float
@@ -201,13 +201,13 @@ def compare(problem: Problem, members: np.ndarray, least: float) -> tuple[np.nda
     """
     rows, signal, ridge = problem
     M, q, H = _leverages(rows[members], inverse_root(rows[members], len(members) * ridge))
-    keep = _keep(q)
-    member_terms = np.vstack([keep, np.square(H) @ signal])
+    one_minus_q = _one_minus(q)
+    member_terms = np.vstack([one_minus_q, np.square(H) @ signal])
     left, right = np.ascontiguousarray(H.T), np.ascontiguousarray(2.0 * signal[:, None] * H.T)
     is_member = np.zeros(len(rows), dtype=bool)
     is_member[members] = True
     better, improvable = np.zeros(len(rows), dtype=bool), np.zeros(len(members), dtype=bool)
-    size = max(1, PAIRS // len(members))
+    size = max(1, PAIRS_PER_BLOCK // len(members))
     for start in range(0, len(rows), size):
         block = slice(start, start + size)
         H = rows[block] @ M
@@ -234,9 +234,9 @@ def start_state(problem: Problem, indices, n: int) -> State:
 
 
 def update(
-    problem: Problem, columns: np.ndarray, state: State, indices, n: int, *, came=(), went=()
+    problem: Problem, columns: np.ndarray, state: State, indices, n: int, *, added=(), removed=()
 ) -> State:
-    """Return the state after rows came and went, by the identity of Woodbury.
+    """Return the state after rows are added and removed, by the identity of Woodbury.
 
     Where that would lose digits, the state is computed afresh: when a row is the first to cover
     a direction, which takes a large part off M, or was the last.
@@ -244,7 +244,7 @@ def update(
     Parameters
     ----------
     problem : Problem
-        From `scale`.
+        From `whiten`.
     columns : ndarray of shape (k, N)
         The rows of the problem, transposed and contiguous.
     state : State
@@ -253,7 +253,7 @@ def update(
         The subset after.
     n : int
         How many rows it is to have in the end.
-    came, went : list of int, default=()
+    added, removed : list of int, default=()
         The rows that are new in it, and those that were in it before.
 
     Returns
@@ -261,11 +261,11 @@ def update(
     state : State
         After.
     """
-    positions = [*went, *came]
+    positions = [*removed, *added]
     H, Q, P = _products(state, columns, problem.signal, positions)
-    inner = Q[:, positions] + np.diag([-1.0] * len(went) + [1.0] * len(came))
+    inner = Q[:, positions] + np.diag([-1.0] * len(removed) + [1.0] * len(added))
     inverted = np.linalg.inv(inner)
-    if not max(abs(inner).max(), abs(inverted).max()) < LOST:
+    if not max(abs(inner).max(), abs(inverted).max()) < MAX_UPDATE_FACTOR:
         return start_state(problem, indices, n)
     T = inverted @ Q
     return State(
@@ -288,7 +288,7 @@ def _products(state, columns, signal, positions):
     return H, both[: len(H)], both[len(H) :]
 
 
-def _keep(q):
+def _one_minus(q):
     """Return 1 − q of members, which is positive but for rounding."""
     return np.maximum(1.0 - q, np.finfo(float).eps)
 

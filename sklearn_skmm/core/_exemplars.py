@@ -8,9 +8,9 @@ import numpy as np
 from sklearn_skmm.core._costs import Columns, Costs, gaussian
 
 # A pass over all pairs in single precision costs about as much as this share of exact columns.
-REFRESH_SHARE = 1 / 40
+REFRESH_FRACTION = 1 / 40
 # Exact gains that are computed together, to begin with and at most, and exact columns.
-TRIED, MOST_TRIED, COLUMNS = 8, 128, 512
+FIRST_BATCH, MAX_BATCH, EXACT_COLUMNS = 8, 128, 512
 
 
 class Exemplars(NamedTuple):
@@ -22,7 +22,7 @@ class Exemplars(NamedTuple):
 
 
 class Greedy(NamedTuple):
-    """Result of `greedy_of_few`."""
+    """Result of `greedy_exemplars_dense`."""
 
     indices: np.ndarray  # (n,) in order of selection
     gains: np.ndarray  # (n,) by how much each lowers the cost of all, largest first
@@ -34,7 +34,7 @@ class _Nearest:
     def __init__(self, costs: Costs, exact: np.ndarray):
         self.costs = costs
         self.fast = exact.astype(costs.dtype)
-        self.blur = np.zeros(len(exact))  # how far they may be from the exact ones
+        self.error_bounds = np.zeros(len(exact))  # how far they may be from the exact ones
         self._exact = exact
         self._pending: list[int] = []
         self.indices: list[int] = []
@@ -45,15 +45,15 @@ class _Nearest:
         saving = self.fast - column
         # What is not nearer may be, as far as is known.
         errors = self.costs.errors_of(j, column) + np.minimum(saving, 0.0)
-        self.blur = np.maximum(self.blur - np.maximum(saving, 0.0), errors)
+        self.error_bounds = np.maximum(self.error_bounds - np.maximum(saving, 0.0), errors)
         np.minimum(self.fast, column, out=self.fast)
         self._pending.append(j)
         self.indices.append(j)
 
     def exact(self) -> np.ndarray:
         """Return the exact costs; the columns that are due are computed together."""
-        for start in range(0, len(self._pending), COLUMNS):
-            due = self._pending[start : start + COLUMNS]
+        for start in range(0, len(self._pending), EXACT_COLUMNS):
+            due = self._pending[start : start + EXACT_COLUMNS]
             first = len(self.indices) - len(self._pending) + start
             for k, column in enumerate(self.costs(slice(None), due).T, start=first):
                 self.label[column < self._exact] = k
@@ -62,12 +62,12 @@ class _Nearest:
         return self._exact
 
 
-class _Search:
+class _LazyGreedy:
     """Lazy greedy: bounds of all gains from above, tightened where they are the largest."""
 
     def __init__(self, costs: Costs, nearest: _Nearest, weight: np.ndarray):
         self.costs, self.columns, self.nearest, self.weight = costs, Columns(costs), nearest, weight
-        self.bounds = costs.gain_bounds(nearest.fast, nearest.blur, weight)
+        self.bounds = costs.gain_bounds(nearest.fast, nearest.error_bounds, weight)
         self.bounds[nearest.indices] = -np.inf
         self.known = np.zeros(len(weight), dtype=bool)  # whose bound was once the exact gain
         self.tie = 1e-12 * float(weight @ nearest.exact())
@@ -110,19 +110,19 @@ class _Search:
             if not top.size or bounds.max() <= self.tie:
                 return low
             if (
-                looked_at > REFRESH_SHARE * len(weight)
-                and weight @ (nearest.blur + self.costs.errors) < best
+                looked_at > REFRESH_FRACTION * len(weight)
+                and weight @ (nearest.error_bounds + self.costs.errors) < best
             ):
                 # The old bounds are loose, as after the first picks: one pass renews them all,
                 # unless what it adds for errors alone is more than the best gain.
-                renewed = self.costs.gain_bounds(nearest.fast, nearest.blur, weight)
+                renewed = self.costs.gain_bounds(nearest.fast, nearest.error_bounds, weight)
                 np.minimum(bounds, renewed, out=bounds)
                 looked_at = 0
                 continue
             for j, column in zip(top.tolist(), self.columns.get(top), strict=True):
                 saving = (nearest.fast - column).astype(np.float64, copy=False)
                 gain = float(weight @ np.maximum(saving, 0.0))
-                errors = nearest.blur + self.costs.errors_of(j, column)
+                errors = nearest.error_bounds + self.costs.errors_of(j, column)
                 # An entry that saves is off by its error at most, one that might by what it might.
                 saving += errors
                 np.maximum(saving, 0.0, out=saving)
@@ -141,7 +141,7 @@ class _Search:
         A gain not below any bound is the largest. Those of the largest bounds are computed, which
         become their bounds. After so many tries without such a gain the answer is -1.
         """
-        fresh, size = np.zeros(len(self.bounds), dtype=bool), TRIED
+        fresh, size = np.zeros(len(self.bounds), dtype=bool), FIRST_BATCH
         while True:
             top = self.top()
             if fresh[top[0]]:
@@ -152,11 +152,11 @@ class _Search:
             saving = self.nearest.exact() - self.costs(slice(None), due).T
             self.bounds[due] = np.maximum(saving, 0.0, out=saving) @ self.weight
             fresh[due] = self.known[due] = True
-            size = min(2 * size, MOST_TRIED)
+            size = min(2 * size, MAX_BATCH)
             tries -= 1
 
 
-def greedy_of_few(
+def greedy_exemplars_dense(
     squared: np.ndarray,
     n: int,
     bandwidth: float,
@@ -186,7 +186,7 @@ def greedy_of_few(
     >>> import numpy as np
     >>> from sklearn_skmm.core._costs import squared_distances
     >>> X = np.array([[0.0], [1.0], [2.0], [9.0]])
-    >>> greedy_of_few(squared_distances(X), 2, 1.0, np.ones(4))
+    >>> greedy_exemplars_dense(squared_distances(X), 2, 1.0, np.ones(4))
     Greedy(indices=array([1, 3]), gains=array([2.21306132, 1.        ]))
     """
     costs = gaussian(squared, bandwidth)
@@ -261,11 +261,11 @@ def greedy_exemplars(
         nearest = _Nearest(costs, np.full(n_samples, np.inf))
         nearest.add(first, costs(slice(None), [first], fast=True).ravel())
         step()
-    search = _Search(costs, nearest, weight)
+    search = _LazyGreedy(costs, nearest, weight)
     while len(nearest.indices) < n:
         search.add_next()
         step()
-    own, current, label = np.array(nearest.indices), nearest.exact(), nearest.label
-    label[own] = np.arange(n)  # even where an equal row was picked before it
+    indices, current, label = np.array(nearest.indices), nearest.exact(), nearest.label
+    label[indices] = np.arange(n)  # even where an equal row was picked before it
     counts = np.bincount(label, weights=weight, minlength=n)
-    return Exemplars(own, counts, float(weight @ current / weight.sum()))
+    return Exemplars(indices, counts, float(weight @ current / weight.sum()))

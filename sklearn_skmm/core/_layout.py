@@ -11,7 +11,7 @@ import numpy as np
 from sklearn_skmm.core import _coarse_cells
 from sklearn_skmm.core._cells import (
     Cells,
-    DrawnIn,
+    ClippedRows,
     Rows,
     around,
     exemplars_of,
@@ -42,7 +42,7 @@ def exemplar_cells(
     r"""Lay out n cells around greedy exemplars of the weighted samples.
 
     Lowers :math:`\sum_i s_i \min_{j \in S} (1 - \exp(-\|p_i - p_j\|^2 / (2 h^2)))`, with h half
-    the median distance, over the rows after `draw_in`.
+    the median distance, over the rows after `clip_outliers`.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def _in_steps(P, s, n, rng, step, bounded) -> Cells:
         """Write down the n cells of some samples, None is all, and return the tasks left."""
         own = s if members is None else s[members]
         own = own / own.sum(dtype=np.float64).astype(s.dtype)
-        drawn = DrawnIn(P, own, members)
+        drawn = ClippedRows(P, own, members)
         if once or n <= _coarse_cells.PART_FEW:
             if once:
                 found, h = exemplars_of(drawn, own, n, rng, step)

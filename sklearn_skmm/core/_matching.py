@@ -11,19 +11,19 @@ from itertools import chain, pairwise
 import numpy as np
 from sklearn.utils.extmath import row_norms
 
-from sklearn_skmm.core._blocks import each_block, row_blocks, sum_of_blocks, weighted_rows
+from sklearn_skmm.core._blocks import each_block, row_blocks, sum_of_blocks, weighted_block_sum
 from sklearn_skmm.core._cells import Cells, by_cell
 from sklearn_skmm.core._moments import ridge_of_dimension
-from sklearn_skmm.utils._threads import ahead, in_turn
+from sklearn_skmm.utils._threads import in_turn, map_ahead
 
 # At most so many passes over the cells, and none after one that moves less than this share of the
 # picks: with thousands of cells the third changes the objective by less than a hundredth.
-SWEEPS, SETTLED = 3, 0.02
+SWEEPS, MIN_MOVED = 3, 0.02
 # Entries of features that are computed together, cell by cell: they stay in the processor's cache.
-TOGETHER = 2**18
+BATCH_ENTRIES = 2**18
 # Those of the next cells are computed in the meantime, if cells have at least so many on average,
 # for with fewer the threads wait for each other, and none has more than so many: that takes memory.
-AHEAD = 2**17, 2**21
+PREFETCH_ENTRIES = 2**17, 2**21
 
 
 def direction_weights(eigenvalues: np.ndarray, n: int) -> np.ndarray:
@@ -36,8 +36,8 @@ def direction_weights(eigenvalues: np.ndarray, n: int) -> np.ndarray:
     array([0.5, 0.5])
     """
     alpha = ridge_of_dimension(eigenvalues, 0.5 * min(n, 0.9 * eigenvalues.size))
-    share = eigenvalues / (eigenvalues + alpha)
-    return share / share.sum()
+    weights = eigenvalues / (eigenvalues + alpha)
+    return weights / weights.sum()
 
 
 def moment_features(P: np.ndarray, eigenvalues: np.ndarray, n: int) -> np.ndarray:
@@ -113,12 +113,14 @@ class MomentFeatures:
 
         def of_block(rows):
             P = self.P[rows]
-            return np.hstack([weighted_rows(s[rows], np.square(P)), weighted_rows(s[rows], P)])
+            return np.hstack(
+                [weighted_block_sum(s[rows], np.square(P)), weighted_block_sum(s[rows], P)]
+            )
 
         return self.scale * sum_of_blocks(of_block, row_blocks(*self.shape), self.shape[1:])
 
 
-class _Given:
+class _ArrayFeatures:
     """Features that are an array."""
 
     def __init__(self, F: np.ndarray):
@@ -152,7 +154,7 @@ def match_in_cells(
     Parameters
     ----------
     F : MomentFeatures or ndarray of shape (N, q)
-        Features. Those of one cell at a time are looked at.
+        Features. They are read one cell at a time.
     target : ndarray of shape (q,)
         The mean t that is to be matched.
     cells : Cells
@@ -183,55 +185,57 @@ def match_in_cells(
         return cells.exemplars.copy()
     # Sorted by cell, so that the members of a cell are a slice.
     order, starts = by_cell(cells.labels, n)
-    features = F if isinstance(F, MomentFeatures) else _Given(F)
-    penalty = centrality / n / (float(cells.costs.mean(dtype=np.float64)) or 1.0)
+    features = F if isinstance(F, MomentFeatures) else _ArrayFeatures(F)
+    cost_weight = centrality / n / (float(cells.costs.mean(dtype=np.float64)) or 1.0)
     # Terms of the objective that do not depend on the other cells.
-    alone = np.empty(len(order))
+    own_terms = np.empty(len(order))
 
     def fill(rows):
-        alone[rows] = features.squared_norms(order[rows]) / n**2
-        alone[rows] += cells.costs[order[rows]] * penalty
+        own_terms[rows] = features.squared_norms(order[rows]) / n**2
+        own_terms[rows] += cells.costs[order[rows]] * cost_weight
 
     each_block(fill, row_blocks(*features.shape))
-    tie = 1e-12 * float(alone.max())
+    tie = 1e-12 * float(own_terms.max())
     picks = starts[:-1] + np.floor(rng.uniform(size=n) * np.diff(starts)).astype(int)
     chosen = features[order[picks]] / n
-    gap = chosen.sum(axis=0) - target
-    share, slope = features.scale / n, 2.0 / n * features.scale
-    sizes, own = np.diff(starts), [slice(*ends) for ends in pairwise(starts.tolist())]
+    residual = chosen.sum(axis=0) - target
+    scale, slope = features.scale / n, 2.0 / n * features.scale
+    sizes, members = np.diff(starts), [slice(*ends) for ends in pairwise(starts.tolist())]
     entries = sizes * features.shape[1]
 
-    def look(some):
+    def cell_moments(batch):
         """Return pairs of each of these cells and the moments of its members."""
-        moments = features.moments(np.concatenate([order[own[c]] for c in some]))
-        return zip(some.tolist(), np.split(moments, np.cumsum(sizes[some])[:-1]), strict=True)
+        moments = features.moments(np.concatenate([order[members[c]] for c in batch]))
+        return zip(batch.tolist(), np.split(moments, np.cumsum(sizes[batch])[:-1]), strict=True)
 
-    each = ahead if entries.mean() >= AHEAD[0] and entries.max() <= AHEAD[1] else in_turn
+    low, high = PREFETCH_ENTRIES
+    each = map_ahead if entries.mean() >= low and entries.max() <= high else in_turn
     for _ in range(SWEEPS):
         before = picks.copy()
-        visits = rng.permutation(n)
-        with closing(each(look, np.split(visits, _cuts(entries[visits])))) as looked:
-            for c, moments in chain.from_iterable(looked):
-                gap -= chosen[c]
-                values = moments @ (gap * slope)
-                values += alone[own[c]]
+        visit_order = rng.permutation(n)
+        batches = np.split(visit_order, _cuts(entries[visit_order]))
+        with closing(each(cell_moments, batches)) as results:
+            for c, moments in chain.from_iterable(results):
+                residual -= chosen[c]
+                values = moments @ (residual * slope)
+                values += own_terms[members[c]]
                 # Equal rows differ by rounding: the first of them, whatever that says.
                 best = int((values <= values.min() + tie).argmax())
-                if picks[c] != own[c].start + best:
-                    picks[c] = own[c].start + best
-                    chosen[c] = moments[best] * share
-                gap += chosen[c]
-        if np.mean(picks != before) <= SETTLED:
+                if picks[c] != members[c].start + best:
+                    picks[c] = members[c].start + best
+                    chosen[c] = moments[best] * scale
+                residual += chosen[c]
+        if np.mean(picks != before) <= MIN_MOVED:
             break
     return order[picks]
 
 
 def _cuts(entries) -> np.ndarray:
-    """Return where to cut a list of cells, so that `TOGETHER` entries are in each piece or so.
+    """Return where to cut a list of cells, so that `BATCH_ENTRIES` entries are in each piece or so.
 
     Examples
     --------
     >>> _cuts(np.array([200_000, 4_000, 80_000, 900_000, 3]))
     array([2, 3])
     """
-    return 1 + np.flatnonzero(np.diff(np.cumsum(entries) // TOGETHER))
+    return 1 + np.flatnonzero(np.diff(np.cumsum(entries) // BATCH_ENTRIES))

@@ -101,8 +101,8 @@ def ridge_of_dimension(eigenvalues: np.ndarray, dimension: float) -> float:
         return float(np.sum(relative / (relative + np.exp(log_alpha)))) - dimension
 
     # At the lower end each term is above d / k, at the upper one their sum is below d.
-    share = dimension / relative.size
-    low = np.log(relative[-1]) + np.log((1.0 - share) / share) - 1e-3
+    fraction = dimension / relative.size
+    low = np.log(relative[-1]) + np.log((1.0 - fraction) / fraction) - 1e-3
     high = np.log(relative.sum() / dimension)
     return float(np.exp(optimize.brentq(excess, min(low, high), high)) * eigenvalues[0])
 

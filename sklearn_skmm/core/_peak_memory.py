@@ -44,21 +44,24 @@ def peak_of_layout(n_samples: int, n_features: int, n: int) -> float:
     (168.0, 68.0)
     """
     if _layout.at_once(n, n_samples):
-        size = max(_cells.SUBSAMPLE, _cells.SUBSAMPLE_PER_PICK * n)
+        size = max(_cells.SUBSAMPLE, _cells.SUBSAMPLE_PER_EXEMPLAR * n)
         return peak_of_exemplars(min(n_samples, size), n_features)
     n_cells = int(_coarse_cells.COARSE * n**0.5)
-    size = min(n_samples, max(_coarse_cells.COARSE_SUBSAMPLE, _cells.STEP_PER_PICK * n_cells))
+    size = min(
+        n_samples,
+        max(_coarse_cells.COARSE_SUBSAMPLE, _cells.SMALL_SUBSAMPLE_PER_EXEMPLAR * n_cells),
+    )
     return 17 * size**2  # costs in double precision, those of the first pick's cell, and a mask
 
 
-def last_at_once(n_samples: int) -> int:
+def spread_exact_items(n_samples: int) -> int:
     """Return about how many items `spread` is left with when it looks at all their distances.
 
     Examples
     --------
-    >>> last_at_once(4000), last_at_once(10_000)
+    >>> spread_exact_items(4000), spread_exact_items(10_000)
     (4000, 2500)
     """
-    while n_samples > _draws.EXACT:
+    while n_samples > _draws.MAX_EXACT:
         n_samples //= 4
     return n_samples

@@ -53,9 +53,9 @@ def project_capped_simplex(v: np.ndarray, cap: float) -> np.ndarray:
         # The step stays on the piece if no breakpoint lies on the way: then it ends at the root.
         step = excess / n_free
         if abs(step) <= 4.0 * np.finfo(v.dtype).eps * max(abs(tau), cap):
-            return _settle(v, tau + step, cap)
+            return _clip_to_sum(v, tau + step, cap)
         tau += step
-    return _settle(v, _search(v, cap, low, high), cap)
+    return _clip_to_sum(v, _search(v, cap, low, high), cap)
 
 
 def _mass(v, tau, cap) -> tuple[float, int]:
@@ -72,34 +72,34 @@ def _search(v, cap, low, high) -> float:
     """Return the root between low and high, exactly."""
     top = v - cap >= high
     free = (v >= high) & (v - cap <= low) & ~top
-    doubtful = v[~(top | free | (v <= low))].astype(np.float64)
+    undecided = v[~(top | free | (v <= low))].astype(np.float64)
     n_top, n_free = int(np.count_nonzero(top)), int(np.count_nonzero(free))
     sum_free = float(v[free].sum(dtype=np.float64))
     newton = True
-    while doubtful.size and low < high:
+    while undecided.size and low < high:
         tau = None
         if newton:
             # A secant step along the current piece: exact once that piece holds the root.
-            tau = _piece_root(doubtful, 0.5 * (low + high), cap, n_top, n_free, sum_free)
+            tau = _piece_root(undecided, 0.5 * (low + high), cap, n_top, n_free, sum_free)
         if tau is None or not low < tau < high:
-            inner = np.concatenate([doubtful, doubtful - cap])
+            inner = np.concatenate([undecided, undecided - cap])
             inner = inner[(inner > low) & (inner < high)]
             if not inner.size:
                 break
             tau = float(np.partition(inner, inner.size // 2)[inner.size // 2])
         newton = not newton
         mass = n_top * cap + sum_free - n_free * tau
-        mass += np.clip(doubtful - tau, 0.0, cap).sum()
+        mass += np.clip(undecided - tau, 0.0, cap).sum()
         if mass >= 1.0:
             low = tau
         if mass <= 1.0:
             high = tau
-        top = doubtful - cap >= high
-        free = (doubtful >= high) & (doubtful - cap <= low) & ~top
+        top = undecided - cap >= high
+        free = (undecided >= high) & (undecided - cap <= low) & ~top
         n_top += int(np.count_nonzero(top))
         n_free += int(np.count_nonzero(free))
-        sum_free += float(doubtful[free].sum())
-        doubtful = doubtful[~(top | free | (doubtful <= low))]
+        sum_free += float(undecided[free].sum())
+        undecided = undecided[~(top | free | (undecided <= low))]
     return (sum_free + n_top * cap - 1.0) / n_free if n_free and low < high else low
 
 
@@ -115,7 +115,7 @@ def _piece_root(v, tau, cap, n_top, n_free, sum_free):
     return (total - 1.0) / count
 
 
-def _settle(v, tau, cap):
+def _clip_to_sum(v, tau, cap):
     """Clip at tau, then spread the rounding of the sum over the free entries."""
     s = v - v.dtype.type(tau)
     np.clip(s, 0.0, cap, out=s)

@@ -14,11 +14,11 @@ def available_memory() -> int | None:
     >>> available_memory() != 0
     True
     """
-    amounts = [amount for amount in (_of_machine(), _of_container()) if amount is not None]
+    amounts = [amount for amount in (_machine_memory(), _container_memory()) if amount is not None]
     return min(amounts, default=None)
 
 
-def _of_machine() -> int | None:
+def _machine_memory() -> int | None:
     try:
         with open("/proc/meminfo") as file:
             for line in file:
@@ -33,7 +33,7 @@ def _of_machine() -> int | None:
         return None
 
 
-def _of_container(root: str | os.PathLike = "/sys/fs/cgroup") -> int | None:
+def _container_memory(root: str | os.PathLike = "/sys/fs/cgroup") -> int | None:
     """Return what the limit of a control group leaves, by version 2 of their interface."""
     root = Path(root)
     try:

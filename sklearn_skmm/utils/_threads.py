@@ -44,7 +44,7 @@ def in_turn(function: Callable, tasks: Iterable) -> Generator:
         yield from map(function, tasks)
 
 
-def ahead(function: Callable, tasks: Iterable, limit: int | None = 3) -> Generator:
+def map_ahead(function: Callable, tasks: Iterable, limit: int | None = 3) -> Generator:
     """Yield what `in_turn` does; so many at a time, None is all, are computed in threads meanwhile.
 
     The number of threads is that of BLAS, which `threadpool_limits` and the environment set. In
@@ -53,7 +53,7 @@ def ahead(function: Callable, tasks: Iterable, limit: int | None = 3) -> Generat
 
     Examples
     --------
-    >>> list(ahead(abs, [1, -2, 3]))
+    >>> list(map_ahead(abs, [1, -2, 3]))
     [1, 2, 3]
     """
     n_threads = max((pool["num_threads"] for pool in _blas().info()), default=1)
@@ -83,4 +83,4 @@ def in_threads(function: Callable, tasks: Iterable) -> list:
     >>> in_threads(abs, [1, -2, 3])
     [1, 2, 3]
     """
-    return list(ahead(function, tasks, limit=None))
+    return list(map_ahead(function, tasks, limit=None))
