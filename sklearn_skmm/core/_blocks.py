@@ -1,7 +1,8 @@
-"""Sums and passes over rows, a block at a time.
+"""Sums and passes over rows, one block at a time.
 
-Blocks and runs of rows are cut the same way wherever they come from, and no product is left to BLAS
-that it would add up in another order on another number of threads.
+Results do not depend on the number of threads or on the container of the rows: the cuts between
+blocks and runs depend on the shape only, and BLAS gets only products whose order of summation does
+not depend on its number of threads.
 """
 
 import math
@@ -13,17 +14,17 @@ from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
 from sklearn_skmm.utils._threads import in_threads, one_thread
 
-# Entries of one block: 16,384 rows of 64 columns, which stay in the processor's cache.
+# Entries of a block, such as 16,384 rows of 64 columns; they stay in the processor's cache.
 BLOCK = 2**20
-# Rows, or entries of a vector, that one call to BLAS adds up, and entries of these rows. It hands
-# as few to one thread only, and single precision loses little over as many.
+# The number of rows (or entries of a vector) that one call to BLAS sums, and the most entries that
+# these rows have. BLAS uses one thread for so few, and single precision loses little over them.
 RUN, RUN_ENTRIES = 128, 2**13
-# What the blocks of a pass are handed to threads in.
+# The number of tasks into which the blocks of a pass are divided for the threads.
 N_TASKS = 8
 
 
 def row_blocks(n_samples: int, n_features: int) -> list[slice]:
-    """Return slices of whole runs that cover the rows.
+    """Return slices that cover the rows; all but the last have a multiple of `RUN` rows.
 
     Examples
     --------
@@ -35,14 +36,14 @@ def row_blocks(n_samples: int, n_features: int) -> list[slice]:
 
 
 def _map_chunks(function: Callable, blocks: list[slice], count: int) -> list:
-    """Return what the function gives for each of so many runs of blocks, in threads if several."""
+    """Map the function over at most `count` chunks of the blocks, in threads if more than one."""
     size = max(1, -(-len(blocks) // count))
     chunks = [blocks[k : k + size] for k in range(0, len(blocks), size)]
     return in_threads(function, chunks) if len(chunks) > 1 else list(map(function, chunks))
 
 
 def each_block(function: Callable, blocks: list[slice]) -> None:
-    """Call the function for each block, several at a time in threads.
+    """Call the function on each block, several at a time in threads.
 
     Examples
     --------
@@ -61,9 +62,9 @@ def each_block(function: Callable, blocks: list[slice]) -> None:
 
 
 def sum_of_blocks(function: Callable, blocks: list[slice], shape: tuple[int, ...]) -> np.ndarray:
-    """Return the sum of the function's arrays for all blocks, in double precision.
+    """Return the sum of function(block) over all blocks, an array of this shape and dtype float64.
 
-    The order in which they are added up depends on the blocks alone. No more than a few are held.
+    The order of summation depends on the blocks alone. Only a few arrays are in memory at a time.
 
     Examples
     --------
@@ -83,7 +84,9 @@ def sum_of_blocks(function: Callable, blocks: list[slice], shape: tuple[int, ...
 
 
 def rows_of(X, rows) -> np.ndarray:
-    """Return rows of X, by a slice or by their positions, for which `take` is twice as fast.
+    """Return rows of X, by a slice or by their positions.
+
+    For positions, `take` is twice as fast as indexing.
 
     Examples
     --------
@@ -97,7 +100,9 @@ def rows_of(X, rows) -> np.ndarray:
 
 
 def weighted_block_sum(s: np.ndarray, A: np.ndarray) -> np.ndarray:
-    """Return Σ_i s_i a_i in double precision, added up run by run.
+    """Return Σ_i s_i a_i in double precision, summed run by run.
+
+    `s` has shape (N,), `A` is an ndarray of shape (N, k), and the result has shape (k,).
 
     Examples
     --------
@@ -117,7 +122,10 @@ def weighted_block_sum(s: np.ndarray, A: np.ndarray) -> np.ndarray:
 
 
 def weighted_sum(s: np.ndarray, A) -> np.ndarray:
-    """Return Σ_i s_i a_i in double precision, of whatever has rows and a shape, block by block.
+    """Return Σ_i s_i a_i in double precision, block by block.
+
+    `s` has shape (N,) and the result shape (k,). `A` is an array, or any object of shape (N, k)
+    that returns rows for a slice.
 
     Examples
     --------
@@ -133,7 +141,7 @@ def weighted_sum(s: np.ndarray, A) -> np.ndarray:
 
 
 def product(A, B: np.ndarray) -> np.ndarray:
-    """Return A B, with the same bits on any number of threads.
+    """Return the matrix product A B, with the same bits for any number of threads.
 
     Examples
     --------
@@ -147,7 +155,7 @@ def product(A, B: np.ndarray) -> np.ndarray:
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> float:
-    """Return aᵀb in double precision, added up run by run.
+    """Return aᵀb of two vectors in double precision, summed run by run.
 
     Examples
     --------
@@ -161,7 +169,7 @@ def dot(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def total(a: np.ndarray) -> float:
-    """Return Σ_i a_i in double precision, added up run by run.
+    """Return Σ_i a_i of a vector in double precision, summed run by run.
 
     Examples
     --------
@@ -175,7 +183,7 @@ def total(a: np.ndarray) -> float:
 
 
 def largest_entry(X) -> float:
-    """Return max |x_ij|, without an array of |x_ij|.
+    """Return max |x_ij| without creating an array of |x_ij|.
 
     Examples
     --------
@@ -187,7 +195,7 @@ def largest_entry(X) -> float:
 
 
 def double_blocks(X, scale: float) -> Iterator[np.ndarray]:
-    """Yield the rows of X / scale in double precision, block by block; sparse rows at once."""
+    """Yield the rows of X / scale in double precision, block by block; a sparse X as one block."""
     if sparse.issparse(X):
         yield X / np.float64(scale)
         return
@@ -196,7 +204,7 @@ def double_blocks(X, scale: float) -> Iterator[np.ndarray]:
 
 
 def second_moments(X, scale: float) -> np.ndarray:
-    """Return XᵀX / scale² in double precision.
+    """Return XᵀX / scale², an array of shape (n_features, n_features) and dtype float64.
 
     Examples
     --------
@@ -224,6 +232,6 @@ def mean_squared_norm(X) -> float:
     >>> mean_squared_norm(np.array([[3.0], [1.0]]))
     5.0
     """
-    # Block by block: the squares of single precision overflow early.
+    # In double precision, because squares in single precision overflow early.
     total = sum(float(row_norms(block, squared=True).sum()) for block in double_blocks(X, 1.0))
     return total / X.shape[0]
