@@ -25,8 +25,8 @@ def allocate(n: int, sizes: np.ndarray) -> np.ndarray:
     """Split n over strata in proportion to their sizes, by largest remainders.
 
     `sizes` has shape (n_strata,), dtype int and a sum of at least n. The result has the same shape
-    and dtype and sums to n. If n is at least the number of strata, each stratum gets
-    at least one sample: `stratify` must not leave out a stratum because it is small.
+    and dtype and sums to n. If n is at least the number of strata, each stratum gets at least one
+    sample: `stratify` must not leave out a stratum because it is small.
     """
     floor = np.ones_like(sizes) if n >= len(sizes) else np.zeros_like(sizes)
     quota = n * sizes / sizes.sum()

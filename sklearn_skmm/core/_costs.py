@@ -117,7 +117,7 @@ class Costs:
     """
 
     def __init__(self, X, metric: str, bandwidth: float):
-        # Centring reduces cancellation in squared distances, but makes sparse rows dense.
+        # Centring reduces cancellation in squared distances; sparse rows have to stay sparse.
         self.X = X if sparse.issparse(X) else X - X.mean(axis=0)
         self.norms = row_norms(self.X, squared=True)
         self.metric, self.bandwidth = metric, bandwidth

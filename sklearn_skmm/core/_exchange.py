@@ -238,9 +238,9 @@ def update(
 ) -> State:
     """Return the state after rows are added and removed, by the Woodbury identity.
 
-    If that would lose digits, the state is recomputed from scratch. This happens when an added row
-    is the first to cover a direction, which makes a large part of M vanish, or when a removed row
-    was the last to do so.
+    If that would lose digits, the state is recomputed from scratch. This happens if an added row
+    is the first to cover a direction, which removes a large part of M, or if a removed row was the
+    last one to cover it.
 
     Parameters
     ----------

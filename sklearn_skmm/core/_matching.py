@@ -79,6 +79,7 @@ class MomentFeatures:
     """The rows of `moment_features`, computed on access in double precision.
 
     A row of features is a row of `moments` times `scale`, which has one factor for each column.
+    Parameters are those of `moment_features`; P may also be a `Components`.
 
     Examples
     --------

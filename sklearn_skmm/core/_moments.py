@@ -62,7 +62,7 @@ def spectrum(X) -> Spectrum:
     values, vectors = linalg.eigh(gram / n_samples, check_finite=False)
     rounding = max(X.shape) * np.finfo(np.float64).eps
     if X.dtype == np.float32:
-        # Rounding of the rows to single precision has eigenvalues up to about this size.
+        # Rounding of the rows to single precision has relative eigenvalues of about this size.
         rounding = max(rounding, (8.0 * float(np.finfo(np.float32).eps)) ** 2)
     keep = values > rounding * max(values[-1], 0.0)
     values, vectors = values[keep][::-1], vectors[:, keep][:, ::-1]
@@ -166,6 +166,8 @@ def moment_shortfall(A, s, eigenvalues, c_S) -> np.ndarray:
 
 def objective(A, s, eigenvalues, c_S) -> float:
     """Return f(s), the sum of the squared shortfalls.
+
+    A has shape (N, k), s (N,) and `eigenvalues` (k,).
 
     Examples
     --------

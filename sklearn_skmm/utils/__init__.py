@@ -2,6 +2,6 @@
 
 The machine (`_threads`, `_memory`), scikit-learn's private names (`_sklearn`), descriptions that
 docstrings share (`_docstrings`) and checks for estimators (`_validation`). These modules import
-NumPy, SciPy, scikit-learn and threadpoolctl, and nothing else of this package. They must not hold
+NumPy, scikit-learn and threadpoolctl, and nothing else of this package. They must not contain
 algorithms or estimators.
 """
