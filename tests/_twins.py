@@ -17,13 +17,13 @@ from torch import nn
 
 import sklearn_skmm as skmm
 from sklearn_skmm.core import _cells, _draws, _layout, _matching
-from sklearn_skmm.core._blocks import dot, mean_squared_norm, weighted_rows
+from sklearn_skmm.core._blocks import dot, mean_squared_norm, weighted_block_sum
 from sklearn_skmm.core._components import Components, Energies
 from sklearn_skmm.core._costs import median_distance, squared_distances
-from sklearn_skmm.core._design import objective, relax, scale
+from sklearn_skmm.core._design import objective, relax, whiten
 from sklearn_skmm.core._draws import inclusion_probabilities, spread, systematic
 from sklearn_skmm.core._exchange import compare, exchange, greedy, start_state, update
-from sklearn_skmm.core._exemplars import greedy_exemplars, greedy_of_few
+from sklearn_skmm.core._exemplars import greedy_exemplars, greedy_exemplars_dense
 from sklearn_skmm.core._matching import MomentFeatures, match_in_cells, moment_features
 from sklearn_skmm.core._moments import (
     directional_energies,
@@ -111,7 +111,7 @@ def lazy_exemplars(problem):
 def exemplars_of_few(problem):
     X = dense(problem)
     h, weight = bandwidth(problem, X), problem.rng.gamma(1.0, size=len(X)) + 1e-3
-    picks = greedy_of_few(squared_distances(X), problem.n, h, weight).indices
+    picks = greedy_exemplars_dense(squared_distances(X), problem.n, h, weight).indices
     C = cost_matrix(X, "gaussian", h)
     blur = 1e-14 * np.square(X - X.mean(axis=0)).sum(axis=1).max() / h**2
     assert_greedy(picks, X, exemplar_values(C, weight, "gaussian"), 1e-10 + 10 * blur)
@@ -185,7 +185,7 @@ def v_problem(problem, most=40):
     X = dense(problem)[:most]
     pairs = spectrum(X)
     largest = pairs.eigenvalues.max(initial=0.0) or 1.0
-    return X, scale(X, pairs, largest * 10.0 ** problem.rng.uniform(-4, 1))
+    return X, whiten(X, pairs, largest * 10.0 ** problem.rng.uniform(-4, 1))
 
 
 def v_optimal_greedy(problem):
@@ -216,7 +216,7 @@ def v_optimal_update(problem):
         ([], [out], S[1:]),
         ([new], [out], np.append(S[1:], new)),
     ][rng.integers(3)]
-    ours = update(design, columns, before, after, n, came=came, went=went)
+    ours = update(design, columns, before, after, n, added=came, removed=went)
     for a, b in zip(ours, start_state(design, after, n), strict=True):
         close(a, b, rtol=1e-6, atol=1e-9 * abs(b).max(initial=0.0))
 
@@ -275,7 +275,7 @@ def cells_at_once(problem):
     X, s, n = random_cells(problem)
     with mock.patch.object(_layout, "FEW", 256), mock.patch.object(_cells, "SUBSAMPLE", 8192):
         cells = _layout.exemplar_cells(X, s, n, np.random.RandomState(0))
-    inside = _cells.draw_in(X, s)
+    inside = _cells.clip_outliers(X, s)
     h = _cells.BANDWIDTH * median_distance(inside, np.random.RandomState(0))
     C = cost_matrix(inside, "gaussian", h)
     blur = 1e-14 * np.square(inside).sum(axis=1).max() / h**2
@@ -311,8 +311,8 @@ def cells_of_members(problem):
     s, n = s[members] / s[members].sum(), min(n, len(members))
     found = []
     for hold in (0, 2**26):
-        with mock.patch.object(_cells, "HOLD", hold):
-            drawn = _cells.DrawnIn(X, s, members)
+        with mock.patch.object(_cells, "GATHER_BYTES", hold):
+            drawn = _cells.ClippedRows(X, s, members)
             exemplars, h = _cells.exemplars_of(drawn, s, n, np.random.RandomState(0))
             cells = _cells.around(drawn, h, exemplars.indices)
         found.append((*cells, drawn[:], h))
@@ -372,7 +372,7 @@ def sums(problem):
     size = float(np.abs(X.astype(float)).max()) or 1.0
     eps = 100 * np.finfo(X.dtype).eps
     A = dense(problem)
-    close(weighted_rows(s, X), s.astype(float) @ A, atol=eps * size, rtol=0)
+    close(weighted_block_sum(s, X), s.astype(float) @ A, atol=eps * size, rtol=0)
     column = np.ascontiguousarray(X[:, 0])
     close(dot(s, column), s.astype(float) @ A[:, 0], atol=eps * size, rtol=0)
     close(mean_squared_norm(X), np.square(A).sum(axis=1).mean(), rtol=1e-10)
@@ -534,12 +534,12 @@ def plain_spread(problem):
             nearest = np.full(len(pi), -1)
             nearest[items] = items[distances[np.ix_(items, items)].argmin(axis=1)]
             first = [i for i in items if nearest[nearest[i]] == i and i < nearest[i]]
-            _draws._duel(pi, np.array(first), nearest[first], rng)
-            items = items[_draws.is_open(pi[items])]
+            _draws._pivotal_step(pi, np.array(first), nearest[first], rng)
+            items = items[_draws.is_undecided(pi[items])]
         return pi
 
     picks = spread(s, n, X, np.random.RandomState(problem.seed))
-    with mock.patch.object(_draws, "_play", play):
+    with mock.patch.object(_draws, "_pivot_neighbours", play):
         equal(picks, spread(s, n, X, np.random.RandomState(problem.seed)))
 
 

@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 
 from sklearn_skmm import SkMMSelector
 from sklearn_skmm.core import _blocks, _cells, _layout, _matching
-from sklearn_skmm.core._cells import Cells, draw_in
+from sklearn_skmm.core._cells import Cells, clip_outliers
 from sklearn_skmm.core._costs import median_distance
 from sklearn_skmm.core._layout import bounded_cells, exemplar_cells
 from sklearn_skmm.core._matching import MomentFeatures, match_in_cells, moment_features
@@ -24,10 +24,10 @@ def test_draw_in_bounds_the_distance_and_keeps_the_direction():
     P, rng = cloud()
     P[:3] *= 100.0
     s = rng.dirichlet(np.ones(60))
-    inside = draw_in(P, s)
+    inside = clip_outliers(P, s)
     centred = P - s @ P
     radius = np.linalg.norm(centred, axis=1)
-    reach = _cells.REACH * np.median(radius)
+    reach = _cells.CLIP_FACTOR * np.median(radius)
     np.testing.assert_allclose(np.linalg.norm(inside, axis=1), np.minimum(radius, reach))
     near = radius <= reach
     np.testing.assert_array_equal(inside[near], centred[near])
@@ -40,7 +40,7 @@ def test_cells_are_those_of_plain_greedy():
     P, rng = cloud()
     s = rng.dirichlet(np.ones(60))
     cells = exemplar_cells(P, s, 7, np.random.RandomState(0))
-    inside = draw_in(P, s)
+    inside = clip_outliers(P, s)
     h = _cells.BANDWIDTH * median_distance(inside, np.random.RandomState(0))
     costs = 1.0 - np.exp(-cdist(inside, inside, "sqeuclidean") / (2 * h**2))
     current, picks = np.ones(60), []
@@ -189,8 +189,8 @@ def test_samples_of_exemplars_that_are_dropped_go_to_the_others(block, monkeypat
 @pytest.mark.parametrize("ahead", [(0, 10**6), (0, 60), (10**6, 10**6)])
 def test_cells_are_looked_at_one_after_the_other(together, ahead, monkeypatch):
     """Whatever is computed together or ahead of its time."""
-    monkeypatch.setattr(_matching, "TOGETHER", together)
-    monkeypatch.setattr(_matching, "AHEAD", ahead)
+    monkeypatch.setattr(_matching, "BATCH_ENTRIES", together)
+    monkeypatch.setattr(_matching, "PREFETCH_ENTRIES", ahead)
     N, n, rho = 300, 20, 0.3
     rng = np.random.RandomState(0)
     P, values, costs = rng.normal(size=(N, 3)), np.array([1.0, 0.5, 0.2]), rng.uniform(size=N)

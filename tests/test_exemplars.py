@@ -93,7 +93,7 @@ def test_gains_lie_between_their_bounds(blur, monkeypatch):
         X, weight = gaussian(N, 2, N), np.random.RandomState(N).gamma(1.0, size=N)
         C = cost_matrix(X, "gaussian", 1.0)
         costs = Blurred(X, "gaussian", 1.0)
-        search = _exemplars._Search(costs, _exemplars._Nearest(costs, np.ones(N)), weight)
+        search = _exemplars._LazyGreedy(costs, _exemplars._Nearest(costs, np.ones(N)), weight)
         for _ in range(10):
             low = search.tighten()
             left = search.bounds > -np.inf
@@ -170,7 +170,7 @@ def test_median_distance_of_equal_rows():
     assert _costs.median_distance(np.ones((4, 2)), rng) == 1.0
     X = np.array([[0.0], [0.0], [0.0], [0.0], [5.0]])
     assert _costs.median_distance(X, rng) == pytest.approx(4 * 5 / 10)
-    assert _costs.typical(np.array([])) == _costs.typical(np.zeros(3)) == 1.0
+    assert _costs.median_or_mean(np.array([])) == _costs.median_or_mean(np.zeros(3)) == 1.0
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -261,7 +261,7 @@ def test_what_is_rounding_is_zero():
     """Rows are as good as equal at eight units in the last place of their norms, not at more."""
     eps, half = np.finfo(float).eps, np.full(3, 0.5)
     units = np.array([7.5, 8.0, 8.5])
-    squared = _costs.from_products(half - units * eps / 2, half, half)
+    squared = _costs.squared_from_products(half - units * eps / 2, half, half)
     equal(squared, np.where(units > 8, units * eps, 0.0))
 
 
@@ -324,7 +324,7 @@ def test_what_is_kept_of_the_costs_fits_the_budget(metric, monkeypatch):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_exact_costs_are_caught_up_with_in_blocks(metric, monkeypatch):
-    monkeypatch.setattr(_exemplars, "COLUMNS", 3)
+    monkeypatch.setattr(_exemplars, "EXACT_COLUMNS", 3)
     X = gaussian(30, 2)
     X[12], X[5] = X[3], X[3]
     costs = _costs.Costs(X, metric, 0.7)
@@ -337,7 +337,7 @@ def test_exact_costs_are_caught_up_with_in_blocks(metric, monkeypatch):
         C = cost_matrix(X, metric, 0.7)[:, nearest.indices]
         close(nearest.exact(), C.min(axis=1), atol=1e-12)
         close(nearest.fast, C.min(axis=1), atol=1e-5)
-        assert np.all(np.abs(nearest.fast - C.min(axis=1)) <= nearest.blur + 1e-12)
+        assert np.all(np.abs(nearest.fast - C.min(axis=1)) <= nearest.error_bounds + 1e-12)
         equal(nearest.label, C.argmin(axis=1))  # of equal ones the first
 
 
@@ -350,7 +350,7 @@ def test_what_is_not_nearer_may_be_as_far_as_is_known():
     # The first was found at 1 and may be 1.5 nearer, at -0.5: 1 below what it is now. The last may
     # be at 0.5 from before, and the others are as far off as the last column.
     equal(nearest.fast, [0.5, 1.5, 1.5, 2.0])
-    equal(nearest.blur, [1.0, 0.25, 0.25, 1.5])
+    equal(nearest.error_bounds, [1.0, 0.25, 0.25, 1.5])
 
 
 @pytest.mark.parametrize(("budget", "times"), [(_costs.CACHE_BYTES, 2), (0, 8)])
@@ -424,12 +424,12 @@ def test_greedy_of_few_is_plain_greedy(kind):
             weight = np.random.RandomState(seed).gamma(1.0, size=40)
         for n in (1, 12):
             squared = _costs.squared_distances(X)
-            picks = _exemplars.greedy_of_few(
+            picks = _exemplars.greedy_exemplars_dense(
                 squared, n, 0.7, weight, lambda: calls.append(0)
             ).indices
             equal(picks, plain_greedy(cost_matrix(X, "gaussian", 0.7), n, weight, "gaussian")[0])
             assert picks.dtype == int
     assert len(calls) == 4 * (1 + 12)
     # What is left when all distinct rows are taken is taken, too, each sample once.
-    picks = _exemplars.greedy_of_few(_costs.squared_distances(X), 40, 0.7, weight).indices
+    picks = _exemplars.greedy_exemplars_dense(_costs.squared_distances(X), 40, 0.7, weight).indices
     equal(np.sort(picks), np.arange(40))

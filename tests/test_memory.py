@@ -32,27 +32,27 @@ def test_available_memory(monkeypatch, tmp_path):
         raise FileNotFoundError
 
     monkeypatch.setattr("builtins.open", absent)
-    monkeypatch.setattr(_memory, "_of_container", lambda: None)
+    monkeypatch.setattr(_memory, "_container_memory", lambda: None)
     assert _memory.available_memory() == total
-    monkeypatch.setattr(_memory, "_of_container", lambda: 5)
+    monkeypatch.setattr(_memory, "_container_memory", lambda: 5)
     assert _memory.available_memory() == 5
     monkeypatch.delattr(os, "sysconf")
     assert _memory.available_memory() == 5
-    monkeypatch.setattr(_memory, "_of_container", lambda: None)
+    monkeypatch.setattr(_memory, "_container_memory", lambda: None)
     assert _memory.available_memory() is None
 
 
 def test_limit_of_a_container(tmp_path):
-    assert _memory._of_container(tmp_path / "absent") is None
+    assert _memory._container_memory(tmp_path / "absent") is None
     (tmp_path / "memory.max").write_text("max\n")
-    assert _memory._of_container(tmp_path) is None
+    assert _memory._container_memory(tmp_path) is None
     (tmp_path / "memory.max").write_text("1000\n")
-    assert _memory._of_container(tmp_path) is None  # half of the interface
+    assert _memory._container_memory(tmp_path) is None  # half of the interface
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 600\ninactive_file 60\nactive_file 40\n")
-    assert _memory._of_container(tmp_path) == 400
+    assert _memory._container_memory(tmp_path) == 400
     (tmp_path / "memory.current").write_text("1200\n")
-    assert _memory._of_container(tmp_path) == 0
+    assert _memory._container_memory(tmp_path) == 0
 
 
 def test_what_does_not_fit_is_refused_and_nothing_changes(monkeypatch):
@@ -129,7 +129,7 @@ def test_the_stated_peak_is_measured(name, dtype):
 @pytest.mark.parametrize("rounding", ["cells", "exemplar", "systematic"])
 def test_the_stated_peak_of_many_samples_is_measured(rounding, dtype, monkeypatch):
     """As beyond 512 MiB: half of X for the solver, nothing else like it; and cells in two steps."""
-    monkeypatch.setattr(_components, "KEEP", 0)
+    monkeypatch.setattr(_components, "KEEP_BYTES", 0)
     X, y = pool(300_000, 32, dtype)
     check(SkMMSelector(1000, rounding=rounding, random_state=0), X, y)
 

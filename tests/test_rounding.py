@@ -261,8 +261,8 @@ def test_spread_within_cells_is_as_good(monkeypatch):
         return np.mean([voronoi_balance(X, n * s, spread(s, n, X, rng)) for _ in range(15)])
 
     exact = mean_balance()
-    monkeypatch.setattr(_draws, "EXACT", 300)
-    monkeypatch.setattr(_draws, "CELL", 100)
+    monkeypatch.setattr(_draws, "MAX_EXACT", 300)
+    monkeypatch.setattr(_draws, "MAX_CELL", 100)
     assert mean_balance() < 1.3 * exact
 
 
@@ -353,15 +353,15 @@ def test_spread_of_two_items(p):
 
 @pytest.mark.parametrize("N", [40, 41, 300])
 def test_spread_leaves_a_quarter_of_each_cell_to_the_next_round(monkeypatch, N):
-    calls, play = [], _draws._play
+    calls, play = [], _draws._pivot_neighbours
 
     def recorded(pi, X, stop, rng):
         calls.append((len(pi), stop))
         return play(pi, X, stop, rng)
 
-    monkeypatch.setattr(_draws, "_play", recorded)
-    monkeypatch.setattr(_draws, "EXACT", 40)
-    monkeypatch.setattr(_draws, "CELL", 11)
+    monkeypatch.setattr(_draws, "_pivot_neighbours", recorded)
+    monkeypatch.setattr(_draws, "MAX_EXACT", 40)
+    monkeypatch.setattr(_draws, "MAX_CELL", 11)
     rng = np.random.RandomState(0)
     spread(np.full(N, 1 / N), N // 9, rng.normal(size=(N, 2)), rng)
     *cells, last = calls
@@ -388,13 +388,15 @@ def test_cells_are_split_across_the_widest_direction():
 def test_certain():
     edge = _draws.EDGE
     s = np.array([0.0, edge, 0.5 * edge, 0.25, 0.75, 1 - edge, 1 - 0.5 * edge, 1.0])
-    pi = _draws.certain(3 * s, s.sum())
+    pi = _draws.snapped_probabilities(3 * s, s.sum())
     np.testing.assert_array_equal(pi[[0, 2, 6, 7]], [0, 0, 1, 1])
     np.testing.assert_allclose(pi[3:5], [0.25, 0.75])
-    np.testing.assert_array_equal(_draws.certain(np.array([edge, 1 - edge]), 1), [0, 1])
-    assert _draws.certain(np.full(4, 0.25, dtype=np.float32), 2).dtype == float
-    is_open = _draws.is_open(np.array([0.0, edge, 2 * edge, 1 - 2 * edge, 1 - edge, 1.0]))
-    np.testing.assert_array_equal(is_open, [False, False, True, True, False, False])
+    np.testing.assert_array_equal(
+        _draws.snapped_probabilities(np.array([edge, 1 - edge]), 1), [0, 1]
+    )
+    assert _draws.snapped_probabilities(np.full(4, 0.25, dtype=np.float32), 2).dtype == float
+    is_undecided = _draws.is_undecided(np.array([0.0, edge, 2 * edge, 1 - 2 * edge, 1 - edge, 1.0]))
+    np.testing.assert_array_equal(is_undecided, [False, False, True, True, False, False])
 
 
 def test_equal_rows_play_until_one_of_each_is_open():
@@ -405,18 +407,18 @@ def test_equal_rows_play_until_one_of_each_is_open():
     for _ in range(50):
         before = rng.uniform(0.1, 0.9, size=8)
         pi = before.copy()
-        _draws._play_equal_rows(pi, X, rng)
+        _draws._pivot_equal_rows(pi, X, rng)
         np.testing.assert_allclose(np.bincount(group, pi), np.bincount(group, before))
-        assert np.bincount(group, _draws.is_open(pi)).max() <= 1
+        assert np.bincount(group, _draws.is_undecided(pi)).max() <= 1
         np.testing.assert_array_equal(pi[2:5], before[2:5])
 
 
 def test_play_stops_when_few_are_open():
     rng = np.random.RandomState(0)
     X, pi = rng.normal(size=(12, 2)), rng.uniform(0.2, 0.4, size=12)
-    np.testing.assert_array_equal(_draws._play(pi, X, 12, rng), pi)
-    after = _draws._play(pi, X, 11, rng)
-    assert 6 <= np.count_nonzero(_draws.is_open(after)) <= 11
+    np.testing.assert_array_equal(_draws._pivot_neighbours(pi, X, 12, rng), pi)
+    after = _draws._pivot_neighbours(pi, X, 11, rng)
+    assert 6 <= np.count_nonzero(_draws.is_undecided(after)) <= 11
     assert after.sum() == pytest.approx(pi.sum())
 
 
@@ -426,7 +428,7 @@ def test_duels_are_apart_and_keep_the_sum():
     before = np.repeat(rng.uniform(size=2 * 500)[None], 400, axis=0)
     after = before.copy()
     for pi in after:
-        _draws._duel(pi, first, second, rng)
+        _draws._pivotal_step(pi, first, second, rng)
     joint = before[:, first] + before[:, second]
     np.testing.assert_allclose(after[:, first] + after[:, second], joint)
     higher = np.maximum(after[:, first], after[:, second])

@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from sklearn_skmm import SkMMSelector, UniformSelector
 from sklearn_skmm.core import _blocks, _cells, _coarse_cells, _costs, _exemplars, _layout
-from sklearn_skmm.core._blocks import dot, mean_squared_norm, row_blocks, weighted_rows
-from sklearn_skmm.core._cells import draw_in
+from sklearn_skmm.core._blocks import dot, mean_squared_norm, row_blocks, weighted_block_sum
+from sklearn_skmm.core._cells import clip_outliers
 from sklearn_skmm.core._components import Components, Energies
 from sklearn_skmm.core._draws import inclusion_probabilities
 from sklearn_skmm.core._layout import at_once, bounded_cells, exemplar_cells
@@ -65,7 +65,7 @@ def test_blocks_are_whole_runs_and_cover_the_rows(N, blocks):
 def test_sums_by_runs(N, k, dtype, tolerance):
     rng = np.random.RandomState(0)
     a, b, A = rng.normal(size=N), rng.normal(size=N), rng.normal(size=(N, k))
-    total = weighted_rows(a.astype(dtype), A.astype(dtype))
+    total = weighted_block_sum(a.astype(dtype), A.astype(dtype))
     assert total.dtype == np.float64
     np.testing.assert_allclose(
         total, a @ A, rtol=tolerance["rtol"], atol=1e-4 * (dtype == np.float32) + 1e-12
@@ -231,9 +231,9 @@ def test_members_are_drawn_in_as_an_array_of_their_own(monkeypatch):
     P = mixture(900, dtype=float)
     members = np.arange(0, 900, 2)
     s = np.random.RandomState(0).dirichlet(np.ones(450))
-    plain = draw_in(P[members], s)
-    monkeypatch.setattr(_cells, "HOLD", 0)
-    part = _cells.DrawnIn(P, s, members)
+    plain = clip_outliers(P[members], s)
+    monkeypatch.setattr(_cells, "GATHER_BYTES", 0)
+    part = _cells.ClippedRows(P, s, members)
     assert part.P.members is not None
     np.testing.assert_allclose(part[:], plain, **EXACT)
     np.testing.assert_allclose(part[[7, 1]], plain[[7, 1]], **EXACT)
@@ -246,7 +246,9 @@ def test_greedy_of_few_is_greedy(seed):
     X[50:60] = X[0]
     lazy = _exemplars.greedy_exemplars(X, 80, bandwidth=0.7, weight=weight).indices
     squared = _costs.squared_distances(X)
-    np.testing.assert_array_equal(_exemplars.greedy_of_few(squared, 80, 0.7, weight).indices, lazy)
+    np.testing.assert_array_equal(
+        _exemplars.greedy_exemplars_dense(squared, 80, 0.7, weight).indices, lazy
+    )
 
 
 def test_nearest_in_single_precision():
@@ -283,7 +285,7 @@ def test_two_steps_are_as_good_as_one(layout, monkeypatch):
     monkeypatch.setattr(_layout, "DISTANCES", 10**12)
     one = layout(P, s, n, np.random.RandomState(0))
     assert not np.array_equal(np.sort(one.exemplars), np.sort(two.exemplars))
-    inside = draw_in(P, s)
+    inside = clip_outliers(P, s)
     h = _cells.BANDWIDTH * _costs.median_distance(inside, np.random.RandomState(0))
     F = moment_features(P @ spectrum(P).eigenvectors, spectrum(P).eigenvalues, n)
     cost, mismatch = [], []
@@ -381,9 +383,9 @@ def test_what_is_ahead_is_little_and_ends_with_its_reader(threads):
         return 2 * task
 
     with threadpool_limits(threads, user_api="blas"):
-        assert list(_threads.ahead(double, range(20), limit=2)) == list(range(0, 40, 2))
+        assert list(_threads.map_ahead(double, range(20), limit=2)) == list(range(0, 40, 2))
         begun.clear()
-        with closing(_threads.ahead(double, range(100), limit=2)) as results:
+        with closing(_threads.map_ahead(double, range(100), limit=2)) as results:
             assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
             assert count() == 1
         assert count() == threads
@@ -440,7 +442,7 @@ import resource, sys
 import numpy as np
 from sklearn_skmm import SkMMSelector
 from sklearn_skmm.core import _components
-_components.KEEP = 0
+_components.KEEP_BYTES = 0
 X = np.random.default_rng(0).standard_normal((500_000, 64), dtype=np.float32)
 selector = SkMMSelector(300, rounding=sys.argv[1], max_iter=2, tol=1e-2, random_state=0)
 selector.fit(X[:5000])

@@ -103,8 +103,8 @@ def test_draws_include_with_probability_n_s(draw, kind, places):
 
 @pytest.mark.parametrize("draw", ["spread", "cube", "local_cube"])
 def test_so_do_draws_in_pools_that_are_handled_in_parts(draw, monkeypatch):
-    monkeypatch.setattr(_draws, "EXACT", 30)
-    monkeypatch.setattr(_draws, "CELL", 10)
+    monkeypatch.setattr(_draws, "MAX_EXACT", 30)
+    monkeypatch.setattr(_draws, "MAX_CELL", 10)
     monkeypatch.setattr(_balanced, "BATCH", 32)  # two groups of items at a time
     monkeypatch.setattr(_balanced, "REFRESH", 2)
     rng = np.random.RandomState(2)

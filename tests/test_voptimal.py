@@ -17,7 +17,7 @@ from sklearn_skmm.core._design import (
     objective,
     relax,
     round_largest,
-    scale,
+    whiten,
 )
 from sklearn_skmm.core._exchange import compare, exchange, greedy, start_state, update
 from sklearn_skmm.core._moments import spectrum
@@ -30,7 +30,7 @@ def decaying(N, m, seed=0):
 
 
 def problem_of(X, alpha):
-    return scale(X, spectrum(X), alpha)
+    return whiten(X, spectrum(X), alpha)
 
 
 def optimum(X, n, alpha):
@@ -115,7 +115,7 @@ def test_updates_equal_recomputation(seed, k, n, log_alpha):
         ([], [out], S[1:]),
         ([new], [out], np.append(S[1:], new)),
     ):
-        ours = update(problem, columns, before, after, n, came=came, went=went)
+        ours = update(problem, columns, before, after, n, added=came, removed=went)
         for a, b in zip(ours, start_state(problem, after, n), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9 * abs(b).max())
     # What adding and removing do to V, as the greedy selection takes it.

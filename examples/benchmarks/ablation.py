@@ -34,7 +34,7 @@ class Patched:
 
 def k_means_cells(P, s, n, rng, step):
     """Return cells and costs of k-means, after clipping outliers as the default does."""
-    P = _cells.draw_in(P, s)
+    P = _cells.clip_outliers(P, s)
     kmeans = KMeans(n, n_init=1, tol=0, random_state=rng.randint(2**31 - 1)).fit(P)
     labels = kmeans.labels_
     costs = np.square(P - kmeans.cluster_centers_[labels]).sum(axis=1)
@@ -69,9 +69,9 @@ VARIANTS = {
     "cells of any mass": patched(_layout, "SHARES", np.inf),
     "at most 1.5 shares in a cell": patched(_layout, "SHARES", 1.5),
     "at most 3 shares in a cell": patched(_layout, "SHARES", 3.0),
-    "outliers not drawn in": patched(_cells, "REACH", np.inf),
-    "outliers drawn in to 1.5 medians": patched(_cells, "REACH", 1.5),
-    "outliers drawn in to 1 median": patched(_cells, "REACH", 1.0),
+    "outliers not drawn in": patched(_cells, "CLIP_FACTOR", np.inf),
+    "outliers drawn in to 1.5 medians": patched(_cells, "CLIP_FACTOR", 1.5),
+    "outliers drawn in to 1 median": patched(_cells, "CLIP_FACTOR", 1.0),
     "moments by share of the trace": patched(_matching, "direction_weights", by_share_of_trace),
     "moments of all directions alike": patched(_matching, "direction_weights", all_alike),
     "cells of k-means": patched(_skmm, "bounded_cells", k_means_cells),

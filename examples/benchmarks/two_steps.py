@@ -38,7 +38,7 @@ POOLS = {
 AT_ONCE = {
     "cells": [(_layout, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
     "exemplar": [(_layout, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
-    "spread": [(_draws, "EXACT", N)],
+    "spread": [(_draws, "MAX_EXACT", N)],
 }
 
 

@@ -26,7 +26,7 @@ from bmdal_reg.bmdal.feature_data import TensorFeatureData
 from threadpoolctl import threadpool_limits
 
 from sklearn_skmm import VOptimalSelector
-from sklearn_skmm.core._design import scale
+from sklearn_skmm.core._design import whiten
 from sklearn_skmm.core._exchange import exchange, greedy
 from sklearn_skmm.core._moments import spectrum
 from sklearn_skmm.diagnostics import v_optimality
@@ -65,7 +65,7 @@ def bait(X, n, alpha, overselection, seed=0):
 
 def without_bound(X, n, alpha):
     """Run the same exchanges from a greedy start, without solving the relaxation."""
-    problem = scale(X, spectrum(X), alpha)
+    problem = whiten(X, spectrum(X), alpha)
     return exchange(problem, greedy(problem, n))[0]
 
 

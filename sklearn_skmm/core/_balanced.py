@@ -1,27 +1,27 @@
-"""Balanced sampling: subsets that honour π and keep the total of each column. Pure functions.
+"""Balanced sampling: subsets with inclusion probabilities π that keep the total of each column.
 
 The cube method (Deville and Tillé 2004) walks from π to a vertex of the unit cube, within the
-subspace on which Σ π_i and Σ π_i a_i stay as they are. Every step is fair (its mean is zero),
-so the inclusion probabilities are exactly π, whatever the order of the steps.
+subspace on which Σ π_i and Σ π_i a_i are constant. Each step has mean zero, so the inclusion
+probabilities are exactly π, whatever the order of the steps.
 """
 
 import numpy as np
 
-from sklearn_skmm.core._draws import certain, is_open, median_cells
+from sklearn_skmm.core._draws import is_undecided, median_cells, snapped_probabilities
 
-# Coefficients this much smaller than the largest count as zero. This bounds how ill-conditioned
-# a basis can get. It costs as much balance, and neither π nor the size.
+# Coefficients below this fraction of the largest count as zero. This bounds the condition number of
+# a basis. The price is an imbalance of the same order; π and the sample size remain exact.
 PIVOT = 1e-8
-# Steps between two corrections of the inverses.
+# Number of steps between two corrections of the inverses.
 REFRESH = 32
-# Floats in the inverses that are updated together: they should stay in the processor's cache.
+# Number of floats in the inverses that are updated together; they should fit the processor's cache.
 BATCH = 150_000
-# Stands for "no limit", finite so that it can be added to itself.
-FAR = 1e300
+# Represents "no limit"; finite, so that the sum of two is.
+NO_LIMIT = 1e300
 
 
 def cube(s: np.ndarray, n: int, A: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    """Draw n with inclusion probabilities exactly n·s and the column totals of A kept.
+    """Draw n items with inclusion probabilities exactly n·s, keeping the column totals of A.
 
     Parameters
     ----------
@@ -32,18 +32,19 @@ def cube(s: np.ndarray, n: int, A: np.ndarray, rng: np.random.RandomState) -> np
     A : ndarray of shape (N, q)
         Columns to balance, most important first.
     rng : RandomState
-        The only randomness.
+        The only source of randomness.
 
     Returns
     -------
-    items : ndarray of shape (n,)
-        Ascending. For each column j, Σ_{i∈S} a_ij differs from Σ_i π_i a_ij by less than
-        (q + 1)·max_i |a_ij|, and for the first columns by the least.
+    items : ndarray of shape (n,), dtype int
+        Positions S in ascending order. For each column j, Σ_{i∈S} a_ij differs from Σ_i π_i a_ij
+        by less than (q + 1)·max_i |a_ij|; the first columns have the smallest differences.
 
     Notes
     -----
-    The flight of Chauvet and Tillé (2006), for many groups of items at once, until q + 1 items
-    are open; then the landing drops one column after the other, the last one first.
+    The flight phase of Chauvet and Tillé (2006) runs on many groups of items at once, until q + 1
+    items are undecided. The landing phase then drops the columns one by one, starting with the
+    last one.
 
     Examples
     --------
@@ -59,26 +60,26 @@ def cube(s: np.ndarray, n: int, A: np.ndarray, rng: np.random.RandomState) -> np
 def local_cube(
     s: np.ndarray, n: int, A: np.ndarray, X: np.ndarray, rng: np.random.RandomState
 ) -> np.ndarray:
-    """Draw as `cube` does, among neighbours in X: the sample is balanced and spread out.
+    """Draw like `cube`, but among neighbours in X: the sample is balanced and spread out.
 
     Parameters
     ----------
     s, n, A, rng
         As for `cube`.
     X : ndarray of shape (N, m)
-        Where the items are.
+        Coordinates of the items.
 
     Returns
     -------
-    items : ndarray of shape (n,)
-        Ascending.
+    items : ndarray of shape (n,), dtype int
+        Positions in ascending order.
 
     Notes
     -----
-    After Grafström and Tillé (2013), who take each block from the neighbours of one item. Here
-    the groups are cells of a tree of median splits, and cells that have decided what they can
-    are merged with the cells next to them. The first groups have 2(q + 1) items or more, so
-    the fewer columns, the better the spread.
+    A variant of Grafström and Tillé (2013), who form each block from the neighbours of one item.
+    Here, the groups are the cells of a tree of median splits. When no more items of a cell can be
+    decided, the cell is merged with its neighbours. The first groups have at least 2(q + 1)
+    items, so the sample is spread better if there are fewer columns.
 
     Examples
     --------
@@ -91,31 +92,31 @@ def local_cube(
 
 
 def _draw(s, n, A, X, rng) -> np.ndarray:
-    """Draw among neighbours in X, or where it is None in any order."""
-    pi = certain(s, n)
-    items = rng.permutation(np.flatnonzero(is_open(pi)))
+    """Draw among neighbours in X, or in random order if X is None."""
+    pi = snapped_probabilities(s, n)
+    items = rng.permutation(np.flatnonzero(is_undecided(pi)))
     if len(items):
         rows = _constraints(A[items])
-        flat = _orthogonal(rows)
-        order, size = np.arange(len(items)), 2 * flat.shape[1]
+        orthogonal = _orthogonalised(rows)
+        order, size = np.arange(len(items)), 2 * orthogonal.shape[1]
         if X is not None:
             order = np.concatenate(median_cells(X[items], order, size, rng))
         else:
-            # The larger the groups, the fewer items are handled twice.
-            size = max(2 * size, len(items) // _batch(flat))
-        # One more entry, to which the empty slots of a basis point.
+            # In larger groups, fewer items are handled twice.
+            size = max(2 * size, len(items) // _batch(orthogonal))
+        # The extra entry is a dummy for the empty slots of a basis, which have index -1.
         p = np.append(pi[items], 0.0)
-        order = _reduce(p, flat, order, size, rng)
+        order = _reduce(p, orthogonal, order, size, rng)
         _landing(p, rows, order, rng)
         pi[items] = p[:-1]
     return np.flatnonzero(pi > 0.5)
 
 
 def _constraints(A: np.ndarray) -> np.ndarray:
-    """Return a column of ones, for the size, and the columns of A, to one scale.
+    """Return the balancing columns, all of the same scale: a column of ones, then those of A.
 
-    Given the ones, subtracting a mean changes nothing but the conditioning. Constant columns
-    are kept by the size, and left out.
+    The column of ones fixes the sample size. Given that, centring the other columns changes only
+    the conditioning. Constant columns are left out: the fixed size already keeps their totals.
     """
     rows = np.ones((len(A), A.shape[1] + 1))
     largest = np.abs(A).max(axis=0)
@@ -126,11 +127,11 @@ def _constraints(A: np.ndarray) -> np.ndarray:
     return rows[:, varies] / scale[varies]
 
 
-def _orthogonal(rows: np.ndarray) -> np.ndarray:
-    """Return independent columns with the same span, orthogonal to each other.
+def _orthogonalised(rows: np.ndarray) -> np.ndarray:
+    """Return independent, mutually orthogonal columns with the same span.
 
-    However collinear the columns are, a basis of items is then seldom ill-conditioned.
-    Directions a millionth as wide as the widest are left to chance.
+    A basis of items is then seldom ill-conditioned, even if the columns are collinear. Directions
+    whose width is at most a millionth of the largest are not balanced.
     """
     values, directions = np.linalg.eigh(rows.T @ rows / len(rows))
     keep = values > 1e-12 * values[-1]
@@ -138,42 +139,43 @@ def _orthogonal(rows: np.ndarray) -> np.ndarray:
 
 
 def _batch(rows: np.ndarray) -> int:
-    """Return the number of groups to handle together."""
+    """Return the number of groups that are processed together."""
     return max(1, BATCH // rows.shape[1] ** 2)
 
 
 def _reduce(pi, rows, order, size, rng) -> np.ndarray:
-    """Decide, in place, all but as many items as there are constraints; return those left.
+    """Decide items in place until at most one per constraint is left, and return those left.
 
-    First within groups of `size` to 2·size neighbours in the order, then among what they leave.
+    Starts within groups of `size` to 2·size neighbours in the order and continues with the items
+    that these leave undecided.
     """
     n_groups = 0
     while n_groups != 1:
         n_open = len(order)
         n_groups = 1 << max(0, (n_open // size).bit_length() - 1)
-        # What does not go into equal groups waits for the next round.
+        # Items beyond the groups of equal size wait for the next round.
         starts = np.arange(n_groups) * n_open // n_groups
         groups = order[starts[:, None] + np.arange(n_open // n_groups)]
         for first in range(0, n_groups, _batch(rows)):
             _flight(pi, rows, groups[first : first + _batch(rows)], rng)
-        order = order[is_open(pi[order])]
+        order = order[is_undecided(pi[order])]
         size = min(size, 4 * rows.shape[1])
     return order
 
 
 def _flight(pi, rows, groups, rng) -> None:
-    """Decide, in place, all but as many items of each group as there are constraints.
+    """Decide items of each group in place, until at most one per constraint is left.
 
-    Each group holds a basis B of items with independent constraints, and its inverse, as the
-    simplex method does. An item a that comes in is B·w, so (w, −1) is the one direction that
-    keeps the constraints. After the step along it, the item that has come to 0 or 1 leaves, and
-    the new one takes its slot. A slot that no item has taken yet stands for a unit vector: an
-    item that needs it moves in.
+    As in the simplex method, each group has a basis B of items with independent constraints, and
+    its inverse. An entering item a equals B·w, so (w, −1) is the only direction that keeps the
+    constraints. After the step along it, the item whose probability has reached 0 or 1 leaves the
+    basis, and the entering item takes its slot. A vacant slot represents a unit vector: an item
+    that depends on it enters without a step.
     """
     n_groups, length = groups.shape
     width = rows.shape[1]
-    # The last row stands for the item that comes in. It is zero: if that item leaves at once,
-    # the exchange changes nothing.
+    # The last row belongs to the entering item. It is zero, so that the exchange changes nothing
+    # if that item leaves at once.
     inverse = np.tile(np.eye(width + 1, width), (n_groups, 1, 1))
     members = np.full((n_groups, width + 1), -1)
     p = np.zeros(members.shape)
@@ -204,26 +206,27 @@ def _flight(pi, rows, groups, rng) -> None:
 
 
 def _direction(w, vacant) -> np.ndarray:
-    """Return the direction to move in, which adds up to zero."""
+    """Return the direction to move in; its entries sum to zero."""
     size = np.abs(w)
     u = np.where(vacant | (size <= PIVOT * size.max(axis=1, keepdims=True)), 0.0, w)
-    # −1 but for rounding, which here goes against the balance and not against the size.
+    # −1 up to rounding, so that rounding affects the balance and not the sample size.
     u[:, -1] = 0.0
     u[:, -1] = -u.sum(axis=1)
     return u
 
 
 def _fair_step(p, u, draw) -> tuple[np.ndarray, np.ndarray]:
-    """Return how far each row of p is to move along u, and which entry then is 0 or 1.
+    """Return the step of each row of p along u, and the entry that it takes to 0 or 1.
 
-    Up with a probability proportional to the room downwards: the mean move is zero.
+    The step is upwards with a probability proportional to the possible downward step, and vice
+    versa, so its mean is zero.
     """
     room = np.empty((2, *p.shape))  # up and down
     room[0] = np.where(u > 0, 1 - p, p)
     np.subtract(1, room[0], out=room[1])
     size = np.abs(u)
-    limit = np.full(room.shape, FAR)
-    np.divide(room, size, out=limit, where=size > 1 / FAR)
+    limit = np.full(room.shape, NO_LIMIT)
+    np.divide(room, size, out=limit, where=size > 1 / NO_LIMIT)
     slot = limit.argmin(axis=2)
     up, down = limit.min(axis=2)
     rises = draw * (up + down) < down
@@ -231,7 +234,7 @@ def _fair_step(p, u, draw) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _exchange(inverse, w, slot) -> None:
-    """Put the column B·w in the place of column `slot` of each B, given their inverses."""
+    """Update each inverse in place after column `slot` of its B was replaced with B·w."""
     each = np.arange(len(w))
     pivot = w[each, slot]
     factor = w / pivot[:, None]
@@ -241,12 +244,12 @@ def _exchange(inverse, w, slot) -> None:
 
 
 def _refresh(inverse, rows, members) -> None:
-    """Take the rounding out of the inverses, in place, by one step of Newton's iteration."""
+    """Remove rounding errors from the inverses in place, by one step of Newton's iteration."""
     inverse, members = inverse[:, :-1], members[:, :-1]
     unit = np.eye(members.shape[1])
     basis = np.where(members[:, :, None] < 0, unit, rows[members]).transpose(0, 2, 1)
     error = basis @ inverse - unit
-    # Beyond that, Newton's iteration need not converge.
+    # With larger errors, Newton's iteration need not converge.
     lost = ~(np.abs(error).max(axis=(1, 2)) < 1e-3)
     if lost.any():
         inverse[lost] = np.linalg.pinv(basis[lost])
@@ -255,19 +258,19 @@ def _refresh(inverse, rows, members) -> None:
 
 
 def _landing(pi, rows, order, rng) -> None:
-    """Decide the last items, in place, with as few constraints dropped as can be."""
+    """Decide the last items in place, dropping as few constraints as possible."""
     while len(order) > 1:
         u = _null_vector(rows[order])
         step, slot = _fair_step(pi[None, order], u[None], rng.uniform())
         pi[order] += step * u
         pi[order[slot]] = np.round(pi[order[slot]])
-        order = order[is_open(pi[order])]
-    # What is left is whole but for rounding.
+        order = order[is_undecided(pi[order])]
+    # A single item left is 0 or 1 up to rounding, as the sum is an integer.
     pi[order] = np.round(pi[order])
 
 
 def _null_vector(rows: np.ndarray) -> np.ndarray:
-    """Return a vector orthogonal to as many columns, from the first on, as leave one.
+    """Return a vector orthogonal to the first columns, as many as leave one dimension.
 
     Examples
     --------
@@ -282,7 +285,7 @@ def _null_vector(rows: np.ndarray) -> np.ndarray:
         v = column @ basis
         length = np.sqrt(v @ v)
         if length > PIVOT:
-            # A Householder reflection takes v to the first coordinate, which then goes.
+            # A Householder reflection maps v to the first axis, which is then dropped.
             v[0] += np.copysign(length, v[0])
             basis = (basis - np.outer(basis @ v, v * (2 / (v @ v))))[:, 1:]
     return basis[:, 0]

@@ -1,7 +1,8 @@
-"""Sums and passes over rows, a block at a time.
+"""Sums and passes over rows, one block at a time.
 
-Blocks and runs of rows are cut the same way wherever they come from, and no product is left to BLAS
-that it would add up in another order on another number of threads.
+Results do not depend on the number of threads or on the container of the rows: the cuts between
+blocks and runs depend on the shape only, and BLAS gets only products whose order of summation does
+not depend on its number of threads.
 """
 
 import math
@@ -13,17 +14,17 @@ from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
 from sklearn_skmm.utils._threads import in_threads, one_thread
 
-# Entries of one block: 16,384 rows of 64 columns, which stay in the processor's cache.
+# Entries of a block, such as 16,384 rows of 64 columns; they stay in the processor's cache.
 BLOCK = 2**20
-# Rows, or entries of a vector, that one call to BLAS adds up, and entries of these rows. It hands
-# as few to one thread only, and single precision loses little over as many.
+# The number of rows (or entries of a vector) that one call to BLAS sums, and the most entries that
+# these rows have. BLAS uses one thread for so few, and single precision loses little over them.
 RUN, RUN_ENTRIES = 128, 2**13
-# What the blocks of a pass are handed to threads in.
-STRETCHES = 8
+# The number of tasks into which the blocks of a pass are divided for the threads.
+N_TASKS = 8
 
 
 def row_blocks(n_samples: int, n_features: int) -> list[slice]:
-    """Return slices of whole runs that cover the rows.
+    """Return slices that cover the rows; all but the last have a multiple of `RUN` rows.
 
     Examples
     --------
@@ -34,15 +35,15 @@ def row_blocks(n_samples: int, n_features: int) -> list[slice]:
     return [slice(k, min(k + rows, n_samples)) for k in range(0, n_samples, rows)]
 
 
-def _each_stretch(function: Callable, blocks: list[slice], count: int) -> list:
-    """Return what the function gives for each of so many runs of blocks, in threads if several."""
+def _map_chunks(function: Callable, blocks: list[slice], count: int) -> list:
+    """Map the function over at most `count` chunks of the blocks, in threads if more than one."""
     size = max(1, -(-len(blocks) // count))
-    stretches = [blocks[k : k + size] for k in range(0, len(blocks), size)]
-    return in_threads(function, stretches) if len(stretches) > 1 else list(map(function, stretches))
+    chunks = [blocks[k : k + size] for k in range(0, len(blocks), size)]
+    return in_threads(function, chunks) if len(chunks) > 1 else list(map(function, chunks))
 
 
 def each_block(function: Callable, blocks: list[slice]) -> None:
-    """Call the function for each block, several at a time in threads.
+    """Call the function on each block, several at a time in threads.
 
     Examples
     --------
@@ -53,17 +54,17 @@ def each_block(function: Callable, blocks: list[slice]) -> None:
     array([    0., 16384.])
     """
 
-    def of_stretch(stretch):
-        for rows in stretch:
+    def of_chunk(chunk):
+        for rows in chunk:
             function(rows)
 
-    _each_stretch(of_stretch, blocks, STRETCHES)
+    _map_chunks(of_chunk, blocks, N_TASKS)
 
 
 def sum_of_blocks(function: Callable, blocks: list[slice], shape: tuple[int, ...]) -> np.ndarray:
-    """Return the sum of the function's arrays for all blocks, in double precision.
+    """Return the sum of function(block) over all blocks, an array of this shape and dtype float64.
 
-    The order in which they are added up depends on the blocks alone. No more than a few are held.
+    The order of summation depends on the blocks alone. Only a few arrays are in memory at a time.
 
     Examples
     --------
@@ -72,18 +73,20 @@ def sum_of_blocks(function: Callable, blocks: list[slice], shape: tuple[int, ...
     array([2., 2.])
     """
 
-    def of_stretch(stretch):
+    def of_chunk(chunk):
         total = np.zeros(shape)
-        for rows in stretch:
+        for rows in chunk:
             total += function(rows)
         return total
 
-    count = min(STRETCHES, max(2, BLOCK // max(1, math.prod(shape))))
-    return sum(_each_stretch(of_stretch, blocks, count), start=np.zeros(shape))
+    count = min(N_TASKS, max(2, BLOCK // max(1, math.prod(shape))))
+    return sum(_map_chunks(of_chunk, blocks, count), start=np.zeros(shape))
 
 
 def rows_of(X, rows) -> np.ndarray:
-    """Return rows of X, by a slice or by their positions, for which `take` is twice as fast.
+    """Return rows of X, by a slice or by their positions.
+
+    For positions, `take` is twice as fast as indexing.
 
     Examples
     --------
@@ -96,13 +99,15 @@ def rows_of(X, rows) -> np.ndarray:
     return X.take(rows, axis=0) if by_position else X[rows]
 
 
-def weighted_rows(s: np.ndarray, A: np.ndarray) -> np.ndarray:
-    """Return Σ_i s_i a_i in double precision, added up run by run.
+def weighted_block_sum(s: np.ndarray, A: np.ndarray) -> np.ndarray:
+    """Return Σ_i s_i a_i in double precision, summed run by run.
+
+    `s` has shape (N,), `A` is an ndarray of shape (N, k), and the result has shape (k,).
 
     Examples
     --------
     >>> import numpy as np
-    >>> weighted_rows(np.full(300, 0.5), np.ones((300, 2)))
+    >>> weighted_block_sum(np.full(300, 0.5), np.ones((300, 2)))
     array([150., 150.])
     """
     k, run = A.shape[1], RUN
@@ -117,7 +122,10 @@ def weighted_rows(s: np.ndarray, A: np.ndarray) -> np.ndarray:
 
 
 def weighted_sum(s: np.ndarray, A) -> np.ndarray:
-    """Return Σ_i s_i a_i in double precision, of whatever has rows and a shape, block by block.
+    """Return Σ_i s_i a_i in double precision, block by block.
+
+    `s` has shape (N,) and the result shape (k,). `A` is an array, or any object of shape (N, k)
+    that returns rows for a slice.
 
     Examples
     --------
@@ -127,13 +135,13 @@ def weighted_sum(s: np.ndarray, A) -> np.ndarray:
     """
 
     def of_block(rows):
-        return weighted_rows(s[rows], A[rows])
+        return weighted_block_sum(s[rows], A[rows])
 
     return sum_of_blocks(of_block, row_blocks(*A.shape), A.shape[1:])
 
 
 def product(A, B: np.ndarray) -> np.ndarray:
-    """Return A B, with the same bits on any number of threads.
+    """Return the matrix product A B, with the same bits for any number of threads.
 
     Examples
     --------
@@ -147,7 +155,7 @@ def product(A, B: np.ndarray) -> np.ndarray:
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> float:
-    """Return aᵀb in double precision, added up run by run.
+    """Return aᵀb of two vectors in double precision, summed run by run.
 
     Examples
     --------
@@ -161,7 +169,7 @@ def dot(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def total(a: np.ndarray) -> float:
-    """Return Σ_i a_i in double precision, added up run by run.
+    """Return Σ_i a_i of a vector in double precision, summed run by run.
 
     Examples
     --------
@@ -175,7 +183,7 @@ def total(a: np.ndarray) -> float:
 
 
 def largest_entry(X) -> float:
-    """Return max |x_ij|, without an array of |x_ij|.
+    """Return max |x_ij| without creating an array of |x_ij|.
 
     Examples
     --------
@@ -187,7 +195,7 @@ def largest_entry(X) -> float:
 
 
 def double_blocks(X, scale: float) -> Iterator[np.ndarray]:
-    """Yield the rows of X / scale in double precision, block by block; sparse rows at once."""
+    """Yield the rows of X / scale in double precision, block by block; a sparse X as one block."""
     if sparse.issparse(X):
         yield X / np.float64(scale)
         return
@@ -196,7 +204,7 @@ def double_blocks(X, scale: float) -> Iterator[np.ndarray]:
 
 
 def second_moments(X, scale: float) -> np.ndarray:
-    """Return XᵀX / scale² in double precision.
+    """Return XᵀX / scale², an array of shape (n_features, n_features) and dtype float64.
 
     Examples
     --------
@@ -224,6 +232,6 @@ def mean_squared_norm(X) -> float:
     >>> mean_squared_norm(np.array([[3.0], [1.0]]))
     5.0
     """
-    # Block by block: the squares of single precision overflow early.
+    # In double precision, because squares in single precision overflow early.
     total = sum(float(row_norms(block, squared=True).sum()) for block in double_blocks(X, 1.0))
     return total / X.shape[0]

@@ -1,6 +1,6 @@
-"""Cells around exemplars of samples. `_layout` says how many, and of which samples.
+"""Cells around exemplars of samples; `_layout` decides how many, and for which samples.
 
-Pure functions of arrays. P is an array, or anything with rows to index by, a shape and a dtype.
+P is an array, or any object of shape (N, k) with a dtype that returns rows for positions or slices.
 """
 
 from typing import NamedTuple
@@ -13,45 +13,53 @@ from sklearn_skmm.core._costs import (
     gaussian,
     median_distance,
     median_of_pairs,
+    median_or_mean,
     squared_distances,
-    typical,
 )
 from sklearn_skmm.core._draws import inclusion_probabilities, systematic
-from sklearn_skmm.core._exemplars import Greedy, greedy_exemplars, greedy_of_few
+from sklearn_skmm.core._exemplars import Greedy, greedy_exemplars, greedy_exemplars_dense
 
-# Samples farther from the mean than this multiple of the median are drawn in to it before cells
-# are made: an outlier is then no farther from the others than they are from each other, and gets
-# no cell of its own. On most embeddings no sample is as far.
-REACH = 2.0
-# Half of the median distance, as bandwidth of the kernel that says whether a sample is covered.
+# Distances from the mean are clipped to this multiple of their median before clustering. An outlier
+# is then no farther from the other samples than they are from each other, so it does not get a cell
+# of its own. On most embeddings, no sample is clipped.
+CLIP_FACTOR = 2.0
+# The kernel bandwidth, as a multiple of the median distance; the kernel measures coverage.
 BANDWIDTH = 0.5
-# Greedy exemplars look at all pairs. Of more samples, so many, or so many for each pick, stand for
-# all of them when the cells are laid out.
-SUBSAMPLE, SUBSAMPLE_PER_PICK = 8192, 4
-# Up to so many samples all pairs at once are faster than the most promising first.
-FEW_ROWS = 512
-# Where cells are laid out for a part of the samples, or for parts to be made of them, it is fewer:
-# what the caller says, or so many for each pick.
-STEP_PER_PICK = 8
-# Bytes of a part of the rows that are gathered once; of larger ones it is each time anew.
-HOLD = 2**26
+# Greedy selection of exemplars compares all pairs. More samples than this (or than this many per
+# exemplar) are represented by a subsample of that size.
+SUBSAMPLE, SUBSAMPLE_PER_EXEMPLAR = 8192, 4
+# Up to this many samples, computing all pairs at once is faster than lazy greedy.
+ALL_PAIRS_ROWS = 512
+# The subsample is smaller when only a part of the samples, or a coarse partition, gets cells: the
+# minimum that the caller passes, or this many samples per exemplar.
+SMALL_SUBSAMPLE_PER_EXEMPLAR = 8
+# Parts of the rows up to this many bytes are copied once; larger ones are gathered on each access.
+GATHER_BYTES = 2**26
 
 
 class Cells(NamedTuple):
     """A partition of the samples, one cell for each exemplar."""
 
-    exemplars: np.ndarray  # (n,) positions, each in its own cell
-    labels: np.ndarray  # (N,) the cell of each sample
-    costs: np.ndarray  # (N,) 0 at the exemplar, up to 1 far from it
+    exemplars: np.ndarray  # (n,) int, positions; each is in its own cell
+    labels: np.ndarray  # (N,) int, the cell of each sample
+    costs: np.ndarray  # (N,) float, the cost of each sample: 0 at the exemplar, near 1 far from it
 
 
 class Rows:
-    """Some rows of P, gathered once if they are few, and else when asked for."""
+    """A view of some rows of P: copied once if they are small, else gathered on access.
+
+    Parameters
+    ----------
+    P : array-like of shape (N, k)
+        Samples.
+    members : ndarray of shape (n_members,), dtype int, or None
+        Positions of the rows; None is all.
+    """
 
     def __init__(self, P, members: np.ndarray | None):
         self.shape = (P.shape[0] if members is None else len(members), P.shape[1])
         self.dtype = P.dtype
-        if members is not None and self.shape[0] * self.shape[1] * P.dtype.itemsize <= HOLD:
+        if members is not None and self.shape[0] * self.shape[1] * P.dtype.itemsize <= GATHER_BYTES:
             P, members = rows_of(P, members), None
         self.P, self.members = P, members
 
@@ -59,10 +67,20 @@ class Rows:
         return rows_of(self.P, rows if self.members is None else self.members[rows])
 
 
-class DrawnIn:
-    """Some rows of P about their weighted mean, drawn in, computed when asked for.
+class ClippedRows:
+    """A view of some rows of P, centred and clipped on access.
 
-    Those beyond `REACH` median distances from the mean are scaled to there.
+    The weighted mean is subtracted. Rows longer than `CLIP_FACTOR` median lengths are scaled down
+    to that length (mean lengths, if the median is zero).
+
+    Parameters
+    ----------
+    P : array-like of shape (N, k)
+        Samples.
+    s : ndarray of shape (N,) or (n_members,)
+        Weights of the rows, with sum 1.
+    members : ndarray of shape (n_members,), dtype int, or None, default=None
+        Positions of the rows; None is all.
     """
 
     def __init__(self, P, s: np.ndarray, members: np.ndarray | None = None):
@@ -77,30 +95,33 @@ class DrawnIn:
             radius[rows] = row_norms(self.P[rows] - self.mean)
 
         each_block(measure, blocks)
-        reach = REACH * float(np.median(radius) or radius.mean(dtype=np.float64))
-        # One within reach, where the quotient itself may overflow.
-        np.maximum(radius, max(reach, float(np.finfo(P.dtype).tiny)), out=radius)
-        self.factor = np.divide(reach, radius, out=radius)[:, None]
+        max_radius = CLIP_FACTOR * float(np.median(radius) or radius.mean(dtype=np.float64))
+        # The factor is 1 within the radius, where the quotient itself could overflow.
+        np.maximum(radius, max(max_radius, float(np.finfo(P.dtype).tiny)), out=radius)
+        self.factor = np.divide(max_radius, radius, out=radius)[:, None]
 
     def __getitem__(self, rows) -> np.ndarray:
         return (self.P[rows] - self.mean) * self.factor[rows]
 
 
-def draw_in(P: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Return the rows about their mean, those beyond `REACH` median distances scaled to there.
+def clip_outliers(P: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """Centre the rows of P (N, k) by weights s (N,) and clip their lengths, as `ClippedRows`.
 
     Examples
     --------
     >>> import numpy as np
     >>> P = np.array([[-2.0], [-1.0], [1.0], [-1.0], [1.0], [2.0], [30.0], [-30.0]])
-    >>> draw_in(P, np.full(8, 1 / 8)).ravel()
+    >>> clip_outliers(P, np.full(8, 1 / 8)).ravel()
     array([-2., -1.,  1., -1.,  1.,  2.,  3., -3.])
     """
-    return DrawnIn(P, s)[:]
+    return ClippedRows(P, s)[:]
 
 
 def by_cell(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of the samples, those of each of n cells in order, and the n + 1 cuts.
+    """Return the positions of the samples sorted by cell, and where each cell starts.
+
+    `labels` has shape (N,) and values below n. The n + 1 starts include the end of the last cell;
+    within a cell, positions ascend.
 
     Examples
     --------
@@ -108,19 +129,22 @@ def by_cell(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     >>> by_cell(np.array([1, 0, 2, 0]), 3)
     (array([1, 3, 0, 2]), array([0, 2, 3, 4]))
     """
-    # In one byte or two, which are sorted by their bits.
+    # Integers of one or two bytes are sorted by radix.
     order = np.argsort(labels.astype(np.min_scalar_type(n)), kind="stable")
     return order, np.concatenate([[0], np.cumsum(np.bincount(labels, minlength=n))])
 
 
 def exemplars_of(P, s, n, rng, step=lambda: False) -> tuple[Greedy, float]:
-    """Return exemplars of a large subsample, and the bandwidth. Of the gains the order counts."""
-    size = max(SUBSAMPLE, SUBSAMPLE_PER_PICK * n)
-    if P.shape[0] <= min(FEW_ROWS, size):
+    """Return n exemplars of a large subsample, and the bandwidth.
+
+    Only the order of the gains is meaningful: they are n, n − 1, …, 1.
+    """
+    size = max(SUBSAMPLE, SUBSAMPLE_PER_EXEMPLAR * n)
+    if P.shape[0] <= min(ALL_PAIRS_ROWS, size):
         squared = squared_distances(P[:])
         h = BANDWIDTH * median_of_pairs(squared)
         rows, weight = _subsample(s, size, rng)
-        picks = greedy_of_few(squared, n, h, weight, step).indices
+        picks = greedy_exemplars_dense(squared, n, h, weight, step).indices
     else:
         h = BANDWIDTH * median_distance(P, rng)
         rows, weight = _subsample(s, size, rng)
@@ -130,25 +154,26 @@ def exemplars_of(P, s, n, rng, step=lambda: False) -> tuple[Greedy, float]:
 
 
 def exemplars_of_few(P, s, n, least, rng, h=None, step=lambda: False) -> tuple[Greedy, float]:
-    """Return exemplars of a small subsample, at least of so many, and the bandwidth.
+    """Return n exemplars of a small subsample, of at least `least` samples, and the bandwidth.
 
-    Gains are parts of the mass of s. There are fewer exemplars if the subsample has no more.
+    Gains are in units of s, so they add up to at most its sum. There are fewer than n exemplars if
+    the subsample is smaller.
     """
-    rows, weight = _subsample(s, max(least, STEP_PER_PICK * n), rng)
+    rows, weight = _subsample(s, max(least, SMALL_SUBSAMPLE_PER_EXEMPLAR * n), rng)
     squared = squared_distances(P[rows])
     if h is None:
-        # Of every other sample from those between: each pair is of two samples, and found once.
-        h = BANDWIDTH * typical(np.sqrt(squared[::2, 1::2]))
-    picks, gains = greedy_of_few(squared, min(n, len(rows)), h, weight, step)
+        # Pairs of an even and an odd position: each occurs once, and none is a sample with itself.
+        h = BANDWIDTH * median_or_mean(np.sqrt(squared[::2, 1::2]))
+    picks, gains = greedy_exemplars_dense(squared, min(n, len(rows)), h, weight, step)
     return Greedy(rows[picks], gains * (float(s.sum(dtype=np.float64)) / weight.sum())), h
 
 
 def _subsample(s, size, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most so many positions, and weights with the expectations of all samples."""
+    """Return at most `size` positions, and weights with which they represent all samples."""
     n_samples = len(s)
     if n_samples <= size:
         return np.arange(n_samples), (s * n_samples).astype(np.float64, copy=False)
-    # A draw with probabilities π and weights s / π.
+    # Systematic sampling with inclusion probabilities π, weighted by s / π.
     pi = inclusion_probabilities(s, size)
     rows = systematic(pi / pi.sum(), size, rng)
     weight = s[rows].astype(np.float64, copy=False) / pi[rows]
@@ -156,9 +181,10 @@ def _subsample(s, size, rng) -> tuple[np.ndarray, np.ndarray]:
 
 
 def around(P, h, exemplars, before: Cells | None = None) -> Cells:
-    """Give each sample to its nearest exemplar.
+    """Assign each sample to its nearest exemplar; costs are Gaussian with bandwidth h.
 
-    `before` are cells around these exemplars and some after them: the samples of those move.
+    If `before` is given, it holds cells around these exemplars and further ones after them. Only
+    samples of the further cells are then reassigned.
     """
     centres, n_samples = P[exemplars], P.shape[0]
     if before is None:
@@ -180,12 +206,12 @@ def around(P, h, exemplars, before: Cells | None = None) -> Cells:
 
 
 def _nearest(rows, centres) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest centre of each row, and the squared distance."""
+    """Return the nearest centre of each row, and the squared distance to it."""
     distances = product(rows, -2.0 * centres.T)
     distances += row_norms(centres, squared=True)
     labels = distances.argmin(axis=1)
     norms = row_norms(rows, squared=True)
     smallest = distances[np.arange(len(rows)), labels] + norms
-    # Equal rows are at distance zero, not at that of their rounding.
+    # Equal rows get the distance zero instead of their rounding error.
     smallest[smallest <= 8.0 * np.finfo(rows.dtype).eps * norms] = 0.0
     return labels, smallest

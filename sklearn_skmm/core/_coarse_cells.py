@@ -1,6 +1,6 @@
-"""Parts of many samples, and exemplars of all from those of each part.
+"""Division of many samples into parts, and exemplars of all samples from those of each part.
 
-Pure functions of arrays. P is an array, or anything with rows to index by, a shape and a dtype.
+P is an array, or any object of shape (N, k) with a dtype that returns rows for positions or slices.
 """
 
 from collections.abc import Iterator
@@ -13,27 +13,27 @@ from sklearn_skmm.core._cells import Rows, around, by_cell, exemplars_of_few
 from sklearn_skmm.core._exemplars import Greedy
 from sklearn_skmm.utils._threads import in_threads
 
-# COARSE · √n coarse cells are the parts for n picks. Those of more than PART_FEW picks are divided
-# again. Coarse cells, and the picks of a part, are laid out for fewer samples than all cells at
-# once are: at least for so many.
+# For n exemplars, the samples are divided into COARSE · √n coarse cells, the parts. Parts with more
+# than PART_FEW exemplars are divided again. The last two are the minimum sizes of the subsamples
+# for coarse cells and for the exemplars of a part.
 COARSE, PART_FEW, COARSE_SUBSAMPLE, PART_SUBSAMPLE = 1.5, 128, 2048, 128
-# In each part so many times the picks that are expected of it are looked at, and a few more; but
-# no more than MOST.
+# In each part, SPARE times the expected number of exemplars, plus A_FEW, are computed as
+# candidates, but at most MOST.
 SPARE, A_FEW, MOST = 1.5, 3, 512
-# A gain of this share of the mass is rounding.
+# Gains up to this fraction of the total weight are rounding errors.
 NOTHING = 1e-12
 
 
 class Part(NamedTuple):
-    """Samples whose exemplars are found without a look at the others."""
+    """A subset of the samples whose exemplars are computed independently of the others."""
 
-    members: np.ndarray  # (size,) positions
-    expected: int  # how many picks it is likely to have
-    seed: int  # of the numbers it draws
+    members: np.ndarray  # (size,) int, positions
+    expected: int  # the number of exemplars it is likely to have
+    seed: int  # seed of its random numbers
 
 
 def divide(P, s, n, rng, step) -> tuple[list[Part], float]:
-    """Return coarse cells, none if all rows are the same, and the bandwidth of all of them."""
+    """Return coarse cells (none if all rows are equal) and the common bandwidth."""
     parts: list[Part] = []
     todo: list[tuple[np.ndarray | None, float]] = [(None, n)]
     h: float | None = None
@@ -51,7 +51,7 @@ def divide(P, s, n, rng, step) -> tuple[list[Part], float]:
         share *= expected / share.sum()
         for inside, picks in zip(members_of(cells.labels, n_cells), share, strict=True):
             inside = among(members, inside)
-            # Not without end: rows that are all equally far apart cannot be divided well.
+            # The number of parts is bounded, as equidistant rows cannot be divided well.
             if picks > PART_FEW and apart and len(parts) + len(todo) + n_cells <= n // 2:
                 todo.append((inside, float(picks)))
             else:
@@ -63,10 +63,10 @@ def divide(P, s, n, rng, step) -> tuple[list[Part], float]:
 
 
 def merge(P, s, h, parts, n) -> list[Greedy]:
-    """Return exemplars of each part, n in all, but for those that cover nothing.
+    """Return the exemplars of each part, n in total unless too few improve coverage.
 
-    Those with the largest gains over all parts. Greedy on all samples at once takes them, but for
-    what it knows of coverage across parts.
+    These are the exemplars with the largest gains over all parts. Greedy selection on all samples
+    at once would choose the same, except that it accounts for coverage across parts.
     """
     sizes = np.array([len(part.members) for part in parts])
     wanted = np.array([int(SPARE * part.expected) + A_FEW for part in parts])
@@ -86,7 +86,7 @@ def merge(P, s, h, parts, n) -> list[Greedy]:
         for c, own in zip(todo, in_threads(look, todo), strict=True):
             found[c] = own
         best = best_of([one.gains for one in found], n)
-        # A part of which every pick is among the best may have more that are.
+        # If all candidates of a part are among the best, it may have more.
         all_in = [b == wanted[c] for c, b in enumerate(best)]
         todo = np.flatnonzero(np.array(all_in) & (wanted < np.minimum(sizes, MOST)))
         wanted[todo] *= 2
@@ -94,7 +94,7 @@ def merge(P, s, h, parts, n) -> list[Greedy]:
 
 
 def best_of(gains, n) -> np.ndarray:
-    """Return how many of the gains of each part are among the n largest of all, at least one.
+    """Return how many gains of each part are among the n largest of all parts, at least one each.
 
     Examples
     --------
@@ -109,16 +109,17 @@ def best_of(gains, n) -> np.ndarray:
 
 
 def silent() -> bool:
+    """Report no progress and never stop: a `step` for all but the first layout."""
     return False
 
 
 def among(members, rows):
-    """Return the positions of rows of the members, where None is all."""
+    """Return the positions of the given rows of the members; None means all samples."""
     return rows if members is None else members[rows]
 
 
 def members_of(labels, n) -> Iterator[np.ndarray]:
-    """Yield the positions of the samples of each cell, in order."""
+    """Yield the positions of the samples of each of n cells, in ascending order."""
     order, starts = by_cell(labels, n)
     for start, stop in pairwise(starts):
         yield order[start:stop]

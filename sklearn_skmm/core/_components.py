@@ -1,7 +1,7 @@
-r"""Rows of P = X V and of A = P∘P, computed a block at a time or held.
+r"""Rows of P = X V and of A = P∘P, computed one block at a time or kept in memory.
 
-Ten million samples of 64 float32 columns fill 2.6 GB, so that nothing of the size of X is to be
-held next to it.
+Ten million samples with 64 float32 columns take 2.6 GB, so no second array of the size of X should
+be in memory.
 """
 
 import math
@@ -18,26 +18,27 @@ from sklearn_skmm.core._blocks import (
     weighted_sum,
 )
 
-# Bytes of A, or of P, that may be held so that they need not be computed for each pass. Of A half
-# of it besides: with the solver's vectors, that is 0.6 of the bytes of X.
-KEEP = 2**29
+# Up to this many bytes of A, or of P, are kept instead of being recomputed in each pass. Of A, half
+# is kept in addition: with the solver's vectors, this is 0.6 times the bytes of X.
+KEEP_BYTES = 2**29
 
 
 class Components:
-    """Rows of P = X V / unit, computed when asked for. All are held if that takes few bytes.
+    """Rows of P = X V / unit, computed on access, or kept in memory if they are small.
 
     Parameters
     ----------
     X : {ndarray, sparse matrix} of shape (N, n_features)
         Samples.
     directions : ndarray of shape (n_features, k)
-        V.
+        V; converted to the dtype of X.
     unit : float, default=1.0
-        What lengths are measured in.
-    members : ndarray or None, default=None
-        Positions of the rows that P is to have; None is all.
+        Unit of length; P is divided by it.
+    members : ndarray of shape (n_members,), dtype int, or None, default=None
+        Positions of the rows of P; None is all.
     keep : int or None, default=None
-        How many bytes P may take to be held; None is `KEEP`.
+        P is kept if it takes at most this many bytes; None is `KEEP_BYTES`. For a sparse X, P is
+        always kept.
 
     Examples
     --------
@@ -52,8 +53,8 @@ class Components:
         self.members, self.dtype = members, X.dtype
         self.shape = (X.shape[0] if members is None else len(members), directions.shape[1])
         self.held = None
-        keep = KEEP if keep is None else keep
-        # Rows of a sparse matrix are slow to gather.
+        keep = KEEP_BYTES if keep is None else keep
+        # Gathering rows of a sparse matrix is slow.
         if sparse.issparse(X) or self.shape[0] * self.shape[1] * self.dtype.itemsize <= keep:
             held = np.empty(self.shape, dtype=self.dtype)
 
@@ -73,20 +74,20 @@ class Components:
 
 
 class Energies:
-    """A = P∘P with P = X V / unit, or a given A, as an operator in both directions.
+    """A = P∘P with P = X V / unit, or a given A, as a linear operator and its transpose.
 
-    As many blocks are held as `keep` bytes take; the others are computed for each pass.
+    The first blocks, up to `keep` bytes, are kept in memory. Each pass recomputes the others.
 
     Parameters
     ----------
     X : {ndarray, sparse matrix} of shape (N, n_features)
-        Samples, or A itself.
+        Samples, or A itself, of shape (N, k).
     directions : ndarray of shape (n_features, k) or None, default=None
-        V; with None, X is A.
+        V; converted to the dtype of X. With None, X is A.
     unit : float, default=1.0
-        What lengths are measured in.
+        Unit of length; P is divided by it.
     keep : int or None, default=None
-        Bytes of A that may be held; None is `KEEP` and half of those of A.
+        Bytes of A that may be kept; None is `KEEP_BYTES` plus half the bytes of A.
 
     Examples
     --------
@@ -105,8 +106,8 @@ class Energies:
         self.shape = (X.shape[0], (X if directions is None else directions).shape[1])
         blocks = row_blocks(*self.shape)
         if keep is None:
-            keep = KEEP + math.prod(self.shape) * self.dtype.itemsize // 2
-        # One array, for which the system gives larger pages than for many.
+            keep = KEEP_BYTES + math.prod(self.shape) * self.dtype.itemsize // 2
+        # One array, because the system backs it with larger pages than many small ones.
         size = self.shape[1] * self.dtype.itemsize
         ends = [rows.stop for rows in blocks if directions is not None and rows.stop * size <= keep]
         self.held = np.empty((max(ends, default=0), self.shape[1]), dtype=self.dtype)
@@ -126,22 +127,22 @@ class Energies:
         return self.held[rows] if rows.stop <= len(self.held) else self._block(rows)
 
     def rmatvec(self, s: np.ndarray) -> np.ndarray:
-        """Return Aᵀs, of shape (k,), in double precision."""
+        """Return Aᵀs, of shape (k,) and dtype float64, for s of shape (N,)."""
         return weighted_sum(s, self)
 
     def matvec(self, g: np.ndarray) -> np.ndarray:
-        """Return A g, of shape (N,), in the precision of A."""
+        """Return A g, of shape (N,) and the dtype of A, for g of shape (k,)."""
         g = g.astype(self.dtype, copy=False)
         out = np.empty(self.shape[0], dtype=self.dtype)
-        # A product in single precision with few columns may compute on lanes of a register that
-        # belong to no row, and raise the flag of an invalid operation for what was left in them.
-        # All numbers are finite here: invalid operations on them would show as overflow before.
+        # A product in single precision with few columns may compute on unused lanes of a register
+        # and raise the floating-point flag for invalid operations because of their stale contents.
+        # All numbers are finite here, so a real invalid operation would be preceded by an overflow.
         with np.errstate(invalid="ignore"):
             each_block(lambda rows: np.dot(self[rows], g, out=out[rows]), row_blocks(*self.shape))
         return out
 
     def scatter(self) -> np.ndarray:
-        """Return Σ_i (a_i − ā)(a_i − ā)ᵀ, of shape (k, k)."""
+        """Return Σ_i (a_i − ā)(a_i − ā)ᵀ, of shape (k, k) and dtype float64."""
         mean = self.rmatvec(np.full(self.shape[0], 1.0 / self.shape[0], dtype=self.dtype))
         mean = mean.astype(self.dtype)
 
@@ -149,7 +150,7 @@ class Energies:
             block = self[rows] - mean
             with np.errstate(over="ignore"):
                 scatter = product(block.T, block)
-            if not np.isfinite(scatter).all():  # a pool far longer than what it is matched to
+            if not np.isfinite(scatter).all():  # rows far longer than those of the reference
                 block = block.astype(np.float64)
                 scatter = product(block.T, block)
             return scatter

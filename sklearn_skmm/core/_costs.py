@@ -1,6 +1,6 @@
-"""What it costs that one sample stands for another. Pure functions of arrays.
+"""The cost c_ij of representing sample i by sample j.
 
-The matrix of the costs c_ij, of which blocks or columns are computed, exactly or fast.
+Blocks or columns of the cost matrix are computed exactly (in double precision) or fast (in single).
 """
 
 import numpy as np
@@ -10,18 +10,19 @@ from sklearn.utils.extmath import row_norms, safe_sparse_dot
 from sklearn_skmm.utils._threads import in_threads
 
 BLOCK = 512
-# What is kept of the costs in single precision for the next rounds: all if it fits, as those of the
-# subsample that cells are laid out for do, or columns.
+# The size of the cache of fast costs: for all of them if they fit, as for the subsample on which
+# cells are laid out, else for columns.
 CACHE_BYTES = 144 * 2**20
-# How many tasks a pass over all pairs is for the threads.
+# The number of tasks into which a pass over all pairs is divided for the threads.
 TASKS = 8
 EPS = float(np.finfo(np.float32).eps)
 
 
 def median_distance(X, rng: np.random.RandomState, size: int = 1000) -> float:
-    """Return the median distance between pairs of distinct rows, over a random subsample.
+    """Return the median distance over pairs of two rows of a random subsample.
 
-    If more than half of the distances are zero it is their mean, and one if all are.
+    Returns the mean distance if more than half of the distances are zero, and 1 if all are. The
+    subsample has at most `size` of the rows of X, an array of shape (N, n_features).
     """
     n_samples = X.shape[0]
     rows = X[:] if n_samples <= size else X[rng.choice(n_samples, size, replace=False)]
@@ -29,18 +30,20 @@ def median_distance(X, rng: np.random.RandomState, size: int = 1000) -> float:
 
 
 def median_of_pairs(squared: np.ndarray) -> float:
-    """Return the median distance between pairs of distinct rows, from all squared ones."""
-    return typical(np.sqrt(squared[np.triu_indices(len(squared), 1)]))
+    """Return the median distance over pairs of two rows, from the (N, N) squared distances."""
+    return median_or_mean(np.sqrt(squared[np.triu_indices(len(squared), 1)]))
 
 
-def typical(distances: np.ndarray) -> float:
-    """Return the median, the mean if that is zero, and one if that is, too.
+def median_or_mean(distances: np.ndarray) -> float:
+    """Return the median; if it is zero, the mean; if that is zero too, or nothing is given, 1.
 
     Examples
     --------
     >>> import numpy as np
-    >>> typical(np.array([1.0, 2.0, 9.0])), typical(np.array([0.0, 0.0, 9.0])), typical(np.zeros(3))
-    (2.0, 3.0, 1.0)
+    >>> median_or_mean(np.array([1.0, 2.0, 9.0])), median_or_mean(np.array([0.0, 0.0, 9.0]))
+    (2.0, 3.0)
+    >>> median_or_mean(np.zeros(3))
+    1.0
     """
     if not distances.size:
         return 1.0
@@ -48,7 +51,9 @@ def typical(distances: np.ndarray) -> float:
 
 
 def squared_distances(X) -> np.ndarray:
-    """Return all squared distances between rows in double precision; those of equal rows are zero.
+    """Return all squared distances between rows; those of equal rows are exactly zero.
+
+    X has shape (N, n_features) and may be sparse. The result has shape (N, N) and dtype float64.
 
     Examples
     --------
@@ -60,20 +65,20 @@ def squared_distances(X) -> np.ndarray:
     """
     X = X.astype(np.float64) if sparse.issparse(X) else X - X.mean(axis=0, dtype=np.float64)
     norms = row_norms(X, squared=True)
-    return from_products(safe_sparse_dot(X, X.T, dense_output=True), norms[:, None], norms)
+    return squared_from_products(safe_sparse_dot(X, X.T, dense_output=True), norms[:, None], norms)
 
 
-def from_products(products, left, right) -> np.ndarray:
-    """Return |x|² − 2 x·y + |y|², in place of the products x·y."""
+def squared_from_products(products, left, right) -> np.ndarray:
+    """Overwrite the products x·y with |x|² − 2 x·y + |y|² and return them."""
     products *= -2.0
     products += left
     products += right
     np.maximum(products, 0.0, out=products)
     if products.dtype == np.float64:
-        # Equal rows are at distance zero, not at the root of a rounding error.
+        # Equal rows get the distance zero instead of a rounding error.
         rounding = 8.0 * np.finfo(np.float64).eps
         near = products <= rounding * (left.max(initial=0.0) + right.max(initial=0.0))
-        if 16 * np.count_nonzero(near) < near.size:  # the rule; each by its own rows' lengths
+        if 16 * np.count_nonzero(near) < near.size:  # usual: by each pair's own lengths
             i, j = near.nonzero()
             equal = products[i, j] <= rounding * (left[i, 0] + right[j])
             products[i[equal], j[equal]] = 0.0
@@ -83,7 +88,7 @@ def from_products(products, left, right) -> np.ndarray:
 
 
 def gaussian(squared, bandwidth) -> np.ndarray:
-    """Return 1 − exp(−d² / 2h²), in place of the squared distances.
+    """Overwrite the squared distances d² with 1 − exp(−d² / 2h²) and return them.
 
     Examples
     --------
@@ -96,23 +101,33 @@ def gaussian(squared, bandwidth) -> np.ndarray:
 
 
 class Costs:
-    """Blocks of the cost matrix c_ij, from rows of X, in double precision or fast.
+    """Blocks of the cost matrix c_ij, computed from rows of X, exact or fast.
 
-    Fast is single precision where the error of that can be bounded, else double.
+    Exact costs are in double precision. Fast costs are in single precision if their error can be
+    bounded, else in double.
+
+    Parameters
+    ----------
+    X : {ndarray, sparse matrix} of shape (N, n_features)
+        Samples.
+    metric : {"gaussian", "euclidean", "sqeuclidean"}
+        The cost: a Gaussian kernel subtracted from 1, a distance or a squared distance.
+    bandwidth : float
+        Kernel bandwidth of the Gaussian.
     """
 
     def __init__(self, X, metric: str, bandwidth: float):
-        # Centred against cancellation in the squared distances; sparse rows stay sparse.
+        # Centring reduces cancellation in squared distances; sparse rows have to stay sparse.
         self.X = X if sparse.issparse(X) else X - X.mean(axis=0)
         self.norms = row_norms(self.X, squared=True)
         self.metric, self.bandwidth = metric, bandwidth
         largest = float(self.norms.max(initial=0.0))
-        # Error of a squared distance: rounding of a product of X.shape[1] terms. That of a pair is
-        # at most the sum of both, so that one outlier does not blur the costs of all others.
+        # Error of a squared distance, by rounding in a product of X.shape[1] terms. That of a pair
+        # is at most the sum of two entries, so an outlier does not widen the bounds of others.
         self.errors = (np.sqrt(X.shape[1]) + 4.0) * EPS * self.norms
         if metric == "gaussian":
             self.errors = self.errors / (2.0 * bandwidth**2) + 0.5 * EPS
-        # The root is not Lipschitz at zero, and squares must stay clear of overflow and zero.
+        # The root is not Lipschitz at zero, and squares must neither overflow nor underflow.
         self.single = metric != "euclidean" and 1e-15 < largest < 1e15
         if not self.single:
             self.errors = np.zeros(X.shape[0])
@@ -135,15 +150,16 @@ class Costs:
         self.kept: dict[tuple[int, int], np.ndarray] = {}  # fast blocks of the upper triangle
 
     def __call__(self, rows, columns, fast=False) -> np.ndarray:
+        """Return the costs of these rows (positions or slice) and columns."""
         if fast and self.factors is not None:
             left, right = self.factors
             block = left[rows] @ right[columns].T
-            np.minimum(block, 0.0, out=block)  # where the rows are long, rounding may be, too
+            np.minimum(block, 0.0, out=block)  # for long rows, rounding can make it positive
             np.exp(block, out=block)
             return np.subtract(1.0, block, out=block)
         X, norms = self.fast_data if fast else (self.X, self.norms)
         products = safe_sparse_dot(X[rows], X[columns].T, dense_output=True)
-        squared = from_products(products, norms[rows][:, None], norms[columns])
+        squared = squared_from_products(products, norms[rows][:, None], norms[columns])
         if self.metric == "euclidean":
             np.sqrt(squared, out=squared)
         elif self.metric == "gaussian":
@@ -151,10 +167,10 @@ class Costs:
         return squared
 
     def errors_of(self, j, column) -> np.ndarray:
-        """Bound the errors of the fast costs of one candidate."""
+        """Return bounds on the errors of the fast costs `column` of candidate j, of shape (N,)."""
         if not self.single or self.metric != "gaussian":
             return self.errors + self.errors[j]
-        # It is the exponent that is as far off: costs near one, of samples far apart, are not.
+        # The error is one of the exponent, so costs near 1, of distant samples, have small errors.
         errors = self.growth * self.growth[j]
         errors -= 1.0
         errors *= 1.0 + EPS - column
@@ -162,9 +178,10 @@ class Costs:
         return errors
 
     def pairs_of_blocks(self, fast, task=0, n_tasks=1):
-        """Yield (I, J, block) over the upper triangle; c_ij = c_ji serves the lower one.
+        """Yield (I, J, block) over the upper triangle; the lower one follows from c_ij = c_ji.
 
-        Of several tasks each has some of the I, from long rows of the triangle to short ones.
+        If there are several tasks, each one gets every n_tasks-th block row I, from long rows of
+        the triangle to short ones.
         """
         n_samples = self.X.shape[0]
         blocks = [slice(start, start + BLOCK) for start in range(0, n_samples, BLOCK)]
@@ -174,13 +191,14 @@ class Costs:
                 yield I, J, self.kept_block(I, J) if fast and self.keeps_all else self(I, J, fast)
 
     def kept_block(self, I, J) -> np.ndarray:
+        """Return one fast block of the upper triangle from the cache, computing it if needed."""
         key = I.start, J.start
         if key not in self.kept:
             self.kept[key] = self(I, J, fast=True)
         return self.kept[key]
 
     def kept_column(self, j) -> np.ndarray:
-        """Return one column of the kept blocks, all of which must be there."""
+        """Return one column from the cached blocks, all of which must have been computed."""
         own = j - j % BLOCK
         parts = [
             self.kept[start, own][:, j - own] if start <= own else self.kept[own, start][j - own]
@@ -189,7 +207,7 @@ class Costs:
         return np.concatenate(parts)
 
     def totals(self, weight) -> np.ndarray:
-        """Return Σ_i w_i c_ij for each j."""
+        """Return Σ_i w_i c_ij for each j, from exact costs."""
         total = np.zeros(len(weight))
         for I, J, block in self.pairs_of_blocks(fast=False):
             total[J] += weight[I] @ block
@@ -197,10 +215,10 @@ class Costs:
                 total[I] += block @ weight[J]
         return total
 
-    def gain_bounds(self, current, blur, weight) -> np.ndarray:
-        """Bound Σ_i w_i max(0, current_i − c_ij) from above for each j, closely and fast.
+    def gain_bounds(self, current, error_bounds, weight) -> np.ndarray:
+        """Bound Σ_i w_i max(0, current_i − c_ij) from above for each j, by fast costs.
 
-        The blur is the error of the current costs.
+        `error_bounds`, of shape (N,), bounds the errors of the current costs.
         """
         current, mass = current.astype(self.dtype), weight.astype(self.dtype)
         n_tasks = min(TASKS, -(-len(weight) // BLOCK))
@@ -217,13 +235,14 @@ class Costs:
 
         parts = in_threads(savings, range(n_tasks)) if n_tasks > 1 else [savings(0)]
         gains = sum(parts, start=np.zeros(len(weight)))
-        return gains * (1.0 + 1e-4) + weight @ (blur + self.errors) + weight.sum() * self.errors
+        slack = weight @ (error_bounds + self.errors) + weight.sum() * self.errors
+        return gains * (1.0 + 1e-4) + slack
 
 
 class Columns:
-    """Fast columns of the cost matrix, computed together and kept while the budget lasts.
+    """Fast columns of the cost matrix, computed together and cached up to `CACHE_BYTES`.
 
-    Rows, in truth, for c_ij = c_ji.
+    They are computed as rows, since c_ij = c_ji.
     """
 
     def __init__(self, costs: Costs):
@@ -233,6 +252,7 @@ class Columns:
         self.capacity = max(1, CACHE_BYTES // size)
 
     def get(self, wanted: np.ndarray) -> list[np.ndarray]:
+        """Return the columns of these positions, each of shape (N,)."""
         if self.costs.keeps_all:
             return [self.costs.kept_column(j) for j in wanted.tolist()]
         missing = [j for j in wanted.tolist() if j not in self.kept]
@@ -244,5 +264,5 @@ class Columns:
         for j, column in fresh.items():
             if len(self.kept) >= self.capacity:
                 self.kept.pop(next(iter(self.kept)))
-            self.kept[j] = column.copy()  # not a view that keeps the whole block
+            self.kept[j] = column.copy()  # a view would keep the whole block alive
         return columns

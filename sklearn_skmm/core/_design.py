@@ -1,7 +1,6 @@
-r"""V-optimal design: the ridge, the convex relaxation and its certificate.
+r"""V-optimal design: the ridge, the convex relaxation and its lower bound.
 
-Pure functions of arrays. For weights s that sum to one, and for a subset S of n of the N rows
-with weights 1/n,
+For weights s that sum to one, and for a subset S of n of the N rows with weights 1/n,
 
 .. math:: V = \mathrm{tr}\,\Sigma (\Sigma_s + \alpha I)^{-1}, \quad
           \Sigma_s = \sum_i s_i x_i x_i^\top .
@@ -15,15 +14,16 @@ from scipy import linalg
 
 from sklearn_skmm.core._moments import Spectrum, project_capped_simplex, ridge_of_dimension
 
-# The relaxation and the exchanges look at this many times max(n, k) rows before they look at all.
+# The working set of the relaxation and the exchanges has this many times max(n, k) rows.
 WORKING_SET = 8
-# Bound on the iterations of the relaxation. Ending early loosens the bound, never breaks it.
+# Maximum number of iterations of the relaxation. If it stops early, the lower bound is looser but
+# still valid.
 RELAX_ITER = 500
-ROUND_ITER = 50  # of them on one working set
+ROUND_ITER = 50  # maximum number of them on one working set
 
 
 class Problem(NamedTuple):
-    """The rows in the coordinates where Σ is diagonal and Σ + αI the identity."""
+    """The rows in coordinates in which Σ is diagonal and Σ + αI is the identity."""
 
     rows: np.ndarray  # (N, k)
     signal: np.ndarray  # (k,), λ / (λ + α): Σ in these coordinates
@@ -31,7 +31,7 @@ class Problem(NamedTuple):
 
 
 class Relaxation(NamedTuple):
-    """Weights that nearly minimise V, and what no subset gets below."""
+    """Weights that nearly minimise V, and a lower bound on V for all subsets."""
 
     weights: np.ndarray  # (N,)
     losses: np.ndarray  # (N,), minus the gradient of V at the weights
@@ -39,12 +39,12 @@ class Relaxation(NamedTuple):
 
 
 def default_alpha(eigenvalues: np.ndarray, n: int, n_samples: int) -> float:
-    r"""Return the ridge that n samples can afford, in units of the eigenvalues.
+    r"""Return the default ridge for n samples, in units of the eigenvalues.
 
     The largest :math:`\alpha \le \mathrm{tr}(\Sigma) / N` at which the effective dimension
     :math:`\sum_j \lambda_j / (\lambda_j + \alpha)` is at least min(n, 0.9 k). A larger ridge
-    hides the directions below it, and with them whole clusters; the threshold tr(Σ) / N is that
-    of the paper's intrinsic dimension.
+    hides directions whose eigenvalues are below it, and with them whole clusters. The threshold
+    tr(Σ) / N is the one in the paper's intrinsic dimension.
 
     Parameters
     ----------
@@ -78,10 +78,11 @@ def default_alpha(eigenvalues: np.ndarray, n: int, n_samples: int) -> float:
 
 
 def least_alpha(eigenvalues: np.ndarray, n: int) -> float:
-    """Return the least ridge that is not lost in rounding.
+    """Return the smallest ridge that is not lost in rounding.
 
-    Without a ridge the directions that n samples leave uncovered, at best the smallest ones, have
-    an infinite V. A millionth of the largest of these is as good as none.
+    Without a ridge, V is infinite along the directions that n samples leave uncovered, at best
+    those with the smallest eigenvalues. A ridge of a millionth of the largest of these eigenvalues
+    has the same effect as none. `eigenvalues` has shape (k,), largest first.
 
     Examples
     --------
@@ -93,15 +94,15 @@ def least_alpha(eigenvalues: np.ndarray, n: int) -> float:
     return float(max(1e-12 * eigenvalues.max(initial=0.0), 1e-6 * uncovered))
 
 
-def scale(X, spectrum: Spectrum, alpha: float) -> Problem:
-    """Return the rows and Σ in the coordinates where Σ + αI is the identity.
+def whiten(X, spectrum: Spectrum, alpha: float) -> Problem:
+    """Return the rows and Σ in coordinates in which Σ + αI is the identity.
 
-    In these, no scale of X matters, nor how far apart the eigenvalues are.
+    In these coordinates, neither the scale of X nor the spread of the eigenvalues matters.
 
     Parameters
     ----------
     X : {ndarray, sparse matrix} of shape (n_samples, n_features)
-        The pool.
+        The rows, of which a subset is to be selected.
     spectrum : Spectrum
         Eigenpairs of Σ.
     alpha : float
@@ -110,7 +111,7 @@ def scale(X, spectrum: Spectrum, alpha: float) -> Problem:
     Returns
     -------
     problem : Problem
-        With one column of zeros if Σ is zero.
+        The whitened rows; a single column of zeros if Σ is zero.
     """
     values, vectors = spectrum
     if not values.size:
@@ -120,7 +121,7 @@ def scale(X, spectrum: Spectrum, alpha: float) -> Problem:
 
 
 def objective(problem: Problem, indices: np.ndarray) -> float:
-    """Return V of a subset.
+    """Return V of the subset at `indices`, an integer array of shape (n,).
 
     Examples
     --------
@@ -144,15 +145,16 @@ def relax(
 ) -> Relaxation:
     r"""Minimise V over the weights :math:`0 \le s_i \le 1/n,\ \sum_i s_i = 1`.
 
-    Accelerated projected gradient on a working set of rows; those that the gradient over all
-    rows prefers join it, until the duality gap is small. With
-    :math:`M = (\Sigma_s + \alpha I)^{-1}` and :math:`w_i = x_i^\top M \Sigma M x_i`, minus the
-    gradient, duality gives for every feasible s', and so for every subset,
+    Accelerated projected gradient on a working set of rows. The rows that the gradient over all
+    rows prefers are added to the set, until the duality gap is small. With
+    :math:`M = (\Sigma_s + \alpha I)^{-1}` and the negative gradient
+    :math:`w_i = x_i^\top M \Sigma M x_i`, duality gives for every feasible s', and so for every
+    subset,
 
     .. math:: V(s') \ge \frac{(\mathrm{tr}\,\Sigma M)^2}
                              {\alpha\,\mathrm{tr}\,M \Sigma M + \text{mean of the n largest } w_i},
 
-    never less than the bound of Frank and Wolfe. A second bound counts the rank: Σ_S has at most n
+    which is never less than the Frank-Wolfe bound. A second bound uses the rank: Σ_S has at most n
     positive eigenvalues and a trace of at most τ, the mean of the n largest squared norms, so that
     :math:`V \ge \sum_{j>n} \lambda_j / \alpha + (\sum_{j \le n} \sqrt{\lambda_j})^2 /
     (\tau + n \alpha)`.
@@ -160,20 +162,20 @@ def relax(
     Parameters
     ----------
     problem : Problem
-        From `scale`.
+        From `whiten`.
     n : int
         Coreset size.
     tol : float, default=1e-3
-        Stop when V is proved to be within this share of itself of the minimum.
+        Stop when the duality gap is at most ``tol`` times V.
     max_iter : int, default=500
-        Bound on the iterations.
+        Maximum number of iterations.
     step : callable, default=never stops
-        Called once per working set; True stops.
+        Called once per working set; the relaxation stops if it returns True.
 
     Returns
     -------
     relaxation : Relaxation
-        The weights, minus the gradient there, and the larger of the two bounds.
+        The weights, the negative gradient there, and the larger of the two bounds.
     """
     rows, signal, ridge = problem
     n_samples, k = rows.shape
@@ -199,7 +201,7 @@ def relax(
 
 
 def _accelerate(problem, n, s, curvature, tol):
-    """Minimise V: FISTA with backtracking and restarts, as `_moments.solve`."""
+    """Minimise V on a working set by FISTA, with backtracking and restarts as `_moments.solve`."""
     value, M = _evaluate(problem, s)
     w = _losses(problem, M)
     best, best_value, bound = s, value, 0.0
@@ -220,12 +222,12 @@ def _accelerate(problem, n, s, curvature, tol):
         if value < best_value:
             best, best_value = new, value
         if (y - new) @ (new - s) > 0.0:
-            momentum = 1.0  # the momentum points uphill: forget it
+            momentum = 1.0  # restart: the momentum points uphill
         next_momentum = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
         beta = (momentum - 1.0) / next_momentum
         before, s, y, y_value, momentum = s, new, new, value, next_momentum
         if beta > 0.0:
-            y = np.maximum(new + beta * (new - before), 0.0)  # any s >= 0 has a V and a dual bound
+            y = np.maximum(new + beta * (new - before), 0.0)  # V and its bound exist for s >= 0
             y_value, M = _evaluate(problem, y)
         w = _losses(problem, M)
     return best, curvature, ROUND_ITER
@@ -243,18 +245,20 @@ def _evaluate(problem, s):
 
 
 def _losses(problem, M):
-    """Return w, minus the gradient of V."""
+    """Return w, the negative gradient of V."""
     H = problem.rows @ (M * np.sqrt(problem.signal))
     return np.einsum("ij,ij->i", H, H)
 
 
 def _dual_bound(problem, value, M, w, n):
+    """Return the lower bound on V from duality, see `relax`."""
     largest_mean = float(np.partition(w, len(w) - n)[len(w) - n :].mean())
     total = float(problem.ridge @ np.square(M) @ problem.signal) + largest_mean
     return value * (value / total) if total > 0.0 else 0.0
 
 
 def _rank_bound(problem, n):
+    """Return the lower bound on V from the rank of Σ_S, see `relax`."""
     ratio = np.sort(problem.signal / problem.ridge)[::-1]  # λ / α
     norms = np.square(problem.rows) @ (1.0 / problem.ridge)  # squared norms / α
     trace = float(np.partition(norms, len(norms) - n)[len(norms) - n :].mean())
@@ -265,8 +269,9 @@ def _rank_bound(problem, n):
 def inverse_root(rows: np.ndarray, ridge: np.ndarray) -> np.ndarray:
     r"""Return W with W Wᵀ = (rowsᵀ rows + diag(ridge))⁻¹.
 
-    A row that alone covers a direction has :math:`x^\top W W^\top x` just below 1: as the squared
-    norm of Wᵀx it keeps the digits that the product with the inverse loses.
+    `rows` has shape (n, k), `ridge` (k,) and W (k, k). If x is the only row that covers a
+    direction, :math:`x^\top W W^\top x` is just below 1. Computed as the squared norm of Wᵀx, it
+    keeps digits that a product with the inverse would lose.
 
     Examples
     --------
@@ -286,9 +291,9 @@ def inverse_root(rows: np.ndarray, ridge: np.ndarray) -> np.ndarray:
 
 
 def largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Return the positions of the largest of nonnegative values.
+    """Return the positions of the `count` largest of nonnegative values.
 
-    Ties, up to rounding, go to the smaller position.
+    `values` has shape (N,). Ties, up to rounding, go to the smaller position.
 
     Examples
     --------
@@ -303,7 +308,7 @@ def round_largest(relaxation: Relaxation, n: int) -> np.ndarray:
     """Return the positions of the n largest weights.
 
     Ties go to the larger loss: under a ridge so large that all weights are equally good, the n
-    samples of the largest loss are best. Then they go to the smaller position.
+    samples with the largest losses are best. Remaining ties go to the smaller position.
 
     Examples
     --------
@@ -316,5 +321,5 @@ def round_largest(relaxation: Relaxation, n: int) -> np.ndarray:
 
 
 def _descending(values):
-    """Return keys that sort nonnegative values in descending order, equal up to rounding."""
+    """Return sort keys for a descending order; values that are equal up to rounding get one key."""
     return -np.round(values / (float(values.max()) or 1.0), 12)

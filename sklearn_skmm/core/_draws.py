@@ -1,16 +1,17 @@
-"""From weights s to a subset of size n. Pure functions of arrays.
+"""Random subsets of size n from weights s.
 
-With π = n·s and s in the capped simplex, 0 ≤ π ≤ 1 and π sums to n: inclusion probabilities.
-Subsets that keep the totals of given columns are in `_balanced`.
+If s is in the capped simplex, π = n·s are inclusion probabilities: 0 ≤ π ≤ 1, with sum n. Subsets
+that also keep the totals of given columns are in `_balanced`.
 """
 
 import numpy as np
 
-# Probabilities this close to 0 or 1 are there, but for rounding.
+# Probabilities this close to 0 or 1 differ from it only by rounding.
 EDGE = 1e-12
-# The most items whose distances are all computed, and the most in one cell of a larger pool.
-EXACT = 4096
-CELL = 1024
+# `spread` computes all distances between at most MAX_EXACT items. More are divided into cells of at
+# most MAX_CELL items.
+MAX_EXACT = 4096
+MAX_CELL = 1024
 
 
 def inclusion_probabilities(scores: np.ndarray, n: int) -> np.ndarray:
@@ -26,8 +27,8 @@ def inclusion_probabilities(scores: np.ndarray, n: int) -> np.ndarray:
     Returns
     -------
     pi : ndarray of shape (N,)
-        min(1, c · score) with the c that makes the sum n. If fewer than n scores are positive,
-        those items are certain and the others share the rest evenly.
+        min(1, c · score), with c such that the sum is n. If fewer than n scores are positive,
+        those items have probability 1 and the others share the rest equally.
 
     Examples
     --------
@@ -44,8 +45,8 @@ def inclusion_probabilities(scores: np.ndarray, n: int) -> np.ndarray:
     largest, total = float(scores.max()), float(scores.sum(dtype=np.float64))
     if np.isfinite(total) and total / largest >= n:
         return np.minimum(scores / largest * (n / (total / largest)), 1.0)
-    # With the k largest at 1, c = (n - k) / (sum of the others); take the least k for which
-    # the next one stays at most 1.
+    # With the k largest at 1, c = (n - k) / (sum of the others). Take the smallest k for which the
+    # next probability is at most 1.
     order = np.argsort(-scores, kind="stable")
     sorted_scores = scores[order] / scores[order[0]]
     tails = np.cumsum(sorted_scores[::-1])[::-1]
@@ -55,17 +56,17 @@ def inclusion_probabilities(scores: np.ndarray, n: int) -> np.ndarray:
     if not n_certain:
         pi[order] = np.minimum(1.0, n * sorted_scores / tails[0])
         return pi
-    # Again for the others, scaled by their own largest: scores may be many decades apart.
+    # Repeat for the others, scaled by their maximum: scores may differ by many orders of magnitude.
     others = order[n_certain:]
     pi[others] = inclusion_probabilities(scores[others], n - n_certain)
     return pi
 
 
 def choice(s: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarray:
-    """Draw n without replacement, one after the other with probabilities s.
+    """Draw n items without replacement, one after the other with probabilities s.
 
-    The published code's rounding. It does not honour π = n·s: the more s varies, the less
-    the inclusion frequencies follow it.
+    This is the rounding in the code published with the paper. Inclusion probabilities differ from
+    n·s, the more so the more s varies. Returns positions in ascending order, of shape (n,).
 
     Examples
     --------
@@ -78,10 +79,12 @@ def choice(s: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarray:
 
 
 def systematic(s: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarray:
-    """Draw n with inclusion probabilities exactly n·s, along a random order of the items.
+    """Draw n items with inclusion probabilities exactly n·s by systematic sampling.
 
-    Systematic sampling (Madow 1949): n points one apart, shifted together by one uniform
-    draw, on a line where item i takes a stretch of length n·s_i.
+    Systematic sampling (Madow 1949): item i occupies an interval of length n·s_i on a line, with
+    the items in random order. Each of n points at unit spacing, shifted together by one uniform
+    random number, selects the item that it hits. Returns positions in ascending order, of shape
+    (n,).
 
     Examples
     --------
@@ -90,19 +93,19 @@ def systematic(s: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarray:
     array([0, 2])
     """
     n_items = len(s)
-    # A random order, so that no period in the data can resonate with the spacing.
+    # In random order, so that the spacing cannot coincide with a period in the data.
     order = rng.permutation(n_items)
     ends = np.cumsum(s[order], dtype=np.float64)
     ends *= n / ends[-1]
     picks = np.searchsorted(ends, rng.uniform() + np.arange(n), side="right")
-    # π_i ≤ 1 keeps the picks apart; rounding in the sums may not, at π_i = 1.
+    # As π_i ≤ 1, all picks are distinct, except for rounding in the sums where π_i = 1.
     k = np.arange(n)
     picks = np.minimum(np.maximum.accumulate(picks - k) + k, n_items - n + k)
     return np.sort(order[picks])
 
 
 def spread(s: np.ndarray, n: int, X: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    """Draw n with inclusion probabilities exactly n·s, spread out in X.
+    """Draw n items with inclusion probabilities exactly n·s, spread out in X.
 
     Parameters
     ----------
@@ -111,24 +114,24 @@ def spread(s: np.ndarray, n: int, X: np.ndarray, rng: np.random.RandomState) -> 
     n : int
         Sample size.
     X : ndarray of shape (N, m)
-        Where the items are.
+        Coordinates of the items.
     rng : RandomState
-        The only randomness.
+        The only source of randomness.
 
     Returns
     -------
-    items : ndarray of shape (n,)
-        Ascending.
+    items : ndarray of shape (n,), dtype int
+        Positions in ascending order.
 
     Notes
     -----
-    The local pivotal method (Grafström, Lundström and Schelin 2012): two items that are each
-    other's nearest neighbours play for their joint probability, and neighbours are seldom both
-    taken. Equal rows play first: of two with π ≤ 1/2 at most one is taken.
+    The local pivotal method (Grafström, Lundström and Schelin 2012). Two items that are each
+    other's nearest neighbours compete for their joint probability, so neighbours are seldom both
+    selected. Equal rows compete first: of two with π ≤ 1/2, at most one is selected.
 
-    Neighbours are exact as long as at most 4,096 items are neither taken nor ruled out. More
-    of them play within cells of at most 1,024 until a quarter of each is left, and then within
-    new cells.
+    Nearest neighbours are exact once at most 4,096 items are undecided. Until then, items compete
+    within cells of at most 1,024 items until a quarter of each cell is left, and then within new
+    cells.
 
     Examples
     --------
@@ -137,22 +140,26 @@ def spread(s: np.ndarray, n: int, X: np.ndarray, rng: np.random.RandomState) -> 
     >>> spread(np.full(4, 1 / 4), 2, X, np.random.RandomState(0)) // 2  # one of each two
     array([0, 1])
     """
-    pi = certain(s, n)
-    _play_equal_rows(pi, X, rng)
-    items = rng.permutation(np.flatnonzero(is_open(pi)))
+    pi = snapped_probabilities(s, n)
+    _pivot_equal_rows(pi, X, rng)
+    items = rng.permutation(np.flatnonzero(is_undecided(pi)))
     while len(items) > 1:
-        parts = median_cells(X, items, CELL, rng) if len(items) > EXACT else [items]
+        parts = median_cells(X, items, MAX_CELL, rng) if len(items) > MAX_EXACT else [items]
         for part in parts:
-            pi[part] = _play(pi[part], X[part], 1 if len(parts) == 1 else len(part) // 4, rng)
-        items = items[is_open(pi[items])]
-    # The last one is whole but for rounding.
+            pi[part] = _pivot_neighbours(
+                pi[part], X[part], 1 if len(parts) == 1 else len(part) // 4, rng
+            )
+        items = items[is_undecided(pi[items])]
+    # The last item is 0 or 1 up to rounding, as the sum is an integer.
     return np.flatnonzero(pi > 0.5)
 
 
 def median_cells(X: np.ndarray, items: np.ndarray, size: int, rng) -> list[np.ndarray]:
-    """Return the items in cells of at most `size`; cells near in the list are near in X.
+    """Return the items in cells of at most `size`; cells close in the list are close in X.
 
-    Median splits across directions of large variance. Other directions come out each time.
+    X has shape (N, m), `items` holds positions, and each cell is an array of some of them. The
+    cells come from median splits across random directions of large variance, which differ from
+    call to call.
 
     Examples
     --------
@@ -174,7 +181,7 @@ def median_cells(X: np.ndarray, items: np.ndarray, size: int, rng) -> list[np.nd
 
 
 def _wide_direction(rows: np.ndarray, rng) -> np.ndarray:
-    """Return about the first principal direction, from a few power steps on some rows."""
+    """Approximate the first principal direction by a few power iterations on some of the rows."""
     rows = rows[rng.randint(len(rows), size=256)] if len(rows) > 256 else rows
     rows = rows - rows.mean(axis=0)
     rows /= np.abs(rows).max() or 1.0
@@ -188,8 +195,8 @@ def _wide_direction(rows: np.ndarray, rng) -> np.ndarray:
     return direction
 
 
-def certain(s: np.ndarray, n: int) -> np.ndarray:
-    """Return π, with what rounding has left next to 0 and 1 put there."""
+def snapped_probabilities(s: np.ndarray, n: int) -> np.ndarray:
+    """Return π = n·s in double precision, with values within rounding of 0 or 1 set to it."""
     pi = s.astype(np.float64)
     pi *= n / pi.sum()
     pi[pi <= EDGE] = 0.0
@@ -197,42 +204,43 @@ def certain(s: np.ndarray, n: int) -> np.ndarray:
     return pi
 
 
-def is_open(pi: np.ndarray) -> np.ndarray:
+def is_undecided(pi: np.ndarray) -> np.ndarray:
+    """Return a mask of the probabilities that are neither 0 nor 1, up to rounding."""
     return (pi > EDGE) & (pi < 1 - EDGE)
 
 
-def _play_equal_rows(pi: np.ndarray, X: np.ndarray, rng) -> None:
-    """Let equal rows play until at most one of each is open, in place."""
-    items = rng.permutation(np.flatnonzero(is_open(pi)))
-    # Compared as bytes; adding 0 makes -0 a 0.
+def _pivot_equal_rows(pi: np.ndarray, X: np.ndarray, rng) -> None:
+    """Let equal rows compete, in place, until at most one of each group is undecided."""
+    items = rng.permutation(np.flatnonzero(is_undecided(pi)))
+    # Rows are compared as bytes; adding 0 turns -0 into 0.
     rows = np.ascontiguousarray(X[items] + 0.0)
     keys = rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0]
     group = np.unique(keys, return_inverse=True)[1]
     order = np.argsort(group, kind="stable")
     items, group = items[order], group[order]
     while len(items):
-        # Places 0 and 1 of a group play, 2 and 3, and so on.
+        # Within a group, places 0 and 1 compete, 2 and 3, and so on.
         place = np.arange(len(group)) - np.searchsorted(group, group)
         first = np.flatnonzero((place[:-1] % 2 == 0) & (group[1:] == group[:-1]))
         if not len(first):
             break
-        _duel(pi, items[first], items[first + 1], rng)
-        still = is_open(pi[items])
+        _pivotal_step(pi, items[first], items[first + 1], rng)
+        still = is_undecided(pi[items])
         items, group = items[still], group[still]
 
 
-def _play(pi: np.ndarray, X: np.ndarray, stop: int, rng) -> np.ndarray:
-    """Let mutual nearest neighbours play until at most `stop` items are open."""
+def _pivot_neighbours(pi: np.ndarray, X: np.ndarray, stop: int, rng) -> np.ndarray:
+    """Let mutual nearest neighbours compete until at most `stop` items are undecided; return π."""
     pi = pi.copy()
     distances = _squared_distances(X)
     nearest = distances.argmin(axis=1)
     items = np.arange(len(pi))
     while len(items) > max(stop, 1):
-        # Among symmetric distances with ties to the lower index, there is always such a pair.
+        # Distances are symmetric and ties go to the lower index, so there is always such a pair.
         other = nearest[items]
         first = items[(nearest[other] == items) & (items < other)]
-        _duel(pi, first, nearest[first], rng)
-        still = is_open(pi)
+        _pivotal_step(pi, first, nearest[first], rng)
+        still = is_undecided(pi)
         items = items[still[items]]
         stale = items[~still[nearest[items]]]
         if len(stale):
@@ -241,7 +249,7 @@ def _play(pi: np.ndarray, X: np.ndarray, stop: int, rng) -> np.ndarray:
 
 
 def _squared_distances(X: np.ndarray) -> np.ndarray:
-    """Return them to the last bit symmetric, and infinite on the diagonal."""
+    """Return the squared distances, symmetric to the last bit and infinite on the diagonal."""
     X = X - X.mean(axis=0)
     X /= np.abs(X).max() or 1.0
     gram = X @ X.T
@@ -252,10 +260,10 @@ def _squared_distances(X: np.ndarray) -> np.ndarray:
     return gram
 
 
-def _duel(pi: np.ndarray, i: np.ndarray, j: np.ndarray, rng) -> None:
-    """Play each of the disjoint pairs for their joint probability, in place.
+def _pivotal_step(pi: np.ndarray, i: np.ndarray, j: np.ndarray, rng) -> None:
+    """Let the items of each of the disjoint pairs compete for their joint probability, in place.
 
-    Up to 1 in all, one takes everything; beyond, one takes 1 and leaves the other the rest.
+    If it is at most 1, the winner gets all of it. If not, the winner gets 1 and the loser the rest.
     """
     joint = pi[i] + pi[j]
     over = joint > 1
@@ -267,5 +275,5 @@ def _duel(pi: np.ndarray, i: np.ndarray, j: np.ndarray, rng) -> None:
     pi[loser] = np.where(over, joint - 1, 0.0)
 
 
-# Those that need the weights alone.
+# The roundings that need only the weights.
 ROUNDINGS = {"choice": choice, "systematic": systematic}

@@ -1,6 +1,6 @@
 r"""V-optimal subsets: greedy selection and exchanges.
 
-Pure functions of arrays. With :math:`M = (\sum_{i \in S} x_i x_i^\top + n \alpha I)^{-1}`,
+With :math:`M = (\sum_{i \in S} x_i x_i^\top + n \alpha I)^{-1}`,
 :math:`q_i = x_i^\top M x_i` and :math:`w_i = x_i^\top M \Sigma M x_i`, adding sample i lowers
 :math:`V = \mathrm{tr}\,\Sigma (\Sigma_S + \alpha I)^{-1}` by :math:`n w_i / (1 + q_i)`, removing j
 raises it by :math:`n w_j / (1 - q_j)`, and replacing j by i lowers it by n times
@@ -9,8 +9,8 @@ raises it by :math:`n w_j / (1 - q_j)`, and replacing j by i lowers it by n time
                {(1 + q_i)(1 - q_j) + Q_{ij}^2}, \quad
           Q_{ij} = x_i^\top M x_j,\ P_{ij} = x_i^\top M \Sigma M x_j.
 
-All q and w change through the columns of Q and P that belong to the samples that come and go,
-so that a step costs O(Nk) (Fedorov 1972, and the identity of Woodbury).
+A step updates all q and w from the columns of Q and P of the samples that are added or removed, so
+it costs O(Nk) (exchange algorithm of Fedorov 1972, with the Woodbury identity).
 """
 
 from collections.abc import Callable
@@ -20,16 +20,16 @@ import numpy as np
 
 from sklearn_skmm.core._design import WORKING_SET, Problem, inverse_root, largest, objective
 
-# Decreases of V below this share of V are rounding.
+# Decreases of V below this fraction of V are rounding errors.
 ROUNDING = 1e-12
-# Pairs of a row and a member that are compared at a time, so that they stay in cache.
-PAIRS = 2**18
-# An update that divides or multiplies by more than this loses digits that matter.
-LOST = 1e3
+# The number of pairs of a row and a member that are compared at a time; they stay in cache.
+PAIRS_PER_BLOCK = 2**18
+# An update that multiplies or divides by more than this loses too many digits.
+MAX_UPDATE_FACTOR = 1e3
 
 
 class State(NamedTuple):
-    """M with q and w of the rows."""
+    """The matrix M of a subset, with q and w of all rows."""
 
     inverse: np.ndarray  # (k, k)
     q: np.ndarray  # (N,)
@@ -39,23 +39,23 @@ class State(NamedTuple):
 def greedy(
     problem: Problem, n: int, start=(), *, step: Callable[[], bool] = lambda: False
 ) -> np.ndarray:
-    """Add to a subset, one after the other, the row that lowers V the most.
+    """Add rows to a subset one by one, each time the row that lowers V the most.
 
     Parameters
     ----------
     problem : Problem
-        From `scale`.
+        From `whiten`.
     n : int
-        How many rows to have in the end.
+        Final number of rows.
     start : array-like of shape (n_start,), dtype int
-        Distinct positions, at most n.
+        Distinct positions to start from, at most n.
     step : callable, default=does nothing
-        Called once per pick.
+        Called once per added row.
 
     Returns
     -------
     indices : ndarray of shape (n,), dtype int
-        The start, then the picks in their order. Ties go to the smaller position.
+        The start, then the added rows in order. Ties go to the smaller position.
 
     Examples
     --------
@@ -70,13 +70,13 @@ def greedy(
         free = np.ones(len(rows), dtype=bool)
         free[indices] = False
     while len(indices) < n:
-        # Afresh once in k picks, against drift: as much work as the k picks themselves.
+        # Recomputed once per k rows against drift; this costs as much as adding the k rows.
         state = start_state(problem, indices, n)
         for _ in range(min(rows.shape[1], n - len(indices))):
             pick = _first_max(np.where(free, state.w / (1.0 + state.q), -1.0))
             indices.append(pick)
             free[pick] = False
-            state = update(problem, columns, state, indices, n, came=[pick])
+            state = update(problem, columns, state, indices, n, added=[pick])
             step()
     return np.array(indices, dtype=int)
 
@@ -91,30 +91,30 @@ def exchange(
 ) -> tuple[np.ndarray, int]:
     """Replace members by better rows until no single exchange lowers V by more than tol · V.
 
-    A sweep finds the members that some row improves on, all pairs at once by matrix products;
-    each, in order of the loss of removal, is then replaced by its best row, if that is still an
-    improvement. The rows looked at are a working set until it holds no improvement. Then all rows
-    are, and those that improve join it.
+    A sweep compares all pairs of a row and a member by matrix products. Each member that some row
+    improves on is then replaced with its best row, if that is still an improvement, in order of
+    the loss from removal. Sweeps use a working set of rows until no exchange within it improves V.
+    Then all rows are compared, and those that improve on a member are added to the working set.
 
     Parameters
     ----------
     problem : Problem
-        From `scale`.
+        From `whiten`.
     indices : ndarray of shape (n,), dtype int
         Distinct positions to start from.
     max_iter : int, default=100
-        Bound on the sweeps.
+        Maximum number of sweeps.
     tol : float, default=1e-4
-        Least decrease, relative to V, for an exchange to be made.
+        Smallest decrease of V, relative to V, for which an exchange is made.
     step : callable, default=never stops
-        Called once per sweep; True stops.
+        Called once per sweep; the algorithm stops if it returns True.
 
     Returns
     -------
     indices : ndarray of shape (n,), dtype int
-        The subset; V is never above that of the start.
+        The subset; its V is at most that of the start.
     n_iter : int
-        Sweeps, counting the last one, which found nothing to improve.
+        Number of sweeps, including the last one, which finds no improvement.
 
     Examples
     --------
@@ -142,7 +142,7 @@ def exchange(
         if improvable.any():
             trial = work[_sweep(local, columns, members, improvable, least)]
             trial_value = objective(problem, trial)
-            if not trial_value < value:  # what seemed an improvement was rounding
+            if not trial_value < value:  # the improvement was a rounding error
                 break
             indices, value = trial, trial_value
         elif len(work) < n_samples:
@@ -158,39 +158,39 @@ def exchange(
 
 
 def _sweep(problem, columns, members, improvable, least):
-    """Replace each improvable member by its best row, in order of the loss of removal."""
+    """Replace each improvable member with its best row, in order of the loss from removal."""
     signal = problem.signal
     members, n = members.copy(), len(members)
     state = start_state(problem, members, n)
     free = np.ones(len(problem.rows), dtype=bool)
     free[members] = False
-    loss = state.w[members] / _keep(state.q[members])
+    loss = state.w[members] / _one_minus(state.q[members])
     candidates = np.flatnonzero(improvable)
     for r in candidates[np.argsort(loss[candidates], kind="stable")]:
         j = members[r]
         _, Q, P = _products(state, columns, signal, [j])
-        q, w, keep = state.q, state.w, _keep(state.q[j])
-        gain = w * keep + 2.0 * Q[0] * P[0] - w[j] * (1.0 + q)
-        gain /= (1.0 + q) * keep + np.square(Q[0])
+        q, w, one_minus_q = state.q, state.w, _one_minus(state.q[j])
+        gain = w * one_minus_q + 2.0 * Q[0] * P[0] - w[j] * (1.0 + q)
+        gain /= (1.0 + q) * one_minus_q + np.square(Q[0])
         i = _first_max(np.where(free, gain, -np.inf))
         if free[i] and gain[i] > least:
             members[r] = i
             free[i], free[j] = False, True
-            state = update(problem, columns, state, members, n, came=[i], went=[j])
+            state = update(problem, columns, state, members, n, added=[i], removed=[j])
     return members
 
 
 def compare(problem: Problem, members: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Compare all rows to all members, by matrix products.
+    """Compare all rows with all members, by matrix products.
 
     Parameters
     ----------
     problem : Problem
-        From `scale`.
+        From `whiten`.
     members : ndarray of shape (n,), dtype int
-        The subset.
+        Positions of the subset.
     least : float
-        An exchange is an improvement if it lowers V / n by more.
+        An exchange is an improvement if it lowers V / n by more than this.
 
     Returns
     -------
@@ -201,19 +201,19 @@ def compare(problem: Problem, members: np.ndarray, least: float) -> tuple[np.nda
     """
     rows, signal, ridge = problem
     M, q, H = _leverages(rows[members], inverse_root(rows[members], len(members) * ridge))
-    keep = _keep(q)
-    member_terms = np.vstack([keep, np.square(H) @ signal])
+    one_minus_q = _one_minus(q)
+    member_terms = np.vstack([one_minus_q, np.square(H) @ signal])
     left, right = np.ascontiguousarray(H.T), np.ascontiguousarray(2.0 * signal[:, None] * H.T)
     is_member = np.zeros(len(rows), dtype=bool)
     is_member[members] = True
     better, improvable = np.zeros(len(rows), dtype=bool), np.zeros(len(members), dtype=bool)
-    size = max(1, PAIRS // len(members))
+    size = max(1, PAIRS_PER_BLOCK // len(members))
     for start in range(0, len(rows), size):
         block = slice(start, start + size)
         H = rows[block] @ M
         one_plus_q = 1.0 + np.einsum("ij,ij->i", H, rows[block])
         w = np.square(H) @ signal
-        # The decrease minus `least`, times its denominator, which is positive.
+        # (decrease − `least`) times the denominator of the decrease, which is positive.
         Q = rows[block] @ left
         gain = H @ right
         gain -= least * Q
@@ -227,45 +227,46 @@ def compare(problem: Problem, members: np.ndarray, least: float) -> tuple[np.nda
 
 
 def start_state(problem: Problem, indices, n: int) -> State:
-    """Return M, q and w of a subset that is to have n rows."""
+    """Compute M, q and w of a subset whose final number of rows is n."""
     root = inverse_root(problem.rows[np.asarray(indices, dtype=int)], n * problem.ridge)
     M, q, H = _leverages(problem.rows, root)
     return State(M, q, np.square(H) @ problem.signal)
 
 
 def update(
-    problem: Problem, columns: np.ndarray, state: State, indices, n: int, *, came=(), went=()
+    problem: Problem, columns: np.ndarray, state: State, indices, n: int, *, added=(), removed=()
 ) -> State:
-    """Return the state after rows came and went, by the identity of Woodbury.
+    """Return the state after rows are added and removed, by the Woodbury identity.
 
-    Where that would lose digits, the state is computed afresh: when a row is the first to cover
-    a direction, which takes a large part off M, or was the last.
+    If that would lose digits, the state is recomputed from scratch. This happens if an added row
+    is the first to cover a direction, which removes a large part of M, or if a removed row was the
+    last one to cover it.
 
     Parameters
     ----------
     problem : Problem
-        From `scale`.
+        From `whiten`.
     columns : ndarray of shape (k, N)
-        The rows of the problem, transposed and contiguous.
+        The rows of the problem, transposed and C-contiguous.
     state : State
-        Before.
+        The state before the update.
     indices : array-like of shape (n_indices,), dtype int
-        The subset after.
+        The subset after the update.
     n : int
-        How many rows it is to have in the end.
-    came, went : list of int, default=()
-        The rows that are new in it, and those that were in it before.
+        Final number of rows of the subset.
+    added, removed : list of int, default=()
+        Positions of the rows that were added to the subset, and of those that were removed.
 
     Returns
     -------
     state : State
-        After.
+        The state after the update.
     """
-    positions = [*went, *came]
+    positions = [*removed, *added]
     H, Q, P = _products(state, columns, problem.signal, positions)
-    inner = Q[:, positions] + np.diag([-1.0] * len(went) + [1.0] * len(came))
+    inner = Q[:, positions] + np.diag([-1.0] * len(removed) + [1.0] * len(added))
     inverted = np.linalg.inv(inner)
-    if not max(abs(inner).max(), abs(inverted).max()) < LOST:
+    if not max(abs(inner).max(), abs(inverted).max()) < MAX_UPDATE_FACTOR:
         return start_state(problem, indices, n)
     T = inverted @ Q
     return State(
@@ -276,24 +277,24 @@ def update(
 
 
 def _leverages(rows, root):
-    """Return M, xᵀ M x of the rows and M x of the rows."""
+    """Return M = root rootᵀ, and xᵀ M x and M x of the rows x."""
     G = rows @ root
     return root @ root.T, np.einsum("ij,ij->i", G, G), G @ root.T
 
 
 def _products(state, columns, signal, positions):
-    """Return M x of the positions (r, k), and their columns of Q and P (r, N)."""
+    """Return M x of the rows at r positions (r, k), and their columns of Q and P, each (r, N)."""
     H = columns[:, positions].T @ state.inverse
     both = np.concatenate([H, (H * signal) @ state.inverse]) @ columns
     return H, both[: len(H)], both[len(H) :]
 
 
-def _keep(q):
-    """Return 1 − q of members, which is positive but for rounding."""
+def _one_minus(q):
+    """Return 1 − q of members, kept positive where rounding would make it zero or less."""
     return np.maximum(1.0 - q, np.finfo(float).eps)
 
 
 def _first_max(values):
-    """Return the first position of the maximum, up to rounding."""
+    """Return the first position of the maximum; values equal up to rounding count as ties."""
     top = values.max()
     return int(np.argmax(values >= top - 1e-12 * abs(top)))

@@ -1,6 +1,6 @@
-"""Layouts of cells: a partition of the samples, of which `_matching` picks one each.
+"""Layouts of cells: partitions of the samples; `_matching` selects one sample from each cell.
 
-Pure functions of arrays. P is an array, or anything with rows to index by, a shape and a dtype.
+P is an array, or any object of shape (N, k) with a dtype that returns rows for positions or slices.
 """
 
 import heapq
@@ -11,7 +11,7 @@ import numpy as np
 from sklearn_skmm.core import _coarse_cells
 from sklearn_skmm.core._cells import (
     Cells,
-    DrawnIn,
+    ClippedRows,
     Rows,
     around,
     exemplars_of,
@@ -20,15 +20,15 @@ from sklearn_skmm.core._cells import (
 from sklearn_skmm.core._coarse_cells import among, best_of, divide, members_of, merge, silent
 from sklearn_skmm.utils._threads import in_threads, in_turn
 
-# A cell that holds more than this multiple of its share of the mass is split. Where many samples
-# lie close together next to a few that lie far apart, as gradients of confident predictions do,
-# cells would otherwise leave half of the data to one pick.
+# Cells with more than SHARES / n of the total weight are split. If many samples are close together
+# and a few far apart, as with gradients of confident predictions, one cell would otherwise contain
+# half of the data.
 SHARES = 2.0
-# More picks than FEW are laid out at once only if the distances to them are no more than these.
-# Others are in two steps, so that it takes N·√n distances and not N·n: coarse cells first, then the
-# picks of each among its own members.
+# More than FEW cells are laid out in one step only if n·N is at most DISTANCES. Otherwise it takes
+# two steps, with N·√n instead of N·n distances: coarse cells first, then the exemplars of each one
+# among its own members.
 FEW, DISTANCES = 256, 2**25
-# Parts of no more samples, on average, are laid out within one after the other.
+# Parts with at most this many samples on average are processed one after the other, not in threads.
 FEW_EACH = 4096
 
 
@@ -41,8 +41,9 @@ def exemplar_cells(
 ) -> Cells:
     r"""Lay out n cells around greedy exemplars of the weighted samples.
 
-    Lowers :math:`\sum_i s_i \min_{j \in S} (1 - \exp(-\|p_i - p_j\|^2 / (2 h^2)))`, with h half
-    the median distance, over the rows after `draw_in`.
+    Greedily minimises
+    :math:`\sum_i s_i \min_{j \in S} (1 - \exp(-\|p_i - p_j\|^2 / (2 h^2)))` over the rows after
+    `clip_outliers`, where the bandwidth h is half the median distance.
 
     Parameters
     ----------
@@ -53,16 +54,16 @@ def exemplar_cells(
     n : int
         Number of cells, at most N.
     rng : RandomState
-        Draws the subsamples.
+        Source of randomness for the subsamples.
     step : callable, default=does nothing
         Called once per exemplar.
 
     Returns
     -------
     cells : Cells
-        The exemplars in order of selection, and the cell and cost of each sample. If n is above
-        what `at_once` allows, those of one coarse cell after the other, and none covers samples
-        of another.
+        The exemplars in order of selection, and the cell and cost of each sample. If `at_once`
+        is false for n, the exemplars are grouped by coarse cell instead, and none covers samples
+        of another coarse cell.
 
     Examples
     --------
@@ -76,7 +77,7 @@ def exemplar_cells(
 
 
 def at_once(n: int, n_samples: int) -> bool:
-    """Say whether n cells of as many samples are laid out in one step."""
+    """Return whether n cells of n_samples samples are laid out in one step."""
     return n <= FEW or n * n_samples <= DISTANCES
 
 
@@ -87,10 +88,11 @@ def bounded_cells(
     rng: np.random.RandomState,
     step: Callable[[], bool] = lambda: False,
 ) -> Cells:
-    """Lay out n cells around exemplars, splitting those that hold too much of the mass.
+    """Lay out n cells around exemplars, splitting those with too much of the total weight.
 
-    The first exemplars are kept, as many as leave a pick for every `SHARES` / n of the mass of each
-    cell. A cell with several picks is laid out again on its own scale, and so on.
+    The first exemplars are kept, as many as leave one selected sample for every `SHARES` / n of the
+    weight of each cell. A cell with several selected samples is laid out again on its own scale,
+    recursively.
 
     Parameters
     ----------
@@ -100,7 +102,7 @@ def bounded_cells(
     Returns
     -------
     cells : Cells
-        n cells.
+        The partition, as for `exemplar_cells`.
 
     Examples
     --------
@@ -118,14 +120,14 @@ def bounded_cells(
 
 
 def _in_steps(P, s, n, rng, step, bounded) -> Cells:
-    """Lay out cells, and within those with several picks again."""
+    """Lay out n cells, and recursively those that get several selected samples."""
     exemplars = np.empty(n, dtype=int)
     labels, costs = np.zeros(len(s), dtype=np.int32), np.zeros(len(s), dtype=P.dtype)
-    # Within cells of one step everything is as in that step.
+    # If the first layout takes one step, so do the layouts within its cells.
     once = at_once(n, len(s))
 
     def write(members, first, cells, counts):
-        """Write down the cells of some samples, and return a task for each with several picks."""
+        """Store the cells of some samples, and return a task for each cell with a count above 1."""
         starts = first + np.cumsum(counts) - counts
         labels[slice(None) if members is None else members] = starts[cells.labels]
         costs[slice(None) if members is None else members] = cells.costs
@@ -138,10 +140,10 @@ def _in_steps(P, s, n, rng, step, bounded) -> Cells:
         ]
 
     def lay_out(members, first, n, rng, step=silent):
-        """Write down the n cells of some samples, None is all, and return the tasks left."""
+        """Store the n cells of some samples (None is all), and return the remaining tasks."""
         own = s if members is None else s[members]
         own = own / own.sum(dtype=np.float64).astype(s.dtype)
-        drawn = DrawnIn(P, own, members)
+        drawn = ClippedRows(P, own, members)
         if once or n <= _coarse_cells.PART_FEW:
             if once:
                 found, h = exemplars_of(drawn, own, n, rng, step)
@@ -152,7 +154,7 @@ def _in_steps(P, s, n, rng, step, bounded) -> Cells:
             [(cells, counts)] = _share_out(drawn, own, h, [None], [found], n, bounded)
             return write(members, first, cells, counts)
         parts, h = divide(drawn, own, n, rng, step)
-        if not parts:  # rows that are all the same
+        if not parts:  # all rows are equal
             same = np.minimum(np.arange(len(own)), n - 1).astype(np.int32)
             cells = Cells(np.arange(n), same, np.zeros(1, dtype=P.dtype))
             return write(members, first, cells, np.ones(n, dtype=int))
@@ -168,7 +170,7 @@ def _in_steps(P, s, n, rng, step, bounded) -> Cells:
         of_part = np.array([counts.sum() for _, counts in shared])
         firsts = first + np.cumsum(of_part) - of_part
         work = [(*task, *own) for *task, own in zip(parts, firsts, shared, strict=True)]
-        # Threads that call on arrays of some hundred rows wait for each other's interpreter.
+        # On arrays of some hundred rows, threads mostly wait for the interpreter lock.
         each = in_threads if len(own) > FEW_EACH * len(work) else in_turn
         list(each(lambda own: finish(*own), work))
         return []
@@ -181,10 +183,11 @@ def _in_steps(P, s, n, rng, step, bounded) -> Cells:
 
 
 def _share_out(P, s, h, parts, found, n, bounded) -> list[tuple[Cells, np.ndarray]]:
-    """Return cells around exemplars of each part, and how many of n picks each is to have.
+    """Return cells around exemplars of each part, and how many of the n samples each cell gets.
 
-    Parts are given by their members, None is all. Of what was found the exemplars with the largest
-    gains are kept, as many as leave a pick for every `SHARES` / n of the mass of each cell.
+    Parts are given by their members; None is all samples. Of the exemplars in `found`, those with
+    the largest gains are kept, as many as leave one of the n samples for every `SHARES` / n of the
+    weight of each cell (only if `bounded`).
     """
     kept = np.array([len(one.gains) for one in found])
     cells: list = [None] * len(parts)
@@ -198,7 +201,7 @@ def _share_out(P, s, h, parts, found, n, bounded) -> list[tuple[Cells, np.ndarra
 
     todo = np.arange(len(parts))
     while True:
-        # The blocks of one part have threads themselves.
+        # A single part already uses threads for its blocks.
         list(map(surround, todo)) if len(parts) == 1 else in_threads(surround, todo)
         masses, room = np.concatenate(mass), np.concatenate(sizes)
         # Equal rows cannot be split further.
@@ -216,7 +219,10 @@ def _share_out(P, s, h, parts, found, n, bounded) -> list[tuple[Cells, np.ndarra
 
 
 def _make_up(counts, share, room, n) -> None:
-    """Add picks where they are the fewest for their share, or take some where the most, up to n.
+    """Change the counts in place until they sum to n, keeping them proportional to the shares.
+
+    Adds where a count is the smallest relative to its share (and below `room`), or subtracts where
+    it is the largest.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What sampling by leverage scores shares. Pure functions."""
+"""Functions that the selectors by leverage scores share."""
 
 import numpy as np
 
@@ -7,12 +7,29 @@ from sklearn_skmm.core._draws import inclusion_probabilities, systematic
 
 
 def sampled_rank(n: int) -> int:
-    """Return k = n / log n: sampling k log k rows by their leverage keeps k directions."""
+    """Return the rank k = n / log n: k log k rows sampled by leverage scores keep k directions."""
     return max(1, int(n / np.log(n + 1)))
 
 
 def draw_by_scores(scores: np.ndarray, n: int, rng: np.random.RandomState) -> Selection:
-    """Include samples with probabilities proportional to their scores, exactly."""
+    """Draw n samples with inclusion probabilities exactly proportional to their scores.
+
+    Probabilities are capped at 1.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (N,)
+        Nonnegative leverage scores.
+    n : int
+        Number of samples to select.
+    rng : RandomState
+        The only source of randomness.
+
+    Returns
+    -------
+    selection : Selection
+        The samples, with weights 1 / π.
+    """
     pi = inclusion_probabilities(scores, n)
     indices = systematic(pi / n, n, rng)
     return Selection(

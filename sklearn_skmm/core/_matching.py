@@ -1,8 +1,8 @@
-"""Cell moment matching: one sample of each cell, so that the moments of the picks match.
+"""Cell moment matching: select one sample from each cell so that the moments match.
 
-Pure functions of arrays. Exemplars cover the data and sit in the middle of what they stand for, but
-they shrink the second moment, which hurts regression. A draw that matches the moments picks the
-rims of the data, which hurts classification. Here each answers the other.
+Exemplars cover the data and are central in their cells, but they make the second moment too small,
+which hurts regression. A sample that only matches the moments favours the margins of the data,
+which hurts classification. Matching the moments within cells combines coverage and moments.
 """
 
 from contextlib import closing
@@ -11,23 +11,27 @@ from itertools import chain, pairwise
 import numpy as np
 from sklearn.utils.extmath import row_norms
 
-from sklearn_skmm.core._blocks import each_block, row_blocks, sum_of_blocks, weighted_rows
+from sklearn_skmm.core._blocks import each_block, row_blocks, sum_of_blocks, weighted_block_sum
 from sklearn_skmm.core._cells import Cells, by_cell
 from sklearn_skmm.core._moments import ridge_of_dimension
-from sklearn_skmm.utils._threads import ahead, in_turn
+from sklearn_skmm.utils._threads import in_turn, map_ahead
 
-# At most so many passes over the cells, and none after one that moves less than this share of the
-# picks: with thousands of cells the third changes the objective by less than a hundredth.
-SWEEPS, SETTLED = 3, 0.02
-# Entries of features that are computed together, cell by cell: they stay in the processor's cache.
-TOGETHER = 2**18
-# Those of the next cells are computed in the meantime, if cells have at least so many on average,
-# for with fewer the threads wait for each other, and none has more than so many: that takes memory.
-AHEAD = 2**17, 2**21
+# Maximum number of passes over the cells, and the fraction of changed selections at or below which
+# no further pass is made. With thousands of cells, the third pass changes the objective by less
+# than a hundredth.
+SWEEPS, MIN_MOVED = 3, 0.02
+# Features of several cells, about this many entries, are computed together; they stay in cache.
+BATCH_ENTRIES = 2**18
+# Features of the next cells are computed ahead in threads if cells have at least the first number
+# of entries on average (with fewer, threads wait for each other) and none has more than the second
+# number (which would take too much memory).
+PREFETCH_ENTRIES = 2**17, 2**21
 
 
 def direction_weights(eigenvalues: np.ndarray, n: int) -> np.ndarray:
-    """Return how much each direction counts in `moment_features`, with sum 1.
+    """Return the weight of each direction in `moment_features`; the weights sum to 1.
+
+    `eigenvalues` and the weights have shape (k,); n is the size of the coreset.
 
     Examples
     --------
@@ -36,12 +40,12 @@ def direction_weights(eigenvalues: np.ndarray, n: int) -> np.ndarray:
     array([0.5, 0.5])
     """
     alpha = ridge_of_dimension(eigenvalues, 0.5 * min(n, 0.9 * eigenvalues.size))
-    share = eigenvalues / (eigenvalues + alpha)
-    return share / share.sum()
+    weights = eigenvalues / (eigenvalues + alpha)
+    return weights / weights.sum()
 
 
 def moment_features(P: np.ndarray, eigenvalues: np.ndarray, n: int) -> np.ndarray:
-    r"""Return features whose mean holds the first and the diagonal of the second moment.
+    r"""Return features whose mean is the first moment and the diagonal of the second moment.
 
     Parameters
     ----------
@@ -56,10 +60,11 @@ def moment_features(P: np.ndarray, eigenvalues: np.ndarray, n: int) -> np.ndarra
     -------
     F : ndarray of shape (N, 2k)
         :math:`\sqrt{w_j}\, p_{ij}^2 / \lambda_j` and :math:`\sqrt{w_j}\, p_{ij} /
-        \sqrt{\lambda_j}`: each moment is judged relative to its eigenvalue. A direction counts
-        by :math:`w_j \propto \lambda_j / (\lambda_j + \alpha)`, the share of it that ridge
+        \sqrt{\lambda_j}`, so errors are relative to the eigenvalue. Each direction is weighted
+        by :math:`w_j \propto \lambda_j / (\lambda_j + \alpha)`, the fraction of it that ridge
         regression fits, with the ridge at which the effective dimension is half of min(n, 0.9 k).
-        By their share of the trace instead, all would count little next to an offset.
+        With weights proportional to the eigenvalues instead, an offset of the data would
+        dominate all other directions.
 
     Examples
     --------
@@ -71,9 +76,10 @@ def moment_features(P: np.ndarray, eigenvalues: np.ndarray, n: int) -> np.ndarra
 
 
 class MomentFeatures:
-    """The rows of `moment_features`, computed when asked for, in double precision.
+    """The rows of `moment_features`, computed on access in double precision.
 
-    They are `moments` of the rows times a `scale` for each column.
+    A row of features is a row of `moments` times `scale`, which has one factor for each column.
+    Parameters are those of `moment_features`; P may also be a `Components`.
 
     Examples
     --------
@@ -90,7 +96,7 @@ class MomentFeatures:
         self.shape = (P.shape[0], 2 * P.shape[1])
 
     def moments(self, rows) -> np.ndarray:
-        """Return the squares of the components and the components."""
+        """Return the squared components and the components of these rows, (n_rows, 2k)."""
         P = self.P[rows]
         k = P.shape[1]
         both = np.empty((len(P), 2 * k))
@@ -102,24 +108,26 @@ class MomentFeatures:
         return self.moments(rows) * self.scale
 
     def squared_norms(self, rows) -> np.ndarray:
-        """Return |F_i|² for each of the rows."""
+        """Return |F_i|² for each of these rows."""
         squares = np.square(self.P[rows], dtype=np.float64)
         squares /= self.unit**2
         weight = self.root**2
         return squares @ weight + np.square(squares) @ weight
 
     def mean(self, s: np.ndarray) -> np.ndarray:
-        """Return Σ_i s_i F_i."""
+        """Return Σ_i s_i F_i, of shape (2k,), for s of shape (N,)."""
 
         def of_block(rows):
             P = self.P[rows]
-            return np.hstack([weighted_rows(s[rows], np.square(P)), weighted_rows(s[rows], P)])
+            return np.hstack(
+                [weighted_block_sum(s[rows], np.square(P)), weighted_block_sum(s[rows], P)]
+            )
 
         return self.scale * sum_of_blocks(of_block, row_blocks(*self.shape), self.shape[1:])
 
 
-class _Given:
-    """Features that are an array."""
+class _ArrayFeatures:
+    """An array of features with the interface of `MomentFeatures`."""
 
     def __init__(self, F: np.ndarray):
         self.F, self.shape, self.scale = F, F.shape, 1.0
@@ -140,32 +148,32 @@ def match_in_cells(
     centrality: float,
     rng: np.random.RandomState,
 ) -> np.ndarray:
-    r"""Pick one sample of each cell so that the mean of F over the picks is near the target.
+    r"""Select one sample from each cell so that their mean of F is close to the target.
 
-    Coordinate descent, cell by cell, on
+    Coordinate descent over the cells on
 
     .. math:: \Big\|\frac{1}{n} \sum_c F_{i_c} - t\Big\|^2
               + \rho\, \frac{1}{n} \sum_c \frac{cost_{i_c}}{\overline{cost}}
 
-    from a random member of each cell.
+    starting from a random member of each cell.
 
     Parameters
     ----------
     F : MomentFeatures or ndarray of shape (N, q)
-        Features. Those of one cell at a time are looked at.
+        Features; only those of a few cells are in memory at a time.
     target : ndarray of shape (q,)
-        The mean t that is to be matched.
+        The mean t to match.
     cells : Cells
         The partition.
     centrality : float
-        :math:`\rho`; with infinity the picks are the exemplars.
+        :math:`\rho`; with infinity, the selected samples are the exemplars.
     rng : RandomState
-        Draws the start and the order of the cells.
+        Source of randomness for the start and the order of the cells.
 
     Returns
     -------
     picks : ndarray of shape (n,), dtype int
-        One position for each cell.
+        The position of the sample selected from each cell.
 
     Examples
     --------
@@ -181,57 +189,59 @@ def match_in_cells(
     n = len(cells.exemplars)
     if np.isinf(centrality):
         return cells.exemplars.copy()
-    # Sorted by cell, so that the members of a cell are a slice.
+    # Sorted by cell, the members of a cell are a slice.
     order, starts = by_cell(cells.labels, n)
-    features = F if isinstance(F, MomentFeatures) else _Given(F)
-    penalty = centrality / n / (float(cells.costs.mean(dtype=np.float64)) or 1.0)
-    # Terms of the objective that do not depend on the other cells.
-    alone = np.empty(len(order))
+    features = F if isinstance(F, MomentFeatures) else _ArrayFeatures(F)
+    cost_weight = centrality / n / (float(cells.costs.mean(dtype=np.float64)) or 1.0)
+    # The terms of the objective that do not depend on other cells.
+    own_terms = np.empty(len(order))
 
     def fill(rows):
-        alone[rows] = features.squared_norms(order[rows]) / n**2
-        alone[rows] += cells.costs[order[rows]] * penalty
+        own_terms[rows] = features.squared_norms(order[rows]) / n**2
+        own_terms[rows] += cells.costs[order[rows]] * cost_weight
 
     each_block(fill, row_blocks(*features.shape))
-    tie = 1e-12 * float(alone.max())
+    tie = 1e-12 * float(own_terms.max())
     picks = starts[:-1] + np.floor(rng.uniform(size=n) * np.diff(starts)).astype(int)
     chosen = features[order[picks]] / n
-    gap = chosen.sum(axis=0) - target
-    share, slope = features.scale / n, 2.0 / n * features.scale
-    sizes, own = np.diff(starts), [slice(*ends) for ends in pairwise(starts.tolist())]
+    residual = chosen.sum(axis=0) - target
+    scale, slope = features.scale / n, 2.0 / n * features.scale
+    sizes, members = np.diff(starts), [slice(*ends) for ends in pairwise(starts.tolist())]
     entries = sizes * features.shape[1]
 
-    def look(some):
-        """Return pairs of each of these cells and the moments of its members."""
-        moments = features.moments(np.concatenate([order[own[c]] for c in some]))
-        return zip(some.tolist(), np.split(moments, np.cumsum(sizes[some])[:-1]), strict=True)
+    def cell_moments(batch):
+        """Return a pair for each of these cells: the cell and the moments of its members."""
+        moments = features.moments(np.concatenate([order[members[c]] for c in batch]))
+        return zip(batch.tolist(), np.split(moments, np.cumsum(sizes[batch])[:-1]), strict=True)
 
-    each = ahead if entries.mean() >= AHEAD[0] and entries.max() <= AHEAD[1] else in_turn
+    low, high = PREFETCH_ENTRIES
+    each = map_ahead if entries.mean() >= low and entries.max() <= high else in_turn
     for _ in range(SWEEPS):
         before = picks.copy()
-        visits = rng.permutation(n)
-        with closing(each(look, np.split(visits, _cuts(entries[visits])))) as looked:
-            for c, moments in chain.from_iterable(looked):
-                gap -= chosen[c]
-                values = moments @ (gap * slope)
-                values += alone[own[c]]
-                # Equal rows differ by rounding: the first of them, whatever that says.
+        visit_order = rng.permutation(n)
+        batches = np.split(visit_order, _cuts(entries[visit_order]))
+        with closing(each(cell_moments, batches)) as results:
+            for c, moments in chain.from_iterable(results):
+                residual -= chosen[c]
+                values = moments @ (residual * slope)
+                values += own_terms[members[c]]
+                # Equal rows differ by rounding: take the first of values within the tie.
                 best = int((values <= values.min() + tie).argmax())
-                if picks[c] != own[c].start + best:
-                    picks[c] = own[c].start + best
-                    chosen[c] = moments[best] * share
-                gap += chosen[c]
-        if np.mean(picks != before) <= SETTLED:
+                if picks[c] != members[c].start + best:
+                    picks[c] = members[c].start + best
+                    chosen[c] = moments[best] * scale
+                residual += chosen[c]
+        if np.mean(picks != before) <= MIN_MOVED:
             break
     return order[picks]
 
 
 def _cuts(entries) -> np.ndarray:
-    """Return where to cut a list of cells, so that `TOGETHER` entries are in each piece or so.
+    """Return where to cut a list of cells into batches of about `BATCH_ENTRIES` entries.
 
     Examples
     --------
     >>> _cuts(np.array([200_000, 4_000, 80_000, 900_000, 3]))
     array([2, 3])
     """
-    return 1 + np.flatnonzero(np.diff(np.cumsum(entries) // TOGETHER))
+    return 1 + np.flatnonzero(np.diff(np.cumsum(entries) // BATCH_ENTRIES))

@@ -1,7 +1,7 @@
-r"""Moment matching: the objective, its feasible set, a solver and a certificate.
+r"""Moment matching: the objective, its feasible set, a solver and the duality gap.
 
-Pure functions of arrays. With :math:`a_{ij} = (\tilde G v_j)_i^2` and the closed form
-:math:`\gamma_j = \max(1/c_S, (A^\top s)_j / \lambda_j)`, the paper's relaxation is
+The second moment XᵀX / N is the uncentred covariance. With :math:`a_{ij} = (\tilde G v_j)_i^2` and
+the closed form :math:`\gamma_j = \max(1/c_S, (A^\top s)_j / \lambda_j)`, the paper's relaxation is
 the convex problem
 
 .. math:: \min_s f(s) = \sum_j \max(0, \lambda_j / c_S - (A^\top s)_j)^2
@@ -19,7 +19,7 @@ from sklearn_skmm.core._blocks import dot, double_blocks, largest_entry, second_
 from sklearn_skmm.core._components import Energies
 from sklearn_skmm.core._simplex import project_capped_simplex
 
-# The gap costs another pass over A, so it is measured once in so many iterations.
+# The duality gap takes another pass over A, so it is computed once in this many iterations.
 GAP_EVERY = 10
 
 
@@ -31,7 +31,7 @@ class Spectrum(NamedTuple):
 
 
 def spectrum(X) -> Spectrum:
-    """Return the eigenpairs of XᵀX / N above rounding, largest first.
+    """Return the eigenpairs of XᵀX / N whose eigenvalues exceed rounding, largest first.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def spectrum(X) -> Spectrum:
     -------
     spectrum : Spectrum
         At most min(n_samples, n_features) pairs. Eigenvalues at or below
-        ``max(X.shape) * eps * largest`` are left out: they say nothing about the data.
+        ``max(X.shape) * eps * largest`` are left out, because they are rounding errors.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def spectrum(X) -> Spectrum:
     array([2.])
     """
     n_samples, n_features = X.shape
-    # Scaled by the largest entry, so that no square over- or underflows.
+    # Scaled by the largest entry, so that squares neither overflow nor underflow.
     scale = largest_entry(X) or 1.0
     wide = n_features > n_samples
     if wide:
@@ -62,12 +62,12 @@ def spectrum(X) -> Spectrum:
     values, vectors = linalg.eigh(gram / n_samples, check_finite=False)
     rounding = max(X.shape) * np.finfo(np.float64).eps
     if X.dtype == np.float32:
-        # What the rows' own rounding looks like.
+        # Rounding of the rows to single precision has relative eigenvalues of about this size.
         rounding = max(rounding, (8.0 * float(np.finfo(np.float32).eps)) ** 2)
     keep = values > rounding * max(values[-1], 0.0)
     values, vectors = values[keep][::-1], vectors[:, keep][:, ::-1]
     if wide:
-        # From left singular vectors to right ones: v_j = Xᵀ u_j / sqrt(N λ_j).
+        # Right singular vectors from left ones: v_j = Xᵀ u_j / sqrt(N λ_j).
         vectors = np.asarray(X.T @ vectors) / np.sqrt(n_samples * values)
     return Spectrum(values * scale**2, vectors)
 
@@ -75,14 +75,14 @@ def spectrum(X) -> Spectrum:
 def ridge_of_dimension(eigenvalues: np.ndarray, dimension: float) -> float:
     r"""Return the ridge at which the effective dimension has the given value.
 
-    The root of :math:`\sum_j \lambda_j / (\lambda_j + \alpha) = d`.
+    It is the root of :math:`\sum_j \lambda_j / (\lambda_j + \alpha) = d`.
 
     Parameters
     ----------
     eigenvalues : ndarray of shape (k,)
         Positive, largest first.
     dimension : float
-        d, above 0 and below k.
+        The effective dimension d, above 0 and below k.
 
     Returns
     -------
@@ -100,25 +100,27 @@ def ridge_of_dimension(eigenvalues: np.ndarray, dimension: float) -> float:
     def excess(log_alpha):
         return float(np.sum(relative / (relative + np.exp(log_alpha)))) - dimension
 
-    # At the lower end each term is above d / k, at the upper one their sum is below d.
-    share = dimension / relative.size
-    low = np.log(relative[-1]) + np.log((1.0 - share) / share) - 1e-3
+    # At the lower end, each term is above d / k; at the upper end, their sum is below d.
+    fraction = dimension / relative.size
+    low = np.log(relative[-1]) + np.log((1.0 - fraction) / fraction) - 1e-3
     high = np.log(relative.sum() / dimension)
     return float(np.exp(optimize.brentq(excess, min(low, high), high)) * eigenvalues[0])
 
 
 def directional_energies(X, eigenvectors: np.ndarray) -> np.ndarray:
-    """Return A of shape (n_samples, k), the squared components of each row along each direction."""
+    """Return A of shape (n_samples, k): the squared component of each row along each direction."""
     return np.square(np.asarray(X @ eigenvectors))
 
 
 def explained_fraction(X, coreset, alpha: float) -> float:
-    r"""Return :math:`tr(\Sigma \Sigma_S (\Sigma_S + \alpha I)^{-1}) / tr(\Sigma)`.
+    r"""Return the fraction of the second moment that ridge regression on the coreset explains.
+
+    It is :math:`tr(\Sigma \Sigma_S (\Sigma_S + \alpha I)^{-1}) / tr(\Sigma)`.
 
     Parameters
     ----------
     X : {ndarray, sparse matrix} of shape (n_samples, n_features)
-        Samples whose second moment :math:`\Sigma` is to be explained.
+        Samples; :math:`\Sigma` is their second moment.
     coreset : {ndarray, sparse matrix} of shape (n, n_features)
         Rows of the coreset; :math:`\Sigma_S` is their second moment.
     alpha : float
@@ -127,7 +129,7 @@ def explained_fraction(X, coreset, alpha: float) -> float:
     Returns
     -------
     fraction : float
-        Between 0 and 1. A second moment of zero is explained wholly.
+        The explained fraction of the second moment, between 0 and 1; 1 if :math:`\Sigma` is zero.
 
     Examples
     --------
@@ -140,7 +142,7 @@ def explained_fraction(X, coreset, alpha: float) -> float:
         return 1.0
     coreset, alpha = coreset / np.float64(scale), alpha / scale**2
     n, n_features = coreset.shape
-    # The smaller of the two Gram matrices; the push-through identity makes them equal.
+    # Use the smaller Gram matrix; by the push-through identity, both give the same result.
     small = n < n_features
     pair = (coreset, coreset.T) if small else (coreset.T, coreset)
     values, vectors = linalg.eigh(safe_sparse_dot(*pair, dense_output=True), check_finite=False)
@@ -158,12 +160,14 @@ def explained_fraction(X, coreset, alpha: float) -> float:
 
 
 def moment_shortfall(A, s, eigenvalues, c_S) -> np.ndarray:
-    """Return max(0, λ_j / c_S − (Aᵀs)_j) for each direction j."""
+    """Return max(0, λ_j / c_S − (Aᵀs)_j) for each direction j, of shape (k,)."""
     return np.maximum(0.0, eigenvalues / c_S - s @ A)
 
 
 def objective(A, s, eigenvalues, c_S) -> float:
     """Return f(s), the sum of the squared shortfalls.
+
+    A has shape (N, k), s (N,) and `eigenvalues` (k,).
 
     Examples
     --------
@@ -176,19 +180,19 @@ def objective(A, s, eigenvalues, c_S) -> float:
 
 
 def duality_gap(s: np.ndarray, gradient: np.ndarray, n: int) -> float:
-    """Return the Frank–Wolfe gap, an upper bound on f(s) − min f.
+    """Return the Frank-Wolfe duality gap, an upper bound on f(s) − min f.
 
-    The minimiser of a linear function over the capped simplex puts 1/n on the n smallest
-    entries of the gradient.
+    `s` and `gradient` have shape (N,). The minimiser of a linear function over the capped simplex
+    puts the weight 1/n on the n smallest entries of the gradient.
     """
     smallest = np.partition(gradient, n - 1)[:n]
     return max(0.0, dot(s, gradient) - float(smallest.mean(dtype=np.float64)))
 
 
 class Solution(NamedTuple):
-    """A minimiser of the relaxation with its certificate."""
+    """A minimiser of the relaxation, with its duality gap."""
 
-    s: np.ndarray
+    s: np.ndarray  # (N,)
     objective: float
     dual_gap: float
     n_iter: int
@@ -209,35 +213,35 @@ def solve(
     r"""Minimise f over the capped simplex by accelerated projected gradient.
 
     FISTA (Beck & Teboulle 2009) with backtracking and the adaptive restart of O'Donoghue & Candès
-    (2015), stopped by the Frank–Wolfe gap (Jaggi 2013), or by f itself where that is smaller,
-    since min f >= 0.
+    (2015). It stops by the Frank-Wolfe duality gap (Jaggi 2013), or by f itself if that is smaller:
+    both bound f(s) − min f, since min f >= 0.
 
     Parameters
     ----------
     A : Energies or ndarray of shape (N, k)
         Squared components.
     eigenvalues : ndarray of shape (k,)
-        What the weighted sum of the rows of A is to reach, times 1 / c_S.
+        Second moments λ; the weighted sum of the rows of A should reach λ / c_S.
     n : int
         Coreset size; the cap is 1 / n.
     c_S : float
         The constant in :math:`\Sigma \preceq c_S \Sigma_S`.
     s : ndarray of shape (N,)
-        Feasible start.
+        Feasible weights to start from.
     max_iter : int, default=2000
-        Bound on the iterations.
+        Maximum number of iterations.
     tol : float, default=1e-7
         Stop when the gap is at most ``tol * sum((eigenvalues / c_S) ** 2)``.
     rtol : float, default=0.0
         Stop when the gap is at most ``rtol`` times the objective.
     step : callable, default=never stops
-        Called once per iteration; True stops.
+        Called once per iteration; the solver stops if it returns True.
 
     Returns
     -------
     solution : Solution
-        The iterate with the least objective, that objective, its gap, and the number of
-        iterations.
+        The iterate with the smallest objective, that objective, its duality gap, and the number
+        of iterations.
     """
     scale = float(eigenvalues.max(initial=0.0))
     if scale == 0.0:
@@ -245,8 +249,8 @@ def solve(
     A = A if isinstance(A, Energies) else Energies(A)
     target = eigenvalues / (scale * c_S)
     s = s.astype(A.dtype, copy=False)
-    # On the hyperplane sum(s) = 1 a constant added to a column of A changes f by nothing, so
-    # the curvature that counts is that of the centred columns.
+    # On the hyperplane sum(s) = 1, a constant added to a column of A only shifts its moment, so the
+    # curvature that matters is that of the centred columns.
     lipschitz = 2.0 * float(np.linalg.eigvalsh(A.scatter() / scale**2)[-1])
     threshold = tol * float(target @ target)
 
@@ -261,7 +265,7 @@ def solve(
         return float(shortfall @ shortfall)
 
     def gap_at(point, moments):
-        # f is a sum of squares, so f(s) itself bounds f(s) − min f too.
+        # f is a sum of squares, so f(s) bounds f(s) − min f as well.
         return min(duality_gap(point, gradient_at(moments), n), value_at(moments))
 
     moments = A.rmatvec(s) / scale
@@ -269,15 +273,15 @@ def solve(
     gap = gap_at(s, moments)
     if lipschitz <= float(np.finfo(A.dtype).eps) * max(1.0, float(target @ target)):
         max_iter = 0  # every feasible s has the same moments
-    # The moments of the extrapolated point y follow from linearity, without a pass over A.
+    # The moments of the extrapolated point y follow by linearity, without a pass over A.
     y, y_moments, momentum, curvature = s, moments, 1.0, lipschitz
     n_iter = 0
     while gap > max(threshold, rtol * best_value) and n_iter < max_iter:
         gradient = gradient_at(y_moments)
         y_value = value_at(y_moments)
-        # Directions whose moment is reached are flat, so the curvature is often far below the
-        # bound: try a smaller one, and double it until the quadratic model lies above f.
-        # Not without end: a step of nothing is always accepted, and the next would be infinite.
+        # Directions whose moment is reached are flat, so the curvature is often far below its
+        # bound: try a smaller one and double it until the quadratic model is above f. The limit
+        # is needed because zero steps are always accepted, so the curvature would shrink to zero.
         curvature = max(0.8 * curvature, 1e-9 * lipschitz)
         while True:
             new = gradient * A.dtype.type(-1.0 / curvature)
@@ -292,7 +296,7 @@ def solve(
         del gradient, y
         step_taken = new - s
         if dot(move, step_taken) < 0.0:
-            momentum = 1.0  # the momentum points uphill: forget it
+            momentum = 1.0  # restart: the momentum points uphill
         del move
         next_momentum = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
         beta = (momentum - 1.0) / next_momentum

@@ -1,13 +1,14 @@
-"""How much memory algorithms hold at their peak, next to their input."""
+"""Estimates of the peak memory of algorithms, in addition to their input."""
 
 from sklearn_skmm.core import _cells, _coarse_cells, _draws, _layout
 from sklearn_skmm.core._costs import BLOCK, CACHE_BYTES
 
 
 def peak_of_scores(n_samples: int, k: int) -> float:
-    """Return the peak of a draw by scores that come from k components of each sample, in bytes.
+    """Return the peak memory, in bytes, of sampling by scores from k components of each sample.
 
-    The components and their squares first; then these next to the vectors of the draw.
+    First the components and their squares are in memory, then the components and the vectors of
+    the sampling.
 
     Examples
     --------
@@ -18,10 +19,10 @@ def peak_of_scores(n_samples: int, k: int) -> float:
 
 
 def peak_of_exemplars(n_samples: int, n_features: int, itemsize: int = 4) -> float:
-    """Return the peak of `greedy_exemplars` in bytes, for more than some tens of picks.
+    """Return the peak memory of `greedy_exemplars` in bytes, for more than some tens of exemplars.
 
-    A centred copy in double precision and two factors in single; the costs that are kept, all or as
-    many as fit; and three blocks of 256 columns of the costs, in so many bytes each.
+    It consists of a centred copy in double precision, two factors in single precision, the cached
+    costs (all, or as many as fit) and three blocks of 256 columns of costs of `itemsize` bytes.
 
     Examples
     --------
@@ -30,13 +31,13 @@ def peak_of_exemplars(n_samples: int, n_features: int, itemsize: int = 4) -> flo
     """
     pairs = itemsize * n_samples * (n_samples + BLOCK) // 2
     columns = 3 * 256 * itemsize
-    # The median distance is that of a thousand samples, by all of theirs.
+    # The median distance takes all distances between at most a thousand samples.
     median = 20 * min(n_samples, 1000) ** 2
     return max(median, min(pairs, CACHE_BYTES) + n_samples * (2 * 8 * n_features + columns))
 
 
 def peak_of_layout(n_samples: int, n_features: int, n: int) -> float:
-    """Return the peak of a layout of n cells in bytes, but for vectors of N entries.
+    """Return the peak memory of a layout of n cells in bytes, without vectors of N entries.
 
     Examples
     --------
@@ -44,21 +45,24 @@ def peak_of_layout(n_samples: int, n_features: int, n: int) -> float:
     (168.0, 68.0)
     """
     if _layout.at_once(n, n_samples):
-        size = max(_cells.SUBSAMPLE, _cells.SUBSAMPLE_PER_PICK * n)
+        size = max(_cells.SUBSAMPLE, _cells.SUBSAMPLE_PER_EXEMPLAR * n)
         return peak_of_exemplars(min(n_samples, size), n_features)
     n_cells = int(_coarse_cells.COARSE * n**0.5)
-    size = min(n_samples, max(_coarse_cells.COARSE_SUBSAMPLE, _cells.STEP_PER_PICK * n_cells))
-    return 17 * size**2  # costs in double precision, those of the first pick's cell, and a mask
+    size = min(
+        n_samples,
+        max(_coarse_cells.COARSE_SUBSAMPLE, _cells.SMALL_SUBSAMPLE_PER_EXEMPLAR * n_cells),
+    )
+    return 17 * size**2  # costs in double precision, those of the first exemplar's cell, and a mask
 
 
-def last_at_once(n_samples: int) -> int:
-    """Return about how many items `spread` is left with when it looks at all their distances.
+def spread_exact_items(n_samples: int) -> int:
+    """Estimate how many items are left when `spread` first computes all distances between them.
 
     Examples
     --------
-    >>> last_at_once(4000), last_at_once(10_000)
+    >>> spread_exact_items(4000), spread_exact_items(10_000)
     (4000, 2500)
     """
-    while n_samples > _draws.EXACT:
+    while n_samples > _draws.MAX_EXACT:
         n_samples //= 4
     return n_samples

@@ -15,7 +15,7 @@ from sklearn_skmm.core._draws import ROUNDINGS, spread, systematic
 from sklearn_skmm.core._layout import bounded_cells, exemplar_cells
 from sklearn_skmm.core._matching import MomentFeatures, match_in_cells
 from sklearn_skmm.core._moments import solve
-from sklearn_skmm.core._peak_memory import last_at_once, peak_of_layout
+from sklearn_skmm.core._peak_memory import peak_of_layout, spread_exact_items
 from sklearn_skmm.utils._sklearn import Interval, StrOptions
 
 # An objective proved to be this close to the minimum, relative to it, is close enough: the
@@ -238,8 +238,8 @@ class SkMMSelector(BaseSelector):
 
     def _peak_bytes(self, n_samples, n_features, n, itemsize):
         size = n_samples * n_features * itemsize
-        # The solver's squared components, of more than `KEEP` bytes half, one block and vectors.
-        held = min(size, _components.KEEP + size // 2)
+        # The solver: squared components (at most `KEEP_BYTES` and half of all), a block, vectors.
+        held = min(size, _components.KEEP_BYTES + size // 2)
         block = itemsize * min(n_samples * n_features, _blocks.BLOCK)
         solver = held + block + 7 * itemsize * n_samples
         if self.rounding in ROUNDINGS:
@@ -249,9 +249,9 @@ class SkMMSelector(BaseSelector):
             vectors = vectors * itemsize + 8 * double_vectors
             peak = like_X * size + n_samples * (double * 8 * n_features + vectors)
             # The last items play among all of their distances, next to the components.
-            last = size + 2 * itemsize * last_at_once(n_samples) ** 2
+            last = size + 2 * itemsize * spread_exact_items(n_samples) ** 2
             return max(peak, last) if self.rounding == "spread" else peak
-        components = size if size <= _components.KEEP else 0
+        components = size if size <= _components.KEEP_BYTES else 0
         vectors = n_samples * (5 * itemsize + 3 * 8)
         return max(solver, components + vectors + peak_of_layout(n_samples, n_features, n))
 

@@ -14,9 +14,9 @@ from sklearn_skmm.core._design import (
     objective,
     relax,
     round_largest,
-    scale,
+    whiten,
 )
-from sklearn_skmm.core._exchange import PAIRS, exchange, greedy
+from sklearn_skmm.core._exchange import PAIRS_PER_BLOCK, exchange, greedy
 from sklearn_skmm.utils._sklearn import Interval, StrOptions
 from sklearn_skmm.utils._threads import one_thread
 
@@ -157,14 +157,14 @@ class VOptimalSelector(BaseSelector):
     def _peak_bytes(self, n_samples, n_features, n, itemsize):
         # The rows in the problem's coordinates, and two arrays like these for all rows at once, or
         # three blocks of pairs with a member and masks of them.
-        pairs = 28 * min(n_samples * n, PAIRS)
+        pairs = 28 * min(n_samples * n, PAIRS_PER_BLOCK)
         return max(8 * n_samples * (3 * n_features + 6), 8 * n_samples * n_features + pairs)
 
     def _select(self, X, n, reference, rng, step):
         alpha = reference.learn(
             "alpha", lambda X, y: self._ridge(reference.spectrum.eigenvalues, n, X.shape[0])
         )
-        problem = scale(X, reference.spectrum, alpha)
+        problem = whiten(X, reference.spectrum, alpha)
         start = None if isinstance(self.init, str) else self._positions(n, X.shape[0])
         # Thousands of products of small matrices: handing them to several threads costs more.
         small = problem.rows.size < SMALL

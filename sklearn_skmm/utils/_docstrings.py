@@ -1,4 +1,4 @@
-"""Descriptions that many docstrings share, written once."""
+"""Parameter and attribute descriptions that several docstrings share."""
 
 import re
 
@@ -41,22 +41,22 @@ feature_names_in_ : ndarray of shape (n_features,)
 
 
 def with_shared(doc: str | None) -> str | None:
-    """Replace each line that is a name in braces, such as ``{stratify}``, by its description.
+    """Replace each line that is a name in braces, such as ``{stratify}``, with its description.
 
     Parameters
     ----------
     doc : str or None
-        A docstring. None, which `python -OO` leaves, is returned as it is.
+        A docstring. None, which is what `python -OO` leaves, is returned unchanged.
 
     Returns
     -------
     doc : str or None
-        The docstring with the descriptions of `SHARED`, indented as the names were.
+        The docstring with descriptions from `SHARED`, each indented like the name it replaces.
 
     Raises
     ------
     KeyError
-        If there is no description of that name.
+        If `SHARED` has no description of that name.
 
     Examples
     --------

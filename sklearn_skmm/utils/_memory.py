@@ -1,24 +1,26 @@
-"""How much memory the machine has left."""
+"""The memory that is available on this machine or in this container."""
 
 import os
 from pathlib import Path
 
 
 def available_memory() -> int | None:
-    """Return how many bytes can be allocated without swapping, None where nobody says.
+    """Return the number of bytes that can be allocated without swapping, or None if unknown.
 
-    In a container that is what its limit leaves, where that is less.
+    In a container with a memory limit, this is what the limit leaves, if that is less than what
+    the machine has.
 
     Examples
     --------
     >>> available_memory() != 0
     True
     """
-    amounts = [amount for amount in (_of_machine(), _of_container()) if amount is not None]
+    amounts = [amount for amount in (_machine_memory(), _container_memory()) if amount is not None]
     return min(amounts, default=None)
 
 
-def _of_machine() -> int | None:
+def _machine_memory() -> int | None:
+    """Return the bytes available on the machine, or None if the system does not report them."""
     try:
         with open("/proc/meminfo") as file:
             for line in file:
@@ -27,14 +29,14 @@ def _of_machine() -> int | None:
     except OSError:
         pass
     try:
-        # Elsewhere: all that there is, which is no less.
+        # Without /proc: the total memory, an upper bound on what is available.
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
 
 
-def _of_container(root: str | os.PathLike = "/sys/fs/cgroup") -> int | None:
-    """Return what the limit of a control group leaves, by version 2 of their interface."""
+def _container_memory(root: str | os.PathLike = "/sys/fs/cgroup") -> int | None:
+    """Return the bytes that the memory limit of the control group (version 2) leaves, or None."""
     root = Path(root)
     try:
         limit = (root / "memory.max").read_text().strip()
@@ -42,7 +44,7 @@ def _of_container(root: str | os.PathLike = "/sys/fs/cgroup") -> int | None:
             return None
         used = int((root / "memory.current").read_text())
         lines = (root / "memory.stat").read_text().splitlines()
-        # Pages of files count as used, and are given back when they are needed.
+        # The page cache counts as used, but the kernel reclaims it on demand.
         counts = dict(line.split() for line in lines)
         return max(0, int(limit) - used + int(counts["inactive_file"]) + int(counts["active_file"]))
     except (OSError, ValueError, KeyError):

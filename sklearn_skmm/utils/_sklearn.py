@@ -1,4 +1,4 @@
-"""What scikit-learn keeps private and this package uses: imported here and nowhere else."""
+"""Private names of scikit-learn that this package uses, imported only here."""
 
 from sklearn.base import _fit_context
 from sklearn.utils import _safe_indexing

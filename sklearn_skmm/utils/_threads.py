@@ -1,4 +1,4 @@
-"""The threads of BLAS: for many small tasks at a time, or kept out of a product."""
+"""Control of the threads of BLAS, and maps over tasks that use threads."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -11,16 +11,16 @@ from threadpoolctl import ThreadpoolController
 
 @cache
 def _blas() -> ThreadpoolController:
-    """Return the libraries of NumPy and SciPy, looked for once: that takes milliseconds."""
+    """Return a controller of the BLAS libraries, cached because the search takes milliseconds."""
     return ThreadpoolController().select(user_api="blas")
 
 
 def one_thread():
-    """Return a context in which BLAS has one thread.
+    """Return a context in which BLAS uses one thread.
 
-    A large product in single precision may have other last bits on another number of threads: on
-    some processors each part goes by its shape to another kernel. The context is of the process,
-    and with fits in several threads at a time only the first of them sets it.
+    The last bits of a large product in single precision can depend on the number of threads: on
+    some processors, the shape of each part decides which kernel computes it. The setting applies
+    to the whole process. If several threads fit at the same time, only the first of them sets it.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def one_thread():
 
 
 def in_turn(function: Callable, tasks: Iterable) -> Generator:
-    """Yield what the function gives for each task, in order, while BLAS has one thread.
+    """Yield the result of the function for each task, in order, while BLAS uses one thread.
 
     Examples
     --------
@@ -44,16 +44,17 @@ def in_turn(function: Callable, tasks: Iterable) -> Generator:
         yield from map(function, tasks)
 
 
-def ahead(function: Callable, tasks: Iterable, limit: int | None = 3) -> Generator:
-    """Yield what `in_turn` does; so many at a time, None is all, are computed in threads meanwhile.
+def map_ahead(function: Callable, tasks: Iterable, limit: int | None = 3) -> Generator:
+    """Yield the same results as `in_turn`, computed ahead of time in threads.
 
-    The number of threads is that of BLAS, which `threadpool_limits` and the environment set. In
-    the meantime BLAS has one: products of some hundred rows are faster so, and do not wait for
-    each other. To be closed if it is not read to its end.
+    At most `limit` tasks are pending at a time; with None, all of them. The number of threads is
+    that of BLAS, which `threadpool_limits` and the environment set. Meanwhile BLAS itself uses one
+    thread, because products of some hundred rows are then faster and do not wait for each other.
+    Close the generator if you do not exhaust it.
 
     Examples
     --------
-    >>> list(ahead(abs, [1, -2, 3]))
+    >>> list(map_ahead(abs, [1, -2, 3]))
     [1, 2, 3]
     """
     n_threads = max((pool["num_threads"] for pool in _blas().info()), default=1)
@@ -64,7 +65,7 @@ def ahead(function: Callable, tasks: Iterable, limit: int | None = 3) -> Generat
     with one_thread(), ThreadPoolExecutor(n_threads) as executor:
         try:
             for task in tasks:
-                # In a copy of the context, so that what `numpy.errstate` says holds in it too.
+                # A copy of the context carries the settings of `numpy.errstate` to the thread.
                 futures.append(executor.submit(copy_context().run, function, task))
                 if len(futures) == limit:
                     yield futures.popleft().result()
@@ -72,15 +73,15 @@ def ahead(function: Callable, tasks: Iterable, limit: int | None = 3) -> Generat
                 yield futures.popleft().result()
         finally:
             for future in futures:
-                future.cancel()  # what has not begun when one fails, or on an interrupt
+                future.cancel()  # tasks not yet started when one fails or on an interrupt
 
 
 def in_threads(function: Callable, tasks: Iterable) -> list:
-    """Return what the function gives for each task, in order, computed in threads.
+    """Return the results of the function for all tasks, in order, computed in threads.
 
     Examples
     --------
     >>> in_threads(abs, [1, -2, 3])
     [1, 2, 3]
     """
-    return list(ahead(function, tasks, limit=None))
+    return list(map_ahead(function, tasks, limit=None))

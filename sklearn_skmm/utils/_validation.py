@@ -1,4 +1,4 @@
-"""Seeds, array API dispatch, and a `fit` that either succeeds or changes nothing."""
+"""Seeds, array API dispatch, and estimators that stay unchanged if `fit` fails."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +10,16 @@ MAX_SEED = np.iinfo(np.int32).max
 
 
 def computing_in_numpy():
-    """Have scikit-learn convert what it validates to NumPy, also with array API dispatch."""
+    """Return a context in which scikit-learn converts validated arrays to NumPy.
+
+    This overrides array API dispatch if the user has enabled it.
+    """
     return config_context(array_api_dispatch=False)
 
 
 @contextmanager
 def all_or_nothing(estimator) -> Iterator[None]:
-    """Put the estimator back as it was if the body raises."""
+    """Restore the attributes of the estimator if the body raises."""
     before = dict(vars(estimator))
     try:
         yield
