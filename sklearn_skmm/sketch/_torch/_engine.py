@@ -9,14 +9,13 @@ the graph of a batch, that says how it was used, and what was confirmed for one 
 `_autograd_check`) holds for later batches with the same. Others are confirmed anew.
 """
 
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from torch.autograd.graph import get_gradient_edge
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call
 
 from sklearn_skmm.sketch._projection import BLOCK_ROWS
 from sklearn_skmm.sketch._sketch_plan import PlannedParameter
@@ -24,52 +23,10 @@ from sklearn_skmm.sketch._torch._autograd_check import autograd_sums, confirm
 from sklearn_skmm.sketch._torch._batches import Batch, to_device
 from sklearn_skmm.sketch._torch._layer_calls import UNUSED, Signature, Use, graph
 from sklearn_skmm.sketch._torch._layer_rules import Exact, rule_for
+from sklearn_skmm.sketch._torch._model_state import evaluation_mode
 from sklearn_skmm.sketch._torch._objective import output_of
 from sklearn_skmm.sketch._torch._parameters import select_parameters
-
-# Gradients that are formed for a part of a batch together.
-CHUNK_BYTES = 256 * 2**20
-
-
-@contextmanager
-def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode and put every submodule's mode back afterwards.
-
-    After an error the submodules' parameters, buffers and hooks are put back, too.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    # torch has others in the place of these during a call. It puts them back, but not if Ctrl-C
-    # comes while it is at that: the model would have lost its parameters.
-    own = [
-        (entries, dict(entries))
-        for module, _ in modes
-        for name in ("_parameters", "_buffers", "_forward_hooks", "_forward_hooks_with_kwargs")
-        if isinstance(entries := getattr(module, name), dict)  # scripts have no dict
-    ]
-    with ExitStack() as stack:
-        if torch.cuda.is_available() and any(isinstance(m, torch.nn.RNNBase) for m, _ in modes):
-            # cuDNN has no backward pass of these in evaluation mode.
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        try:
-            try:
-                # Not by `eval`, which models override: some merge adapters into their weights
-                # there.
-                for module, _ in modes:
-                    module.training = False
-                yield
-            finally:
-                _set_modes(modes)
-        except BaseException:  # which may be Ctrl-C on the way back
-            _set_modes(modes)
-            for entries, before in own:
-                entries.clear()
-                entries.update(before)
-            raise
-
-
-def _set_modes(modes) -> None:
-    for module, mode in modes:
-        module.training = mode
+from sklearn_skmm.sketch._torch._per_sample import per_sample_gradients
 
 
 class Engine:
@@ -231,60 +188,6 @@ class Engine:
         own = self.names[use.module]
         return {own[local]: term for local, term in terms.items() if local in own}
 
-    def per_sample(self, names, batch, cotangent, source) -> Iterator[dict]:
-        """Yield, for parts of a batch, the flat gradients of the named parameters.
-
-        Parameters
-        ----------
-        names : list of str
-            Parameters to differentiate by.
-        batch : Batch
-            Samples, placed.
-        cotangent : Tensor
-            Gradient at the outputs of the batch.
-        source : {"torch.func", "loop"}
-            How.
-        """
-        if not names:
-            return
-        others = {name: p.detach() for name, p in self.chosen.items()}
-        inner = {name: others.pop(name) for name in names}
-
-        def value(inner, args, kwargs, cotangent):
-            return (self.call({**others, **inner}, args, kwargs) * cotangent).sum()
-
-        def one(inner, args, kwargs, cotangent):
-            # The batch dimension that the model expects, one sample at a time.
-            args, kwargs = tuple(a[None] for a in args), {k: v[None] for k, v in kwargs.items()}
-            return value(inner, args, kwargs, cotangent[None])
-
-        entries = sum(p.numel() for p in inner.values())
-        rows = max(1, CHUNK_BYTES // (4 * entries)) if source == "torch.func" else 1
-        for start in range(0, batch.size, rows):
-            part = slice(start, start + rows)
-            args = tuple(a[part] for a in batch.args)
-            kwargs = {k: v[part] for k, v in batch.kwargs.items()}
-            if source == "torch.func":
-                function = vmap(grad(one), in_dims=(None, 0, 0, 0))
-                with warnings.catch_warnings():
-                    # Some operations are looped over inside, which is what is wanted of them.
-                    warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-                    found = function(inner, args, kwargs, cotangent[part])
-            else:
-                leaves = {name: p.requires_grad_() for name, p in inner.items()}
-                total = value(leaves, args, kwargs, cotangent[part])
-                grads: Iterable = [None] * len(leaves)
-                if total.requires_grad:
-                    grads = torch.autograd.grad(total, [*leaves.values()], allow_unused=True)
-                found = {
-                    name: torch.zeros_like(p)[None] if g is None else g.to_dense()[None]
-                    for (name, p), g in zip(leaves.items(), grads, strict=True)
-                }
-            yield {
-                name: g.detach().reshape(len(g), -1).to(self.sketch_dtype)
-                for name, g in found.items()
-            }
-
     def sketch(self, batch: Batch, start: int, parameters: list[PlannedParameter]) -> np.ndarray:
         """Return GΓ of one batch, of shape (B, m).
 
@@ -344,7 +247,7 @@ class Engine:
                     and signatures[name].edges
                 ]
                 first = 0
-                for part in self.per_sample(others, batch, cotangent, source):
+                for part in per_sample_gradients(self, others, batch, cotangent, source):
                     rows = out[first : first + len(part[others[0]])]
                     first += len(rows)
                     for name, gradient in part.items():

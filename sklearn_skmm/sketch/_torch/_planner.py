@@ -21,9 +21,11 @@ from sklearn_skmm.sketch._torch._autograd_check import (
     noise,
 )
 from sklearn_skmm.sketch._torch._batches import Batch
-from sklearn_skmm.sketch._torch._engine import Engine, evaluation_mode
+from sklearn_skmm.sketch._torch._engine import Engine
 from sklearn_skmm.sketch._torch._layer_calls import UNUSED, Signature
+from sklearn_skmm.sketch._torch._model_state import evaluation_mode
 from sklearn_skmm.sketch._torch._parameters import matrix_shape
+from sklearn_skmm.sketch._torch._per_sample import per_sample_gradients
 
 # Multiply-adds per sample, a few microseconds.
 NOTHING = 2**18
@@ -249,7 +251,7 @@ def _probe(engine, batch, names):
 
 def _vmap_works(engine, batch, names, cotangent, weights, truths) -> bool:
     try:
-        parts = [*engine.per_sample(names, batch, cotangent, "torch.func")]
+        parts = [*per_sample_gradients(engine, names, batch, cotangent, "torch.func")]
     except Exception:  # torch raises many kinds for what vmap cannot do
         return False
     found = {name: weights @ torch.cat([part[name] for part in parts]) for name in names}
