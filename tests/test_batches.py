@@ -267,8 +267,8 @@ def test_memory_maps_are_read_batch_by_batch(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", VALUES)
     X = np.load(tmp_path / "x.npy", mmap_mode="r")
     slices = []
-    copy = _datasets.copied
-    monkeypatch.setattr(_datasets, "copied", lambda a: slices.append(a) or copy(a))
+    copy = _datasets.copy_to_tensor
+    monkeypatch.setattr(_datasets, "copy_to_tensor", lambda a: slices.append(a) or copy(a))
     assert_same(concatenated(open_batches(X, None, 4, forward)), {"input_ids": VALUES})
     assert [len(array) for array in slices] == [4, 4, 3]
     assert all(np.shares_memory(array, X) for array in slices)

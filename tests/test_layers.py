@@ -558,7 +558,9 @@ def test_plans_from_one_sample_hold_for_more(name, monkeypatch):
     make, X, _ = ZOO[name]
     G, y = plain(built(make), X)
     sketcher = GradientSketcher(M, model=built(make), loss=weighted, random_state=0).fit(X[:1])
-    monkeypatch.setattr(_engine, "confirm", None)  # all was confirmed in fit
+    monkeypatch.setattr(
+        _engine, "parameters_confirmed_by_autograd", None
+    )  # all was confirmed in fit
     expected = G @ sketcher.projection_.to_array()
     np.testing.assert_allclose(sketcher.transform(X, y), expected, rtol=1e-9, atol=1e-14)
 
@@ -635,7 +637,7 @@ def test_new_adapters_have_hooks(monkeypatch):
     X = numbers(4)
     sketcher = GradientSketcher(M, model=model, loss=weighted, random_state=0).fit(X)
     assert {row.source for row in sketcher.sketch_plan_} == {"hooks"}
-    monkeypatch.setattr(_engine, "confirm", None)
+    monkeypatch.setattr(_engine, "parameters_confirmed_by_autograd", None)
     for _ in range(2):
         G, y = plain(copy.deepcopy(model), X)
         expected = G @ sketcher.projection_.to_array()

@@ -24,14 +24,14 @@ FORMAT = "sklearn_skmm sketch cache"
 VERSION = 1
 MANIFEST = "manifest.json"
 # A manifest takes a few hundred bytes; one that is larger than this is not ours.
-MANIFEST_BYTES = 2**20
+MAX_MANIFEST_BYTES = 2**20
 # A temporary file that nobody has written to for this long belongs to a run that is dead.
-TEMPORARY_SECONDS = 3600.0
+TEMPORARY_MAX_AGE = 3600.0
 TEMPORARY = re.compile(r"tmp-[0-9]+-[0-9a-f]{16}\.partial")
 BLOCK = re.compile(r"block-([0-9]{8}|[1-9][0-9]{8,})-([0-9a-f]{32})-([0-9a-f]{32})\.npy")
 
 # Said of caches only: nobody should be told to delete a directory of other files.
-STALE = "Choose another directory, or delete that one."
+STALE_ADVICE = "Choose another directory, or delete that one."
 
 Scalar = str | int | float | bool | None
 
@@ -85,15 +85,15 @@ def digest(*parts: Any) -> str:
     return hasher.hexdigest()
 
 
-def _content(data) -> str:
+def _content_digest(data) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _shown(key: dict[str, str], name: str) -> str:
+def _key_value(key: dict[str, str], name: str) -> str:
     return repr(json.loads(key[name])) if name in key else "absent"
 
 
-def _parse(data: bytes) -> dict[str, Scalar]:
+def _parse_manifest(data: bytes) -> dict[str, Scalar]:
     """Return the key of a manifest; ValueError says what is wrong with it."""
     try:
         manifest = json.loads(data.decode())
@@ -162,7 +162,7 @@ class SketchCache:
         self._key = {name: json.dumps(value) for name, value in sorted(key.items())}
         self._blocks: dict[int, dict[str, str]] = {}  # index → file name → digest of the inputs
         self._damaged: dict[int, set[str]] = {}
-        with self._naming_directory("open the cache"):
+        with self._name_directory_in_errors("open the cache"):
             self.directory.mkdir(parents=True, exist_ok=True)
             # Names before manifest: others' files appear in the opposite order.
             names = os.listdir(self.directory)
@@ -170,20 +170,20 @@ class SketchCache:
                 # Blocks without manifest are strange, too: nobody knows what made them.
                 foreign = sorted(name for name in names if not TEMPORARY.fullmatch(name))
                 if foreign:
-                    raise self._refusal(
+                    raise self._directory_error(
                         f"is not a sketch cache: it has no {MANIFEST} but other files, such as "
                         f"{foreign[0]!r}"
                     )
                 manifest = {"format": FORMAT, "version": VERSION, "key": dict(key)}
                 data = json.dumps(manifest, indent=1).encode()
-                if len(data) > MANIFEST_BYTES:
+                if len(data) > MAX_MANIFEST_BYTES:
                     raise ValueError(f"A key of {len(data)} bytes is too large.")
-                self._write(MANIFEST, data, _link)
+                self._write(MANIFEST, data, _link_unless_exists)
                 self._has_manifest()  # another process may have been first, with another key
-            self._scan()
+            self._list_blocks()
             for name in filter(TEMPORARY.fullmatch, names):
                 with suppress(OSError):  # gone already, or read-only
-                    if time.time() - os.lstat(self.directory / name).st_mtime > TEMPORARY_SECONDS:
+                    if time.time() - os.lstat(self.directory / name).st_mtime > TEMPORARY_MAX_AGE:
                         os.unlink(self.directory / name)
 
     def get(self, index: int, input_digest: str) -> np.ndarray | None:
@@ -193,16 +193,16 @@ class SketchCache:
         from anything else raises ValueError. A damaged file is never used: it gives a UserWarning,
         and the next `put` of the block replaces it.
         """
-        with self._naming_directory(f"read block {index}"):
+        with self._name_directory_in_errors(f"read block {index}"):
             if operator.index(index) not in self._blocks:
-                self._scan()  # another process may have put it
-            for name in self._candidates(index, self._inputs(input_digest)):
+                self._list_blocks()  # another process may have put it
+            for name in self._block_files(index, self._block_input_digest(input_digest)):
                 data = self._read(name)
                 if data is None:
                     continue
-                if name.endswith(f"-{_content(data)}.npy"):
+                if name.endswith(f"-{_content_digest(data)}.npy"):
                     with suppress(ValueError, EOFError, SyntaxError, tokenize.TokenError):
-                        _check_size(data)
+                        _check_file_size(data)
                         # From the bytes that were verified: the file may be another by now.
                         block = np.load(io.BytesIO(data), mmap_mode=None, allow_pickle=False)
                         if _is_block(block):
@@ -227,56 +227,60 @@ class SketchCache:
         buffer = io.BytesIO()
         np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
         data = buffer.getbuffer()
-        inputs = self._inputs(input_digest)
-        name = f"block-{index:08d}-{inputs}-{_content(data)}.npy"
-        with self._naming_directory(f"write block {index}"):
+        inputs = self._block_input_digest(input_digest)
+        name = f"block-{index:08d}-{inputs}-{_content_digest(data)}.npy"
+        with self._name_directory_in_errors(f"write block {index}"):
             # The directory may have been deleted and made anew by another run since it was opened.
             if not self._has_manifest():
                 raise FileNotFoundError(errno.ENOENT, f"{MANIFEST} is gone", MANIFEST)
-            self._candidates(index, inputs)  # refuses those of other inputs
+            self._block_files(index, inputs)  # refuses those of other inputs
             self._write(name, data, os.replace)
             for damaged in self._damaged.pop(index, set()) - {name}:
                 with suppress(OSError):
                     os.unlink(self.directory / damaged)
         self._blocks.setdefault(index, {})[name] = inputs
 
-    def _inputs(self, input_digest: str) -> str:
+    def _block_input_digest(self, input_digest: str) -> str:
         # With the key, so that a block which strays into another cache is refused there.
         return digest(input_digest, *(text for item in self._key.items() for text in item))
 
-    def _candidates(self, index: int, inputs: str) -> list[str]:
+    def _block_files(self, index: int, inputs: str) -> list[str]:
         """Return names of the block's files: more than one if computing it is not reproducible."""
         names = self._blocks.get(index, {})
         if any(other != inputs for other in names.values()):
-            raise self._refusal(f"is stale: its block {index} was made from other data", STALE)
+            raise self._directory_error(
+                f"is stale: its block {index} was made from other data", STALE_ADVICE
+            )
         return sorted(names)
 
-    def _scan(self) -> None:
+    def _list_blocks(self) -> None:
         blocks: dict[int, dict[str, str]] = {}
         with os.scandir(self.directory) as entries:
             for entry in entries:
                 if match := BLOCK.fullmatch(entry.name):
                     if not entry.is_file(follow_symlinks=False):
-                        raise self._refusal(f"has {entry.name}, which is not a regular file")
+                        raise self._directory_error(
+                            f"has {entry.name}, which is not a regular file"
+                        )
                     blocks.setdefault(int(match[1]), {})[entry.name] = match[2]
         self._blocks = blocks
 
     def _has_manifest(self) -> bool:
         """Return False without manifest; raise ValueError if it is not that of this cache."""
-        data = self._read(MANIFEST, MANIFEST_BYTES)
+        data = self._read(MANIFEST, MAX_MANIFEST_BYTES)
         if data is None:
             return False
         try:
-            theirs = {name: json.dumps(value) for name, value in _parse(data).items()}
+            theirs = {name: json.dumps(value) for name, value in _parse_manifest(data).items()}
         except ValueError as error:
-            raise self._refusal(f"has a {MANIFEST} that cannot be used: {error}") from error
+            raise self._directory_error(f"has a {MANIFEST} that cannot be used: {error}") from error
         differences = [
-            f"{name} is {_shown(theirs, name)} there and {_shown(self._key, name)} now"
+            f"{name} is {_key_value(theirs, name)} there and {_key_value(self._key, name)} now"
             for name in sorted(theirs.keys() | self._key.keys())
             if theirs.get(name) != self._key.get(name)
         ]
         if differences:
-            raise self._refusal(f"is stale: {'; '.join(differences)}", STALE)
+            raise self._directory_error(f"is stale: {'; '.join(differences)}", STALE_ADVICE)
         return True
 
     def _read(self, name: str, limit: int | None = None) -> bytes | None:
@@ -286,9 +290,9 @@ class SketchCache:
         try:
             status = os.lstat(path)
             if not stat.S_ISREG(status.st_mode):
-                raise self._refusal(f"has {name}, which is not a regular file")
+                raise self._directory_error(f"has {name}, which is not a regular file")
             if limit is not None and status.st_size > limit:
-                raise self._refusal(f"has a {name} of {status.st_size} bytes")
+                raise self._directory_error(f"has a {name} of {status.st_size} bytes")
             with open(path, "rb", opener=lambda path, flags: os.open(path, flags | safe)) as file:
                 return file.read()
         except FileNotFoundError:
@@ -314,14 +318,16 @@ class SketchCache:
             finally:
                 os.close(descriptor)
 
-    def _refusal(self, reason: str, advice: str = "Choose another directory.") -> ValueError:
+    def _directory_error(
+        self, reason: str, advice: str = "Choose another directory."
+    ) -> ValueError:
         return ValueError(
             f"cache_dir={str(self.directory)!r} {reason}. Nothing in it was changed or reused. "
             f"{advice}"
         )
 
     @contextmanager
-    def _naming_directory(self, action: str) -> Iterator[None]:
+    def _name_directory_in_errors(self, action: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -339,7 +345,7 @@ def _is_block(array: Any) -> bool:
     )
 
 
-def _check_size(data: bytes) -> None:
+def _check_file_size(data: bytes) -> None:
     """Raise ValueError unless the file has as many values as it says."""
     # NumPy asks for the memory before it looks for the values.
     file = io.BytesIO(data)
@@ -350,7 +356,7 @@ def _check_size(data: bytes) -> None:
         raise ValueError("too short or too long")
 
 
-def _link(temporary: Path, path: Path) -> None:
+def _link_unless_exists(temporary: Path, path: Path) -> None:
     # A link fails where the manifest exists: of two processes the first wins, neither overwrites.
     try:
         os.link(temporary, path)

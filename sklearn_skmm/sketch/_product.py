@@ -4,26 +4,26 @@ import math
 
 import numpy as np
 
-from sklearn_skmm.sketch._projection import BLOCK_ROWS, FACTOR, Projection
+from sklearn_skmm.sketch._projection import BLOCK_ROWS, FACTOR_KEY, Projection
 
 
-def _signs(stream, m, positions):
+def _sign_rows(stream, m, positions):
     """Return the rows at these positions of the ±1 matrix of a stream, int8 and m wide."""
     out = np.empty((positions.size, m), dtype=np.int8)
     blocks = positions // BLOCK_ROWS
     for k in np.unique(blocks).tolist():
         here = np.flatnonzero(blocks == k)
         rows = positions[here] - k * BLOCK_ROWS
-        out[here] = _draw_signs(stream, k, rows.max() + 1, m)[rows]
+        out[here] = _draw_sign_block(stream, k, rows.max() + 1, m)[rows]
     return out
 
 
-def _draw_signs(stream, k, n_rows, m):
+def _draw_sign_block(stream, k, n_rows, m):
     """Return the first rows of block k of the ±1 matrix of a stream, one bit for each sign."""
     # SeedSequence splits its input into 32-bit words and pads it with zeros. The length keeps (1,)
     # from (1, 0), and two words for each int keep (2**32, 0) from (0, 1).
     entropy = [len(stream), *(word for x in stream for word in divmod(x, 2**32))]
-    bit_generator = np.random.Philox(np.random.SeedSequence(entropy, spawn_key=(FACTOR, k)))
+    bit_generator = np.random.Philox(np.random.SeedSequence(entropy, spawn_key=(FACTOR_KEY, k)))
     words = bit_generator.random_raw(-(-n_rows * m // 64)).astype("<u8")  # whatever the machine
     bits = np.unpackbits(words.view(np.uint8), count=n_rows * m, bitorder="little")
     return (2 * bits.view(np.int8) - 1).reshape(n_rows, m)
@@ -99,7 +99,7 @@ class ProductProjection(Projection):
 
     def __init__(self, rows, cols, m, row_stream: tuple, col_stream: tuple, terms: int = 1):
         # Γ itself is not kept: a model has many, and signs are drawn faster than they are applied.
-        super().__init__(rows * cols, m, n_kept=math.inf)
+        super().__init__(rows * cols, m, n_numbers=math.inf)
         self.rows, self.cols, self.terms = rows, cols, terms
         self.row_stream, self.col_stream = tuple(row_stream), tuple(col_stream)
         if self.row_stream == self.col_stream:  # Q and P would be one matrix, and Γ biased
@@ -115,10 +115,12 @@ class ProductProjection(Projection):
 
     def _factor(self, stream, n, dtype):
         width = self.terms * self.m
-        return self._cached(stream, dtype, n * width, lambda: _signs(stream, width, np.arange(n)))
+        return self._cached(
+            stream, dtype, n * width, lambda: _sign_rows(stream, width, np.arange(n))
+        )
 
     def _draw(self, k):
         i, j = np.divmod(k * BLOCK_ROWS + np.arange(self._n_rows(k)), self.cols)
         width = self.terms * self.m
-        signs = _signs(self.row_stream, width, i) * _signs(self.col_stream, width, j)
+        signs = _sign_rows(self.row_stream, width, i) * _sign_rows(self.col_stream, width, j)
         return signs.reshape(len(i), self.terms, self.m).sum(1) / np.sqrt(width)

@@ -19,7 +19,7 @@ CACHE_BYTES = 256 * 2**20
 # Blocks of sparse Γ that are applied together.
 APPLIED_BLOCKS = 64
 # First words of the spawn keys: what is drawn for different uses of one seed is independent.
-SPARSE_SIGN, FACTOR = 1, 2
+SPARSE_SIGN_KEY, FACTOR_KEY = 1, 2
 
 
 def _used_columns(G):
@@ -52,7 +52,7 @@ def _column_blocks(G) -> Iterator[tuple[int, Any, Any]]:
         yield k, G[:, a:b], slice(None) if b - a == stop - start else used[a:b] - start
 
 
-def _batched(items: Iterator, n: int) -> Iterator[list]:
+def _in_groups(items: Iterator, n: int) -> Iterator[list]:
     while group := list(islice(items, n)):
         yield group
 
@@ -67,8 +67,8 @@ class Projection(ABC):
 
     kind: ClassVar[str]
 
-    def __init__(self, r: int, m: int, n_kept: float):
-        self.r, self.m, self._n_kept = r, m, n_kept
+    def __init__(self, r: int, m: int, n_numbers: float):
+        self.r, self.m, self._n_numbers = r, m, n_numbers
         self.per_row = m  # entries of a row of Γ that are not zero
         self._cache: dict[tuple[Any, str], Any] = {}
 
@@ -84,13 +84,13 @@ class Projection(ABC):
 
         An ndarray, which may be the cache and is not to be changed; a CSR array if Γ is sparse.
         """
-        return self._cached(k, dtype, self._n_kept, lambda: self._draw(k))
+        return self._cached(k, dtype, self._n_numbers, lambda: self._draw(k))
 
-    def _cached(self, what, dtype, n_kept: float, draw: Callable[[], Any]) -> Any:
+    def _cached(self, what, dtype, n_numbers: float, draw: Callable[[], Any]) -> Any:
         key = (what, np.dtype(dtype).str)
         # Drawn in the same precision whatever the dtype, so that every dtype sees one Γ.
         drawn = self._cache[key] if key in self._cache else draw().astype(dtype, copy=False)
-        if n_kept * np.dtype(dtype).itemsize <= CACHE_BYTES:
+        if n_numbers * np.dtype(dtype).itemsize <= CACHE_BYTES:
             self._cache[key] = drawn
         return drawn
 
@@ -145,7 +145,7 @@ class GaussianProjection(Projection):
     kind = "gaussian"
 
     def __init__(self, r: int, m: int, seed: int):
-        super().__init__(r, m, n_kept=r * m)
+        super().__init__(r, m, n_numbers=r * m)
         self.seed = seed
 
     def _draw(self, k):
@@ -196,7 +196,7 @@ class SparseSignProjection(Projection):
     kind = "sparse_sign"
 
     def __init__(self, r: int, m: int, seed: int, nnz: int = 8):
-        super().__init__(r, m, n_kept=2 * r * min(nnz, m))  # a value and a position each
+        super().__init__(r, m, n_numbers=2 * r * min(nnz, m))  # a value and a position each
         self.seed, self.nnz, self.per_row = seed, nnz, min(nnz, m)
 
     def apply(self, G: Any) -> np.ndarray:
@@ -204,7 +204,7 @@ class SparseSignProjection(Projection):
         _check_columns(self, G)
         out = np.zeros((G.shape[0], self.m), dtype=G.dtype)
         # Each product is a pass over the output, so blocks of Γ are put together.
-        for group in _batched(_column_blocks(G), APPLIED_BLOCKS):
+        for group in _in_groups(_column_blocks(G), APPLIED_BLOCKS):
             gamma = sparse.vstack([self.block(k, G.dtype)[rows] for k, _, rows in group], "csr")
             if sparse.issparse(G):
                 out += (
@@ -220,7 +220,7 @@ class SparseSignProjection(Projection):
         # s does not divide m, ranges differ in width: E[ΓΓᵀ] is still I, but columns carry unequal
         # shares and E<Γi, Γj>² exceeds 1/m. With uniform sets nothing depends on divisibility.
         rows, s = self._n_rows(k), self.per_row
-        seeds = np.random.SeedSequence(self.seed, spawn_key=(SPARSE_SIGN, k))
+        seeds = np.random.SeedSequence(self.seed, spawn_key=(SPARSE_SIGN_KEY, k))
         stream = np.random.Generator(np.random.Philox(seeds))
         tops = np.arange(self.m - s, self.m)
         # The low bit is the sign; the rest is uniform over 0..top, for Floyd's sampling.

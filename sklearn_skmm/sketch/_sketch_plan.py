@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 # A gradient with so many entries is formed and multiplied by a Gaussian Γ. Of larger ones a product
 # sketch is taken, at a fraction of the cost and up to twice the spread, or sparse signs.
-FORMED = 4096
+MAX_FORMED_ENTRIES = 4096
 
 
 class PlannedParameter(NamedTuple):

@@ -2,11 +2,11 @@
 
 import torch
 
-from sklearn_skmm.sketch._torch._cached_sketch import resumed
+from sklearn_skmm.sketch._torch._cached_sketch import sketch_with_cache
 from sklearn_skmm.sketch._torch._datasets import open_batches
 from sklearn_skmm.sketch._torch._engine import Engine
 from sklearn_skmm.sketch._torch._objective import NO_LABELS, Objective
-from sklearn_skmm.sketch._torch._planner import plan
+from sklearn_skmm.sketch._torch._planner import plan_parameters
 
 __all__ = [
     "NO_LABELS",
@@ -15,8 +15,8 @@ __all__ = [
     "check_model",
     "is_array",
     "open_batches",
-    "plan",
-    "resumed",
+    "plan_parameters",
+    "sketch_with_cache",
 ]
 
 

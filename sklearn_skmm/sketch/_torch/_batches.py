@@ -32,12 +32,12 @@ class Batch(NamedTuple):
     size: int
 
 
-def _tensors(batch: Batch) -> dict[str, Tensor]:
+def _named_tensors(batch: Batch) -> dict[str, Tensor]:
     named = {f"input {i}": tensor for i, tensor in enumerate(batch.args)} | batch.kwargs
     return named if batch.labels is None else {**named, "labels": batch.labels}
 
 
-def _inconsistent(lengths: list, remark: str = "") -> NoReturn:
+def _raise_inconsistent_lengths(lengths: list, remark: str = "") -> NoReturn:
     raise ValueError(
         f"Found input variables with inconsistent numbers of samples: {lengths}{remark}"
     )
@@ -47,12 +47,12 @@ def make_batch(args: tuple, kwargs: dict, labels: Any) -> Batch:
     """Return a batch of the size on which all tensors agree."""
     batch = Batch(args, kwargs, labels, 0)
     sizes = {}
-    for name, tensor in _tensors(batch).items():
+    for name, tensor in _named_tensors(batch).items():
         if tensor.ndim == 0:
             raise ValueError(f"The first dimension must be the samples, but {name} is a scalar.")
         sizes[name] = tensor.shape[0]
     if len(set(sizes.values())) > 1:
-        _inconsistent(list(sizes.values()), f" in {list(sizes)}.")
+        _raise_inconsistent_lengths(list(sizes.values()), f" in {list(sizes)}.")
     return batch._replace(size=next(iter(sizes.values())))
 
 
@@ -101,39 +101,41 @@ class Batches:
         Labels that replace those of the data set.
     """
 
-    def __init__(self, pieces: Callable[[], Iterator[Batch]], n_samples: int | None, y: Any):
-        self.n_samples, self._seen = n_samples, n_samples
-        self._pieces = pieces
+    def __init__(self, make_iterator: Callable[[], Iterator[Batch]], n_samples: int | None, y: Any):
+        self.n_samples, self._n_seen = n_samples, n_samples
+        self._make_iterator = make_iterator
         self._y = y
         # A stream has no positions to ask for. That it starts over and keeps its order can only be
         # observed, on the first batch and on the number of samples.
-        self._head = next(pieces(), None) if n_samples is None else None
-        if n_samples == 0 or (n_samples is None and self._head is None):
+        self._first_batch = next(make_iterator(), None) if n_samples is None else None
+        if n_samples == 0 or (n_samples is None and self._first_batch is None):
             raise ValueError("Found X with 0 sample(s) while a minimum of 1 is required.")
         if y is not None and n_samples not in (None, len(y)):
-            _inconsistent([n_samples, len(y)])
+            _raise_inconsistent_lengths([n_samples, len(y)])
 
     def __iter__(self) -> Iterator[Batch]:
-        position, head, y = 0, self._head, self._y
-        for batch in self._pieces():
-            if head is not None and not _same(head, batch):
+        position, expected_first, y = 0, self._first_batch, self._y
+        for batch in self._make_iterator():
+            if expected_first is not None and not _same_tensors(expected_first, batch):
                 break
-            head, start, position = None, position, position + batch.size
+            expected_first, start, position = None, position, position + batch.size
             if y is not None:
                 if position > len(y):
-                    _inconsistent([position, len(y)])
-                batch = batch._replace(labels=copied(y[start:position]))
+                    _raise_inconsistent_lengths([position, len(y)])
+                batch = batch._replace(labels=copy_to_tensor(y[start:position]))
             yield batch
-        if head is not None:
+        if expected_first is not None:
             raise ValueError(
                 "The 'X' parameter must give the same samples in the same order every time it is "
                 "iterated over, but its first batch differs between two iterations."
             )
-        if self._seen not in (None, position):
-            _inconsistent([self._seen, position], ", expected of X and found by iterating.")
+        if self._n_seen not in (None, position):
+            _raise_inconsistent_lengths(
+                [self._n_seen, position], ", expected of X and found by iterating."
+            )
         if y is not None and position != len(y):
-            _inconsistent([position, len(y)])
-        self._seen = position
+            _raise_inconsistent_lengths([position, len(y)])
+        self._n_seen = position
 
     def first(self, k: int) -> Batch:
         """Return the first at most k samples, for probing a model.
@@ -152,7 +154,7 @@ class Batches:
         parts: list[Batch] = []
         for batch in self:
             parts.append(batch)
-            shapes = [{n: t.shape[1:] for n, t in _tensors(part).items()} for part in parts]
+            shapes = [{n: t.shape[1:] for n, t in _named_tensors(part).items()} for part in parts]
             if shapes[0] != shapes[-1]:
                 parts.pop()
                 break
@@ -161,15 +163,15 @@ class Batches:
         return map_tensors(lambda *tensors: torch.cat(tensors)[:k], *parts)
 
 
-def _same(batch: Batch, other: Batch) -> bool:
-    mine, theirs = _tensors(batch), _tensors(other)
+def _same_tensors(batch: Batch, other: Batch) -> bool:
+    mine, theirs = _named_tensors(batch), _named_tensors(other)
     # NaN, a missing value, is to equal itself here.
     return mine.keys() == theirs.keys() and all(
         torch.equal(mine[name].nan_to_num(), theirs[name].nan_to_num()) for name in mine
     )
 
 
-def copied(array: np.ndarray | Tensor) -> Tensor:
+def copy_to_tensor(array: np.ndarray | Tensor) -> Tensor:
     """Return a copy of a slice, for a model may work in place and the data is the user's."""
     if isinstance(array, Tensor):
         return array.clone()

@@ -15,7 +15,7 @@ from sklearn_skmm.sketch._torch._engine import Engine
 CACHED_ROWS, CACHED_BYTES = 4096, 64 * 2**20
 
 
-def resumed(
+def sketch_with_cache(
     engine: Engine,
     batches: Iterable[Batch],
     planned: list[PlannedParameter],
@@ -36,8 +36,8 @@ def resumed(
     """
     model, objective = engine.model, engine.objective
     key = {
-        "model": digest(*_parts([*model.named_parameters(), *model.named_buffers()])),
-        "loss": _name(objective.loss),
+        "model": digest(*_digest_parts([*model.named_parameters(), *model.named_buffers()])),
+        "loss": _loss_name(objective.loss),
         "target": objective.target,
         "parameters": digest(*(str(p) for p in planned)),
         "m": planned[0].projection.m,
@@ -46,9 +46,11 @@ def resumed(
     }
     cache = SketchCache(directory, key)
     start = 0
-    for k, block in enumerate(_blocks(batches)):
-        named = [item for batch in block for item in _inputs(batch, objective.target == "label")]
-        inputs = digest(start, *_parts(named))
+    for k, block in enumerate(_batches_by_block(batches)):
+        named = [
+            item for batch in block for item in _named_inputs(batch, objective.target == "label")
+        ]
+        inputs = digest(start, *_digest_parts(named))
         sketch = cache.get(k, inputs)
         if sketch is None:
             sizes = np.cumsum([0, *(batch.size for batch in block)])
@@ -64,20 +66,20 @@ def resumed(
         yield sketch
 
 
-def _parts(named: Iterable[tuple[object, torch.Tensor]]) -> Iterator[str | np.ndarray]:
+def _digest_parts(named: Iterable[tuple[object, torch.Tensor]]) -> Iterator[str | np.ndarray]:
     """Yield what tells named tensors from others; their bytes, since NumPy has not every dtype."""
     for name, tensor in named:
         yield f"{name}:{tensor.dtype}:{tuple(tensor.shape)}"
         yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
-def _inputs(batch: Batch, labelled: bool) -> list[tuple[object, torch.Tensor]]:
+def _named_inputs(batch: Batch, with_labels: bool) -> list[tuple[object, torch.Tensor]]:
     """Return what a batch's sketch is made from, with names."""
     named = [*enumerate(batch.args), *batch.kwargs.items()]
-    return [*named, ("labels", batch.labels)] if labelled and batch.labels is not None else named
+    return [*named, ("labels", batch.labels)] if with_labels and batch.labels is not None else named
 
 
-def _blocks(batches) -> Iterator[list[Batch]]:
+def _batches_by_block(batches) -> Iterator[list[Batch]]:
     """Yield batches together that make one file of the cache: neither tiny nor all of memory."""
     block: list[Batch] = []
     size = n_bytes = 0
@@ -92,7 +94,7 @@ def _blocks(batches) -> Iterator[list[Batch]]:
         yield block
 
 
-def _name(loss):
+def _loss_name(loss):
     """Return what tells a loss from others in the key of a cache."""
     if isinstance(loss, str):
         return loss

@@ -13,15 +13,23 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
-from sklearn_skmm.sketch._torch._batches import Batch, Batches, copied, make_batch, map_tensors
+from sklearn_skmm.sketch._torch._batches import (
+    Batch,
+    Batches,
+    copy_to_tensor,
+    make_batch,
+    map_tensors,
+)
 
 # Hugging Face's names for labels; the first that is present wins. No model is given them: it would
 # compute its own loss.
-LABELS = ("labels", "label", "label_ids")
-PAD = 'Pad to one length (padding="max_length"), or pass a DataLoader with a collate_fn that pads.'
+LABEL_KEYS = ("labels", "label", "label_ids")
+PAD_ADVICE = (
+    'Pad to one length (padding="max_length"), or pass a DataLoader with a collate_fn that pads.'
+)
 
 
-def _array(value: Any, name: str) -> np.ndarray | Tensor:
+def _to_array_or_tensor(value: Any, name: str) -> np.ndarray | Tensor:
     """Return a tensor as it is, and anything else as an array of numbers."""
     if isinstance(value, Tensor):
         if value.layout != torch.strided:
@@ -33,16 +41,16 @@ def _array(value: Any, name: str) -> np.ndarray | Tensor:
             # Frames of mixed types and arrays of rows: lists let NumPy find the common type.
             array = np.asarray(array.tolist())
     except ValueError as error:
-        raise ValueError(f"{name} holds rows of unequal length. {PAD}") from error
+        raise ValueError(f"{name} holds rows of unequal length. {PAD_ADVICE}") from error
     if array.dtype.kind not in "biufc":
         raise TypeError(f"{name} must hold numbers, got {array.dtype}. Text must be tokenized.")
     return array
 
 
-def _loaded(value: Any, name: str) -> Tensor:
+def _to_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor | np.ndarray):
-        array = _array(value, name)
-        return array if isinstance(array, Tensor) else copied(array)
+        array = _to_array_or_tensor(value, name)
+        return array if isinstance(array, Tensor) else copy_to_tensor(array)
     raise TypeError(
         "Batches from the 'X' parameter must be a tensor, a tuple of inputs and labels, or a "
         f"mapping of str to tensors, but {name} is of type {type(value).__name__}."
@@ -57,14 +65,14 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str | bytes)
 
 
-def _is_not_numeric(feature: Any) -> bool:
+def _is_not_numeric_feature(feature: Any) -> bool:
     """Tell whether a column of a Hugging Face data set is text, an image or the like."""
     while hasattr(feature, "feature"):
         feature = feature.feature
     return not str(getattr(feature, "dtype", "")).startswith(("int", "uint", "float", "bool"))
 
 
-def _keys(
+def _input_and_label_keys(
     entries: Mapping[str, Any], names: frozenset[str] | None, unusable: Callable[[Any], bool]
 ) -> tuple[list[str], list[str]]:
     """Return the keys of the inputs, and that of the labels if there are any.
@@ -75,19 +83,19 @@ def _keys(
     inputs = [
         key
         for key, value in entries.items()
-        if key not in LABELS and (key in names if names is not None else not unusable(value))
+        if key not in LABEL_KEYS and (key in names if names is not None else not unusable(value))
     ]
     if not inputs:
-        accepted = "any" if names is None else sorted(names.difference(LABELS))
+        accepted = "any" if names is None else sorted(names.difference(LABEL_KEYS))
         raise ValueError(
             f"None of the keys {list(entries)} of X is an input of the model, "
             f"whose forward accepts {accepted}."
         )
-    labels = [key for key in LABELS if key in entries][:1]
+    labels = [key for key in LABEL_KEYS if key in entries][:1]
     return inputs, [key for key in labels if not unusable(entries[key])]
 
 
-def _read(item: Any, names: frozenset[str] | None, convert: Callable) -> Batch:
+def _to_batch(item: Any, names: frozenset[str] | None, convert: Callable) -> Batch:
     """Return what a user or a DataLoader gives as a batch."""
     *inputs, last = item if isinstance(item, list | tuple) and item else (item,)
     labels = None
@@ -98,7 +106,7 @@ def _read(item: Any, names: frozenset[str] | None, convert: Callable) -> Batch:
     if len(inputs) > 1 or not isinstance(inputs[0], Mapping):
         return make_batch(tuple(convert(x, f"input {i}") for i, x in enumerate(inputs)), {}, labels)
     entries = inputs[0]
-    keys, label = _keys(entries, names, _is_text)
+    keys, label = _input_and_label_keys(entries, names, _is_text)
     if labels is None and label:
         labels = convert(entries[label[0]], label[0])
     return make_batch((), {key: convert(entries[key], key) for key in keys}, labels)
@@ -149,29 +157,31 @@ def _collate(samples: list, name: str = "X") -> Any:
     try:
         return data.default_collate(samples)
     except RuntimeError as error:
-        raise ValueError(f"{name} holds samples of unequal shape. {PAD}") from error
+        raise ValueError(f"{name} holds samples of unequal shape. {PAD_ADVICE}") from error
 
 
-def _own_loader(dataset: Any, batch_size: int) -> data.DataLoader:
+def _default_loader(dataset: Any, batch_size: int) -> data.DataLoader:
     # With a generator of its own, iterating leaves torch's global random state alone.
     return data.DataLoader(dataset, batch_size, collate_fn=_collate, generator=torch.Generator())
 
 
-def _with_tensors(X: Any, names: frozenset[str] | None) -> Any:
+def _in_torch_format(X: Any, names: frozenset[str] | None) -> Any:
     """Let a Hugging Face data set give tensors, of the columns that are needed."""
     form = getattr(X, "format", None) or {}
     if form.get("type") == "custom":
         return X  # the columns come from the user's transform, which another format would replace
     if X.features is not None:
         columns = form.get("columns", X.column_names)
-        inputs, label = _keys({c: X.features[c] for c in columns}, names, _is_not_numeric)
+        inputs, label = _input_and_label_keys(
+            {c: X.features[c] for c in columns}, names, _is_not_numeric_feature
+        )
         X = X.select_columns(inputs + label)
     return X.with_format("torch")
 
 
-def _sliced(whole: Batch, batch_size: int, y: Any) -> Batches:
+def _slice_batches(whole: Batch, batch_size: int, y: Any) -> Batches:
     def piece(start: int) -> Batch:
-        return map_tensors(lambda array: copied(array[start : start + batch_size]), whole)
+        return map_tensors(lambda array: copy_to_tensor(array[start : start + batch_size]), whole)
 
     return Batches(lambda: map(piece, range(0, whole.size, batch_size)), whole.size, y)
 
@@ -218,20 +228,20 @@ def open_batches(X: Any, y: Any, batch_size: int, forward: Callable) -> Batches:
     """
     names = _input_names(forward)
     if y is not None:
-        y = _array(y, "y")
+        y = _to_array_or_tensor(y, "y")
         make_batch((), {"y": y}, None)
     if isinstance(X, Mapping):
         if any(isinstance(v, data.Dataset) or hasattr(v, "with_format") for v in X.values()):
             raise TypeError(f"The 'X' parameter holds the data sets {list(X)}: pass one of them.")
-        return _sliced(_read(X, names, _array), batch_size, y)
+        return _slice_batches(_to_batch(X, names, _to_array_or_tensor), batch_size, y)
     if isinstance(X, Tensor | list) or hasattr(X, "__array__"):
-        return _sliced(make_batch((_array(X, "X"),), {}, None), batch_size, y)
+        return _slice_batches(make_batch((_to_array_or_tensor(X, "X"),), {}, None), batch_size, y)
     if hasattr(X, "with_format") and hasattr(X, "column_names"):
-        loader = _own_loader(_with_tensors(X, names), batch_size)
+        loader = _default_loader(_in_torch_format(X, names), batch_size)
     elif isinstance(X, data.IterableDataset) or (
         isinstance(X, data.Dataset) and hasattr(X, "__len__")
     ):
-        loader = _own_loader(X, batch_size)
+        loader = _default_loader(X, batch_size)
     elif isinstance(X, data.DataLoader):
         loader = X
     else:
@@ -242,4 +252,4 @@ def open_batches(X: Any, y: Any, batch_size: int, forward: Callable) -> Batches:
             f"or a datasets.Dataset. Got an instance of {type(X).__name__!r} instead.{remark}"
         )
     n_samples = _check_loader(loader)
-    return Batches(lambda: (_read(item, names, _loaded) for item in loader), n_samples, y)
+    return Batches(lambda: (_to_batch(item, names, _to_tensor) for item in loader), n_samples, y)

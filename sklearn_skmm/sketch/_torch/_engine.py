@@ -19,10 +19,18 @@ from torch.func import functional_call
 
 from sklearn_skmm.sketch._projection import BLOCK_ROWS
 from sklearn_skmm.sketch._sketch_plan import PlannedParameter
-from sklearn_skmm.sketch._torch._autograd_check import autograd_sums, confirm
+from sklearn_skmm.sketch._torch._autograd_check import (
+    autograd_sums,
+    parameters_confirmed_by_autograd,
+)
 from sklearn_skmm.sketch._torch._batches import Batch, to_device
-from sklearn_skmm.sketch._torch._layer_calls import UNUSED, Signature, Use, graph
-from sklearn_skmm.sketch._torch._layer_rules import Exact, rule_for
+from sklearn_skmm.sketch._torch._layer_calls import (
+    UNUSED,
+    LayerCall,
+    Signature,
+    nodes_and_leaf_edges,
+)
+from sklearn_skmm.sketch._torch._layer_rules import FormedGradient, rule_for
 from sklearn_skmm.sketch._torch._model_state import evaluation_mode
 from sklearn_skmm.sketch._torch._objective import output_of
 from sklearn_skmm.sketch._torch._parameters import select_parameters
@@ -50,16 +58,18 @@ class Engine:
     def __init__(self, model, layers, objective, *, device=None, dtype=None):
         self.model, self.objective = model, objective
         parameters = select_parameters(model, layers)
-        odd = [name for name, p in parameters.items() if not p.is_floating_point()]
-        if odd:
-            raise ValueError(f"Parameters must be real floating numbers, but {odd} are not.")
+        not_floating = [name for name, p in parameters.items() if not p.is_floating_point()]
+        if not_floating:
+            raise ValueError(
+                f"Parameters must be real floating numbers, but {not_floating} are not."
+            )
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        some = next(iter(parameters.values()))
-        self.device = some.device if device is None else torch.device(device)
+        first = next(iter(parameters.values()))
+        self.device = first.device if device is None else torch.device(device)
         cast = None if dtype is None else getattr(torch, dtype)
         # These change their weights in each forward pass, in evaluation mode too.
-        renormed = {
+        renormalised = {
             id(p)
             for module in model.modules()
             if getattr(module, "max_norm", None) is not None
@@ -68,12 +78,12 @@ class Engine:
 
         def place(tensor):
             to = cast if tensor.is_floating_point() else None
-            return tensor.detach().to(self.device, to, copy=id(tensor) in renormed)
+            return tensor.detach().to(self.device, to, copy=id(tensor) in renormalised)
 
         # Copies of the references, never the model itself, go to another device or precision.
         self.chosen = {name: place(p).requires_grad_() for name, p in parameters.items()}
-        rest = {name: place(p) for name, p in model.named_parameters() if name not in parameters}
-        self.rest = rest | {name: place(b).clone() for name, b in model.named_buffers()}
+        fixed = {name: place(p) for name, p in model.named_parameters() if name not in parameters}
+        self.constants = fixed | {name: place(b).clone() for name, b in model.named_buffers()}
         # Of inputs: that of the model, which adapters may exceed.
         floating = (p.dtype for p in model.parameters() if p.is_floating_point())
         self.dtype = cast or next(floating)
@@ -83,7 +93,7 @@ class Engine:
         self.numpy_dtype = np.dtype(np.float64 if double else np.float32)
         # Tied weights go by the name that comes first.
         names = {id(p): name for name, p in parameters.items()}
-        self.names = {
+        self.parameter_names = {
             module: {
                 local: names[id(p)]
                 for local, p in module.named_parameters(recurse=False)
@@ -92,9 +102,9 @@ class Engine:
             for module in model.modules()
         }
         self.rules = {}
-        for module, own in self.names.items():
+        for module, local_names in self.parameter_names.items():
             rule = rule_for(module)
-            if rule is not None and own.keys() & {"weight", "bias"}:
+            if rule is not None and local_names.keys() & {"weight", "bias"}:
                 self.rules[module] = rule
         # Compiled code would leave out the hooks, or choke on them.
         self.compiled = hasattr(torch.compiler, "set_stance") and any(
@@ -113,18 +123,20 @@ class Engine:
             return placed
         return placed._replace(labels=batch.labels.to(self.device, self.sketch_dtype))
 
-    def call(self, parameters: Mapping, args: tuple, kwargs: dict) -> torch.Tensor:
+    def call_model(self, parameters: Mapping, args: tuple, kwargs: dict) -> torch.Tensor:
         """Return the outputs with these parameters in the place of the model's."""
         # Models may change their inputs in place, and are called more than once. Rounding is to
         # depend on values alone, not on how they lie in memory.
         args = tuple(a.clone(memory_format=torch.contiguous_format) for a in args)
         kwargs = {k: v.clone(memory_format=torch.contiguous_format) for k, v in kwargs.items()}
         with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
-            return output_of(functional_call(self.model, {**self.rest, **parameters}, args, kwargs))
+            return output_of(
+                functional_call(self.model, {**self.constants, **parameters}, args, kwargs)
+            )
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, list[Use]]:
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, list[LayerCall]]:
         """Return the outputs, and the uses of layers on the way to them."""
-        uses: list[Use] = []
+        calls: list[LayerCall] = []
         size = batch.size
 
         def hook(module, args, kwargs, output):
@@ -147,46 +159,48 @@ class Engine:
             base = output._base
             whole = base is not None and base.requires_grad and base.numel() == output.numel()
             edge = get_gradient_edge(base if whole and base.is_contiguous() else output)
-            uses.append(Use(module, a, output.shape, a._version, rows, edge))
+            calls.append(LayerCall(module, a, output.shape, a._version, rows, edge))
             return changed
 
         handles = [m.register_forward_hook(hook, with_kwargs=True) for m in self.rules]
         try:
-            return self.call(self.chosen, batch.args, batch.kwargs), uses
+            return self.call_model(self.chosen, batch.args, batch.kwargs), calls
         finally:
             for handle in handles:
                 handle.remove()
 
-    def backward(self, output, uses, cotangent, retain_graph) -> tuple:
+    def backward(self, output, calls, cotangent, retain_graph) -> tuple:
         """Return the gradients at the outputs of the uses, None for those of no effect."""
-        if not uses:
+        if not calls:
             return ()
-        edges = [use.edge for use in uses]
+        edges = [call.output_edge for call in calls]
         return torch.autograd.grad(
             output, edges, cotangent, retain_graph=retain_graph, allow_unused=True
         )
 
-    def signatures(self, output, uses) -> dict[str, Signature]:
+    def signatures(self, output, calls) -> dict[str, Signature]:
         """Return how each parameter is used in the graph of the outputs."""
-        nodes, leaves = graph(output)
-        ratios: dict[str, list] = {name: [] for name in self.chosen}
-        for use in uses:
-            if use.edge.node in nodes:
-                for local in self.names[use.module].keys() & {"weight", "bias"}:
-                    ratios[self.names[use.module][local]].append(use.ratio)
+        nodes, leaves = nodes_and_leaf_edges(output)
+        rows_per_sample: dict[str, list] = {name: [] for name in self.chosen}
+        for call in calls:
+            if call.output_edge.node in nodes:
+                names = self.parameter_names[call.module]
+                for local in names.keys() & {"weight", "bias"}:
+                    rows_per_sample[names[local]].append(call.rows_per_sample)
         return {
-            name: Signature(leaves[id(p)], tuple(ratios[name])) for name, p in self.chosen.items()
+            name: Signature(leaves[id(p)], tuple(rows_per_sample[name]))
+            for name, p in self.chosen.items()
         }
 
-    def terms(self, use: Use, delta: torch.Tensor, size: int) -> dict:
+    def gradient_terms(self, call: LayerCall, delta: torch.Tensor, size: int) -> dict:
         """Return the terms of one use by the names of the parameters."""
-        if use.ratio is None:
+        if call.rows_per_sample is None:
             raise ValueError("No rows of the layer's input belong to samples.")
-        a = use.a.to(self.sketch_dtype) if use.a.is_floating_point() else use.a
-        delta = delta.to(self.sketch_dtype).reshape(use.shape)
-        terms = self.rules[use.module].terms(use.module, a, delta, size)
-        own = self.names[use.module]
-        return {own[local]: term for local, term in terms.items() if local in own}
+        a = call.input.to(self.sketch_dtype) if call.input.is_floating_point() else call.input
+        delta = delta.to(self.sketch_dtype).reshape(call.output_shape)
+        terms = self.rules[call.module].terms(call.module, a, delta, size)
+        names = self.parameter_names[call.module]
+        return {names[local]: term for local, term in terms.items() if local in names}
 
     def sketch(self, batch: Batch, start: int, parameters: list[PlannedParameter]) -> np.ndarray:
         """Return GΓ of one batch, of shape (B, m).
@@ -206,52 +220,56 @@ class Engine:
         self.shared = {
             module
             for module in self.rules
-            for name in self.names[module].values()
+            for name in self.parameter_names[module].values()
             if name in hooked and 0 in planned[name].signature.ratios
         }
         m = parameters[0].projection.m
         out = torch.zeros(batch.size, m, dtype=self.sketch_dtype, device=self.device)
         with evaluation_mode(self.model), torch.enable_grad():
-            output, uses = self.forward(batch)
+            output, calls = self.forward(batch)
             cotangent = self._cotangent(output, batch, start)
             if output.grad_fn is None:
                 return out.cpu().numpy()
-            signatures = self.signatures(output, uses)
-            doubted = [
+            signatures = self.signatures(output, calls)
+            unconfirmed = [
                 name
                 for name, p in planned.items()
                 if name in hooked
                 and signatures[name] not in (UNUSED, p.signature, *self._confirmed[name])
             ]
-            deltas = self.backward(output, uses, cotangent, retain_graph=bool(doubted))
-            refuted: set[str] = set()
-            if doubted:
-                weights, truths = autograd_sums(self, doubted, output, cotangent)
-                agreed = confirm(self, weights, truths, uses, deltas)
-                refuted = set(doubted) - agreed
+            deltas = self.backward(output, calls, cotangent, retain_graph=bool(unconfirmed))
+            rejected: set[str] = set()
+            if unconfirmed:
+                sums = autograd_sums(self, unconfirmed, output, cotangent)
+                agreed = parameters_confirmed_by_autograd(self, sums, calls, deltas)
+                rejected = set(unconfirmed) - agreed
                 for name in agreed:
-                    if truths[name].any():  # nothing is learned from zeros
+                    if sums.gradients[name].any():  # nothing is learned from zeros
                         self._confirmed[name].add(signatures[name])
             del output
             with torch.no_grad():
-                for use, delta in zip(uses, deltas, strict=True):
-                    names = (hooked - refuted) & set(self.names[use.module].values())
+                for call, delta in zip(calls, deltas, strict=True):
+                    names = (hooked - rejected) & set(self.parameter_names[call.module].values())
                     if delta is not None and names:
-                        self._add(out, self.terms(use, delta, batch.size), names, planned)
-            del uses, deltas
+                        self._add_layer_call(
+                            out, self.gradient_terms(call, delta, batch.size), names, planned
+                        )
+            del calls, deltas
             for source in ("torch.func", "loop"):
-                others = [
+                remaining = [
                     name
                     for name, p in planned.items()
-                    if source == ("loop" if name in refuted else p.source)
+                    if source == ("loop" if name in rejected else p.source)
                     and signatures[name].edges
                 ]
                 first = 0
-                for part in per_sample_gradients(self, others, batch, cotangent, source):
-                    rows = out[first : first + len(part[others[0]])]
+                for part in per_sample_gradients(self, remaining, batch, cotangent, source):
+                    rows = out[first : first + len(part[remaining[0]])]
                     first += len(rows)
                     for name, gradient in part.items():
-                        self._add_exact(rows, Exact(gradient), planned[name].projection)
+                        self._add_formed_gradient(
+                            rows, FormedGradient(gradient), planned[name].projection
+                        )
         return out.cpu().numpy()
 
     def _cotangent(self, output, batch, start):
@@ -261,35 +279,39 @@ class Engine:
             targets = self.objective.targets(output, batch.labels, start)
         precise = output.to(self.sketch_dtype)
         values = self.objective(precise, targets, batch.kwargs.get("attention_mask"))
-        found = None
+        gradient = None
         if values.requires_grad:
-            (found,) = torch.autograd.grad(values.sum(), output, allow_unused=True)
-        return torch.zeros_like(output) if found is None else found
+            (gradient,) = torch.autograd.grad(values.sum(), output, allow_unused=True)
+        return torch.zeros_like(output) if gradient is None else gradient
 
-    def _add(self, out, terms, names, planned):
+    def _add_layer_call(self, out, terms, names, planned):
         """Add the sketches of some parameters in one use of a layer."""
         # A bias joins its weight, if that is here too.
-        here = [name for name in terms if name in names]
-        biases = {planned[name].partner: name for name in here if planned[name].partner in here}
-        for name in here:
+        present = [name for name in terms if name in names]
+        biases = {
+            planned[name].partner: name for name in present if planned[name].partner in present
+        }
+        for name in present:
             p, term = planned[name], terms[name]
-            if p.partner in here:
+            if p.partner in present:
                 continue
             if p.method == "product":
                 beta = self._factor(planned[biases[name]].projection, 1) if name in biases else None
                 Q, P = self._factor(p.projection, 0), self._factor(p.projection, 1)
-                products = term.product(Q, P, beta).reshape(len(out), -1, out.shape[1])
+                products = term.product_sketch(Q, P, beta).reshape(len(out), -1, out.shape[1])
                 out.add_(products.sum(1), alpha=Q.shape[1] ** -0.5)
             else:
-                self._add_exact(out, term, p.projection)
+                self._add_formed_gradient(out, term, p.projection)
 
-    def _add_exact(self, out, term, projection):
+    def _add_formed_gradient(self, out, term, projection):
         """Form the gradient, as much of it as meets one block of Γ, and multiply."""
         rows, cols = term.shape
         for k, first in enumerate(range(0, rows * cols, BLOCK_ROWS)):
             last = min(first + BLOCK_ROWS, rows * cols)
             top = first // cols
-            part = term.gradient(top, -(-last // cols))[:, first - top * cols : last - top * cols]
+            part = term.gradient_rows(top, -(-last // cols))[
+                :, first - top * cols : last - top * cols
+            ]
             block = projection.block(k, self.numpy_dtype)
             if isinstance(block, np.ndarray):
                 out += part @ torch.from_numpy(block).to(self.device)

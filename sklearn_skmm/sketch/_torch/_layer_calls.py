@@ -6,20 +6,21 @@ from typing import Any, NamedTuple
 import torch
 
 
-class Use(NamedTuple):
+class LayerCall(NamedTuple):
     """One call of a layer."""
 
     module: torch.nn.Module
-    a: torch.Tensor  # its input
-    shape: torch.Size  # of its output
-    version: int  # of the input's memory, which tells of changes in place
-    rows: int | None  # of the input per sample; 0 if all samples share one, None if none are theirs
-    edge: Any  # of its output in the graph, as it was before changes in place
+    input: torch.Tensor  # its input
+    output_shape: torch.Size  # of its output
+    input_version: int  # of the input's memory, which tells of changes in place
+    # Rows of the input per sample; 0 if all samples share one, None if none are theirs.
+    rows_at_call: int | None
+    output_edge: Any  # of its output in the graph, as it was before changes in place
 
     @property
-    def ratio(self) -> int | None:
+    def rows_per_sample(self) -> int | None:
         """Rows of the input per sample, None if it is no longer what the layer saw."""
-        return self.rows if self.a._version == self.version else None
+        return self.rows_at_call if self.input._version == self.input_version else None
 
 
 class Signature(NamedTuple):
@@ -32,7 +33,7 @@ class Signature(NamedTuple):
 UNUSED = Signature(0, ())
 
 
-def graph(output) -> tuple[set, Counter]:
+def nodes_and_leaf_edges(output) -> tuple[set, Counter]:
     """Return the nodes below an output, and how many edges lead to each leaf, by its id."""
     nodes, stack = {output.grad_fn}, [output.grad_fn]
     leaves: Counter = Counter()

@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 # Samples whose draws come from one stream.
-TOGETHER = 4096
+SAMPLES_PER_STREAM = 4096
 # Labels with this value are left out, as in torch's cross entropy.
-IGNORED = -100
+IGNORED_LABEL = -100
 
 NO_LABELS = (
     "GradientSketcher with target='label' requires y to be passed, but the target y is None and X "
@@ -36,14 +36,14 @@ def output_of(result: Any) -> torch.Tensor:
     return result
 
 
-def uniforms(seed: int, start: int, size: int, n_positions: int) -> np.ndarray:
+def uniform_draws(seed: int, start: int, size: int, n_positions: int) -> np.ndarray:
     """Return draws from U(0, 1) of shape (size, n_positions) for samples start onwards.
 
     From counter-based streams, so that they depend neither on the batch nor on the order.
 
     Examples
     --------
-    >>> bool((uniforms(0, 3, 2, 1) == uniforms(0, 0, 5, 1)[3:]).all())
+    >>> bool((uniform_draws(0, 3, 2, 1) == uniform_draws(0, 0, 5, 1)[3:]).all())
     True
     """
 
@@ -52,9 +52,9 @@ def uniforms(seed: int, start: int, size: int, n_positions: int) -> np.ndarray:
 
     if n_positions > 1:  # of each sample its own, for the number of tokens differs
         return np.stack([stream(i, n_positions) for i in range(start, start + size)])
-    first, last = start // TOGETHER, (start + size - 1) // TOGETHER
-    draws = np.concatenate([stream(k, TOGETHER) for k in range(first, last + 1)])
-    return draws[start - first * TOGETHER :][:size, None]
+    first, last = start // SAMPLES_PER_STREAM, (start + size - 1) // SAMPLES_PER_STREAM
+    draws = np.concatenate([stream(k, SAMPLES_PER_STREAM) for k in range(first, last + 1)])
+    return draws[start - first * SAMPLES_PER_STREAM :][:size, None]
 
 
 class Objective:
@@ -110,7 +110,7 @@ class Objective:
         if self.target == "predicted":
             return output.argmax(-1)
         if self.target in ("sampled", "random"):
-            draws = torch.as_tensor(uniforms(self.seed, start, *output.shape[:2]))
+            draws = torch.as_tensor(uniform_draws(self.seed, start, *output.shape[:2]))
             if self.target == "random":
                 return (draws * n_classes).long().to(output.device)
             p = output.double().softmax(-1).cumsum(-1)
@@ -126,7 +126,7 @@ class Objective:
                 f"y has {labels.shape[1]} labels for each sample, but the model has outputs at "
                 f"{output.shape[1]} positions."
             )
-        known = labels[labels != IGNORED]
+        known = labels[labels != IGNORED_LABEL]
         if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < n_classes:
             raise ValueError(
                 f"y must hold class positions from 0 to {n_classes - 1}, the outputs of the model, "
@@ -147,22 +147,22 @@ class Objective:
             Tokens that count.
         """
         if self.target == "output":
-            return _mean(self._combined(_classes_last(output, None)), mask)
+            return _masked_mean(self._random_combination(_classes_last(output, None)), mask)
         if callable(self.loss):
-            return self._called(output, targets)
+            return self._values_of_callable(output, targets)
         if self.loss == "squared_error":
             squares = (output - targets.reshape(output.shape)).square()
-            return _mean(_classes_last(squares, None).sum(-1), mask)
+            return _masked_mean(_classes_last(squares, None).sum(-1), mask)
         output = _classes_last(output, targets)
         values = F.cross_entropy(
-            output.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
+            output.flatten(0, 1), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
         ).reshape(targets.shape)
-        kept = targets != IGNORED
+        kept = targets != IGNORED_LABEL
         if mask is not None and mask.shape == kept.shape:
             kept = kept & mask.bool()
-        return _mean(values, kept)
+        return _masked_mean(values, kept)
 
-    def _combined(self, output):
+    def _random_combination(self, output):
         n_outputs = output.shape[-1]
         if n_outputs == 1:
             return output[..., 0]
@@ -170,7 +170,7 @@ class Objective:
         z = 2 * stream.integers(2, size=n_outputs) - 1
         return output @ torch.as_tensor(z / np.sqrt(n_outputs)).to(output)
 
-    def _called(self, output, labels):
+    def _values_of_callable(self, output, labels):
         values = []
         for i in range(len(output)):
             value = self.loss(output[i], labels[i])
@@ -193,7 +193,7 @@ def _classes_last(output, labels):
     return output.flatten(2).transpose(1, 2)
 
 
-def _mean(values, mask):
+def _masked_mean(values, mask):
     """Return the mean over positions, those in the mask only where there is one that fits."""
     if mask is None or mask.shape != values.shape:
         return values.mean(1)

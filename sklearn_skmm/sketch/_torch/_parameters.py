@@ -21,10 +21,10 @@ def select_parameters(model: torch.nn.Module, layers) -> dict[str, torch.nn.Para
     if layers is None:
         if not named:
             raise ValueError(f"model={type(model).__name__} has no parameters.")
-        trained = {name: p for name, p in named.items() if p.requires_grad}
+        trainable = {name: p for name, p in named.items() if p.requires_grad}
         # Quantized weights are integers.
-        return trained or {name: p for name, p in named.items() if p.is_floating_point()}
-    own = [
+        return trainable or {name: p for name, p in named.items() if p.is_floating_point()}
+    layers_with_parameters = [
         name
         for name, module in model.named_modules()
         if any(True for _ in module.parameters(recurse=False))
@@ -36,18 +36,19 @@ def select_parameters(model: torch.nn.Module, layers) -> dict[str, torch.nn.Para
             if layer not in modules:
                 raise ValueError(
                     f"The 'layers' parameter names {layer!r}, which is no module of the model. "
-                    f"Those with parameters are {own}."
+                    f"Those with parameters are {layers_with_parameters}."
                 )
-            found = modules[layer].parameters()
+            selected = modules[layer].parameters()
         else:
             layer = int(layer)
-            if not -len(own) <= layer < len(own):
+            if not -len(layers_with_parameters) <= layer < len(layers_with_parameters):
                 raise ValueError(
                     f"The 'layers' parameter holds position {layer}, but the model has "
-                    f"{len(own)} layers with parameters: {own}."
+                    f"{len(layers_with_parameters)} layers with parameters: "
+                    f"{layers_with_parameters}."
                 )
-            found = modules[own[layer]].parameters(recurse=False)
-        wanted.update(id(parameter) for parameter in found)
+            selected = modules[layers_with_parameters[layer]].parameters(recurse=False)
+        wanted.update(id(parameter) for parameter in selected)
     chosen = {name: p for name, p in named.items() if id(p) in wanted}
     if not chosen:
         raise ValueError(f"layers={layers!r} selects no parameters.")
