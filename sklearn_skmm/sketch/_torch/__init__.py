@@ -1,4 +1,4 @@
-"""Sketched per-sample gradients of torch models: the door through which torch enters."""
+"""Sketched per-sample gradients of torch models: the only folder that imports torch."""
 
 import torch
 
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def check_model(model) -> torch.nn.Module:
-    """Return the torch module in model: a module, a wrapped one, or a fitted skorch net."""
+    """Return the torch module of a model: a module, a wrapped module or a fitted skorch net."""
     if not isinstance(model, torch.nn.Module) and isinstance(
         getattr(model, "module_", None), torch.nn.Module
     ):
@@ -33,11 +33,11 @@ def check_model(model) -> torch.nn.Module:
     if not modules or any(isinstance(module, torch.jit.ScriptModule) for module in modules):
         raise TypeError(
             "The 'model' parameter must be None, an instance of torch.nn.Module (not scripted) or "
-            f"a fitted skorch net, got {model!r}."
+            f"a fitted skorch net. Got {model!r} instead."
         )
     return model
 
 
 def is_array(X) -> bool:
-    """Whether X is for NumPy to validate: array-like, and nothing that torch reads better."""
+    """Return whether NumPy should validate X: it is array-like, but not a tensor."""
     return isinstance(X, list) or (hasattr(X, "__array__") and not isinstance(X, torch.Tensor))

@@ -1,4 +1,4 @@
-"""Whether the hooks give the per-sample gradients that autograd gives."""
+"""Check that the hooks find the same per-sample gradients as autograd."""
 
 from typing import NamedTuple
 
@@ -10,14 +10,14 @@ from sklearn_skmm.sketch._torch._parameters import matrix_shape
 
 
 class AutogradSums(NamedTuple):
-    """Weighted sums of the gradients of the samples in a batch, from autograd."""
+    """Weighted sums over a batch of the per-sample gradients, computed by autograd."""
 
-    weights: torch.Tensor  # random, one for each sample
+    weights: torch.Tensor  # random, of shape (B,)
     gradients: dict[str, torch.Tensor]  # the weighted sum for each parameter
 
 
 def autograd_sums(engine, names, output, cotangent) -> AutogradSums:
-    """Return random weights of the samples, and with these autograd's sums of gradients."""
+    """Draw random weights for the samples and let autograd sum the gradients with them."""
     weights = _standard_normal(engine, len(output), 1)[:, 0]
     weighted = cotangent * weights.to(cotangent).reshape(-1, *[1] * (output.ndim - 1))
     leaves = [engine.chosen[name] for name in names]
@@ -30,17 +30,18 @@ def autograd_sums(engine, names, output, cotangent) -> AutogradSums:
 
 
 def parameters_confirmed_by_autograd(engine, sums: AutogradSums, calls, deltas) -> set[str]:
-    """Return the parameters whose per-sample gradients the hooks give.
+    """Return the parameters for which the hooks' per-sample gradients agree with autograd.
 
-    Sums over the samples are compared, with random weights and from the left and right
-    multiplied by random vectors: they agree by no accident, and no gradient is formed.
+    The randomly weighted sums over the samples are compared, after multiplying them from the left
+    and the right by random vectors. They cannot agree by accident, and no per-sample gradient is
+    formed.
 
     Parameters
     ----------
     sums : AutogradSums
         From `autograd_sums`.
     calls, deltas : list
-        Uses of layers, and the gradients at their outputs, without weights.
+        Calls of layers, and the gradients at their outputs, without the random weights.
     """
     weights, gradients = sums
     random_sides = {
@@ -56,7 +57,7 @@ def parameters_confirmed_by_autograd(engine, sums: AutogradSums, calls, deltas) 
             terms = engine.gradient_terms(call, delta, len(weights))
             for name in names & terms.keys():
                 from_hooks[name] += weights @ terms[name].product_sketch(*random_sides[name])
-        except Exception:  # the rule may not be made for this
+        except Exception:  # the rule may not apply to this layer
             for name in names:
                 from_hooks[name] += torch.nan
     from_hooks = {name: products / 8**0.5 for name, products in from_hooks.items()}
@@ -68,7 +69,7 @@ def parameters_confirmed_by_autograd(engine, sums: AutogradSums, calls, deltas) 
 
 
 def parameters_that_agree(engine, found, expected, gradients) -> set[str]:
-    """Return the parameters for which two vectors agree, as far as autograd is precise."""
+    """Return the parameters for which two vectors agree to the precision of autograd."""
     largest = max(float(g.norm()) for g in gradients.values())
     return {
         name
@@ -83,17 +84,17 @@ def parameters_that_agree(engine, found, expected, gradients) -> set[str]:
 
 
 def equal_up_to_rounding(difference, expected, largest, dtype) -> bool:
-    """Whether two ways to one gradient agree, by the norms of their difference and of itself.
+    """Return whether two computations of a gradient agree, from the norm of their difference.
 
     Parameters
     ----------
     difference, expected : float
-        Norms.
+        Norms of the difference and of the gradient.
     largest : float
-        Norm of the largest gradient of a parameter. What is next to nothing beside it, such as
-        that of a bias below a softmax, is rounding.
+        Largest norm among the gradients of all parameters. Gradients that are tiny compared with
+        it, such as that of a bias followed by a softmax, are rounding errors.
     dtype : torch.dtype
-        Precision in which it was computed.
+        Precision of the computation.
     """
     eps = torch.finfo(dtype).eps
     relative = max(20 * eps, min(10 * eps**0.5, 1e-2)) if eps < 1e-4 else 20 * eps
@@ -102,12 +103,12 @@ def equal_up_to_rounding(difference, expected, largest, dtype) -> bool:
 
 
 def random_like(engine, like):
-    """Return random numbers in the shape of a tensor."""
+    """Return random numbers with the shape and dtype of a tensor, the same in every call."""
     return _standard_normal(engine, like.numel(), 1, 3).reshape(like.shape).to(like.dtype)
 
 
 def _standard_normal(engine, rows, cols, seed=0):
-    """Return standard normal numbers, the same every time."""
+    """Return standard normal numbers, the same in every call."""
     stream = np.random.Generator(np.random.Philox(key=[1, seed]))
     drawn = torch.as_tensor(stream.standard_normal((rows, cols)))
     return drawn.to(engine.device, engine.sketch_dtype)

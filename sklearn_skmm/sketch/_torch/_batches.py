@@ -1,6 +1,6 @@
-"""Consecutive samples as tensors for a model, and passes over all of them.
+"""Batches of consecutive samples as tensors, and iteration over all of them.
 
-Whatever they come from: `_datasets` knows kinds of data sets, everything else sees `Batch` only.
+Only `_datasets` knows the kinds of data sets. All other modules see `Batch` only.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Consecutive samples, to call a model with as ``model(*args, **kwargs)``.
+    """Consecutive samples, to be passed to a model as ``model(*args, **kwargs)``.
 
     Attributes
     ----------
@@ -21,7 +21,7 @@ class Batch(NamedTuple):
     kwargs : dict of str to Tensor of shape (size, ...)
         Keyword inputs.
     labels : Tensor of shape (size, ...) or None
-        Labels, where there are any.
+        Labels, or None if there are none.
     size : int
         Number of samples.
     """
@@ -44,12 +44,14 @@ def _raise_inconsistent_lengths(lengths: list, remark: str = "") -> NoReturn:
 
 
 def make_batch(args: tuple, kwargs: dict, labels: Any) -> Batch:
-    """Return a batch of the size on which all tensors agree."""
+    """Return a batch, checking that all tensors have the same number of samples."""
     batch = Batch(args, kwargs, labels, 0)
     sizes = {}
     for name, tensor in _named_tensors(batch).items():
         if tensor.ndim == 0:
-            raise ValueError(f"The first dimension must be the samples, but {name} is a scalar.")
+            raise ValueError(
+                f"The first dimension of inputs must be the samples, but {name} is a scalar."
+            )
         sizes[name] = tensor.shape[0]
     if len(set(sizes.values())) > 1:
         _raise_inconsistent_lengths(list(sizes.values()), f" in {list(sizes)}.")
@@ -57,7 +59,7 @@ def make_batch(args: tuple, kwargs: dict, labels: Any) -> Batch:
 
 
 def map_tensors(function: Callable, *batches: Batch) -> Batch:
-    """Apply a function to the corresponding tensors of batches."""
+    """Return a batch of function values, computed from the corresponding tensors of batches."""
     labels = [batch.labels for batch in batches]
     return make_batch(
         tuple(function(*tensors) for tensors in zip(*(b.args for b in batches), strict=True)),
@@ -67,16 +69,16 @@ def map_tensors(function: Callable, *batches: Batch) -> Batch:
 
 
 def to_device(batch: Batch, device: Any, float_dtype: torch.dtype | None) -> Batch:
-    """Move a batch, casting floating tensors only: tokens and masks stay what they are.
+    """Return a batch on a device, with only floating tensors cast (not tokens and masks).
 
     Parameters
     ----------
     batch : Batch
-        What to move; it stays as it is.
+        Batch to move, which is not modified.
     device : torch.device or str
-        Where to.
+        Target device.
     float_dtype : torch.dtype or None
-        Type of floating tensors; None keeps it.
+        Target dtype of floating tensors; None keeps their dtype.
 
     Returns
     -------
@@ -89,14 +91,14 @@ def to_device(batch: Batch, device: Any, float_dtype: torch.dtype | None) -> Bat
 
 
 class Batches:
-    """Consecutive batches, from the first sample at every `iter`.
+    """Iterable of consecutive batches; every iteration starts at the first sample.
 
     Parameters
     ----------
-    pieces : callable
+    make_iterator : callable
         Returns a new iterator of `Batch`.
     n_samples : int or None
-        How many samples there are; None if only iterating can tell.
+        Number of samples; None if it is only known after iterating.
     y : array or tensor of shape (n_samples, ...) or None
         Labels that replace those of the data set.
     """
@@ -105,8 +107,8 @@ class Batches:
         self.n_samples, self._n_seen = n_samples, n_samples
         self._make_iterator = make_iterator
         self._y = y
-        # A stream has no positions to ask for. That it starts over and keeps its order can only be
-        # observed, on the first batch and on the number of samples.
+        # A stream has no indices. Whether it restarts and keeps its order can only be checked by
+        # comparing the first batch and the number of samples between iterations.
         self._first_batch = next(make_iterator(), None) if n_samples is None else None
         if n_samples == 0 or (n_samples is None and self._first_batch is None):
             raise ValueError("Found X with 0 sample(s) while a minimum of 1 is required.")
@@ -131,25 +133,25 @@ class Batches:
             )
         if self._n_seen not in (None, position):
             _raise_inconsistent_lengths(
-                [self._n_seen, position], ", expected of X and found by iterating."
+                [self._n_seen, position], ", expected from X and found by iterating."
             )
         if y is not None and position != len(y):
             _raise_inconsistent_lengths([position, len(y)])
         self._n_seen = position
 
     def first(self, k: int) -> Batch:
-        """Return the first at most k samples, for probing a model.
+        """Return up to k samples from the start, to try out a model.
 
         Parameters
         ----------
         k : int
-            How many. Fewer come back where there are no more, or where later batches are padded
-            to another length.
+            Number of samples. Fewer are returned if there are no more, or if later batches are
+            padded to another length.
 
         Returns
         -------
         batch : Batch
-            The samples; iterations still start from the first.
+            The samples. Later iterations still start at the first sample.
         """
         parts: list[Batch] = []
         for batch in self:
@@ -165,15 +167,15 @@ class Batches:
 
 def _same_tensors(batch: Batch, other: Batch) -> bool:
     mine, theirs = _named_tensors(batch), _named_tensors(other)
-    # NaN, a missing value, is to equal itself here.
+    # A missing value (NaN) must equal itself here.
     return mine.keys() == theirs.keys() and all(
         torch.equal(mine[name].nan_to_num(), theirs[name].nan_to_num()) for name in mine
     )
 
 
 def copy_to_tensor(array: np.ndarray | Tensor) -> Tensor:
-    """Return a copy of a slice, for a model may work in place and the data is the user's."""
+    """Return a copy as a tensor, because a model may modify its inputs in place."""
     if isinstance(array, Tensor):
         return array.clone()
-    # A copy is free of negative strides and read-only memory; byte order is left to take care of.
+    # The copy removes negative strides and read-only memory. The dtype fixes the byte order.
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))

@@ -1,4 +1,4 @@
-"""Runs that are killed and started again: a sketch in blocks that are kept on disk."""
+"""Sketch in blocks that are cached on disk, so that a killed run can be resumed."""
 
 from collections.abc import Iterable, Iterator
 from os import PathLike
@@ -11,7 +11,7 @@ from sklearn_skmm.sketch._sketch_plan import PlannedParameter
 from sklearn_skmm.sketch._torch._batches import Batch
 from sklearn_skmm.sketch._torch._engine import Engine
 
-# A file of the cache holds so many samples, or as many as come from so many bytes of input.
+# A block of the cache ends at this many samples, or at this many bytes of input.
 CACHED_ROWS, CACHED_BYTES = 4096, 64 * 2**20
 
 
@@ -21,18 +21,18 @@ def sketch_with_cache(
     planned: list[PlannedParameter],
     directory: str | PathLike,
 ) -> Iterator[np.ndarray]:
-    """Yield GΓ for blocks of batches, those that are in the cache from there.
+    """Yield GΓ block by block, reading the blocks that are in the cache.
 
     Parameters
     ----------
     engine : Engine
-        Computes what is missing.
+        Engine that computes the missing blocks.
     batches : iterable of Batch
-        All samples, from the first.
+        All samples, starting at the first.
     planned : list of PlannedParameter
-        From `plan`.
+        From `plan_parameters`.
     directory : str or path-like
-        Where the cache is, or is to be.
+        Directory of the cache, created if missing.
     """
     model, objective = engine.model, engine.objective
     key = {
@@ -67,20 +67,20 @@ def sketch_with_cache(
 
 
 def _digest_parts(named: Iterable[tuple[object, torch.Tensor]]) -> Iterator[str | np.ndarray]:
-    """Yield what tells named tensors from others; their bytes, since NumPy has not every dtype."""
+    """Yield what to digest of named tensors; raw bytes, as NumPy lacks some torch dtypes."""
     for name, tensor in named:
         yield f"{name}:{tensor.dtype}:{tuple(tensor.shape)}"
         yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def _named_inputs(batch: Batch, with_labels: bool) -> list[tuple[object, torch.Tensor]]:
-    """Return what a batch's sketch is made from, with names."""
+    """Return the named tensors that determine the sketch of a batch."""
     named = [*enumerate(batch.args), *batch.kwargs.items()]
     return [*named, ("labels", batch.labels)] if with_labels and batch.labels is not None else named
 
 
 def _batches_by_block(batches) -> Iterator[list[Batch]]:
-    """Yield batches together that make one file of the cache: neither tiny nor all of memory."""
+    """Group batches into blocks of the cache that are neither tiny nor exhaust the memory."""
     block: list[Batch] = []
     size = n_bytes = 0
     for batch in batches:
@@ -95,7 +95,7 @@ def _batches_by_block(batches) -> Iterator[list[Batch]]:
 
 
 def _loss_name(loss):
-    """Return what tells a loss from others in the key of a cache."""
+    """Return a text that identifies a loss in the key of a cache."""
     if isinstance(loss, str):
         return loss
     code = getattr(loss, "__code__", None)

@@ -1,12 +1,13 @@
-"""Forward, backward and sketch of one batch after the other.
+"""Forward pass, backward pass and sketch of each batch.
 
-One forward and one backward pass per batch. Hooks take the input of each chosen layer and the
-gradient at its output, from which `_layer_rules` forms the layer's part of the sketch. Other
-parameters get per-sample gradients from `torch.func`, or from one sample after the other.
+There is one forward and one backward pass per batch. Hooks record the input of each chosen layer
+and the gradient at its output, from which `_layer_rules` computes the layer's part of the sketch.
+The per-sample gradients of other parameters come from `torch.func` or from a loop over the samples.
 
-Hooks are trusted where they were seen to agree with autograd: each parameter has a *signature* in
-the graph of a batch, that says how it was used, and what was confirmed for one signature (see
-`_autograd_check`) holds for later batches with the same. Others are confirmed anew.
+Hooks are used only where they agree with autograd (see `_autograd_check`). Each parameter has a
+*signature*, which describes how it is used in the autograd graph of a batch. Once confirmed, hooks
+are trusted for later batches with the same signature. For any other signature they are checked
+again.
 """
 
 from collections.abc import Mapping
@@ -38,21 +39,22 @@ from sklearn_skmm.sketch._torch._per_sample import per_sample_gradients
 
 
 class Engine:
-    """Forward, backward and sketch of batches; leaves the model as it was.
+    """Sketch the per-sample gradients of batches, without changing the model.
 
     Parameters
     ----------
     model : torch.nn.Module
-        From `check_model`. It is evaluated in evaluation mode; its parameters, buffers, `.grad`
-        and device are left alone.
+        Model from `check_model`. It is run in evaluation mode; its parameters, buffers, `.grad`
+        and device are not changed.
     layers : None, str, int, or list of str and int
-        As for `select_parameters`.
+        Layers whose parameters are chosen, as in `select_parameters`.
     objective : Objective
-        What is differentiated.
+        Objective to differentiate.
     device : torch.device, str or None
-        Where to compute; None is where the parameters are, "auto" a GPU where there is one.
+        Device of the computation. None is the device of the parameters; "auto" is a GPU if there
+        is one.
     dtype : str or None
-        Floating precision; None is that of the parameters.
+        Floating precision of the computation; None is that of the parameters.
     """
 
     def __init__(self, model, layers, objective, *, device=None, dtype=None):
@@ -61,14 +63,15 @@ class Engine:
         not_floating = [name for name, p in parameters.items() if not p.is_floating_point()]
         if not_floating:
             raise ValueError(
-                f"Parameters must be real floating numbers, but {not_floating} are not."
+                "The parameters selected by 'layers' must be real floating numbers, but "
+                f"{not_floating} are not. Select other layers."
             )
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         first = next(iter(parameters.values()))
         self.device = first.device if device is None else torch.device(device)
         cast = None if dtype is None else getattr(torch, dtype)
-        # These change their weights in each forward pass, in evaluation mode too.
+        # Layers with max_norm change their weights in each forward pass, even in evaluation mode.
         renormalised = {
             id(p)
             for module in model.modules()
@@ -80,18 +83,18 @@ class Engine:
             to = cast if tensor.is_floating_point() else None
             return tensor.detach().to(self.device, to, copy=id(tensor) in renormalised)
 
-        # Copies of the references, never the model itself, go to another device or precision.
+        # Move the tensors to another device or precision, never the model itself.
         self.chosen = {name: place(p).requires_grad_() for name, p in parameters.items()}
         fixed = {name: place(p) for name, p in model.named_parameters() if name not in parameters}
         self.constants = fixed | {name: place(b).clone() for name, b in model.named_buffers()}
-        # Of inputs: that of the model, which adapters may exceed.
+        # Inputs get the precision of the model; adapters may have a higher one.
         floating = (p.dtype for p in model.parameters() if p.is_floating_point())
         self.dtype = cast or next(floating)
-        # Half precision is for the model; sums over many entries are not.
+        # Only the model runs in half precision; sketches sum over too many entries for it.
         double = any(p.dtype == torch.float64 for p in self.chosen.values())
         self.sketch_dtype = torch.float64 if double else torch.float32
         self.numpy_dtype = np.dtype(np.float64 if double else np.float32)
-        # Tied weights go by the name that comes first.
+        # Tied weights are known by the first of their names.
         names = {id(p): name for name, p in parameters.items()}
         self.parameter_names = {
             module: {
@@ -106,13 +109,13 @@ class Engine:
             rule = rule_for(module)
             if rule is not None and local_names.keys() & {"weight", "bias"}:
                 self.rules[module] = rule
-        # Compiled code would leave out the hooks, or choke on them.
+        # Compiled code would skip the hooks or fail on them.
         self.compiled = hasattr(torch.compiler, "set_stance") and any(
             hasattr(module, "_orig_mod") or module._compiled_call_impl for module in model.modules()
         )
-        # Layers whose one output all samples share.
+        # Layers that return one row for all samples, such as position embeddings.
         self.shared: set[torch.nn.Module] = set()
-        # Signatures that were confirmed since.
+        # Signatures that were confirmed after planning.
         self._confirmed: dict[str, set[Signature]] = {name: set() for name in self.chosen}
         self._factors: dict[tuple, torch.Tensor] = {}
 
@@ -124,9 +127,9 @@ class Engine:
         return placed._replace(labels=batch.labels.to(self.device, self.sketch_dtype))
 
     def call_model(self, parameters: Mapping, args: tuple, kwargs: dict) -> torch.Tensor:
-        """Return the outputs with these parameters in the place of the model's."""
-        # Models may change their inputs in place, and are called more than once. Rounding is to
-        # depend on values alone, not on how they lie in memory.
+        """Return the outputs of the model with the given parameters."""
+        # Clone because models may change their inputs in place and are called more than once. Make
+        # contiguous so that rounding depends only on the values, not on the memory layout.
         args = tuple(a.clone(memory_format=torch.contiguous_format) for a in args)
         kwargs = {k: v.clone(memory_format=torch.contiguous_format) for k, v in kwargs.items()}
         with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
@@ -135,7 +138,7 @@ class Engine:
             )
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, list[LayerCall]]:
-        """Return the outputs, and the uses of layers on the way to them."""
+        """Return the outputs, and the calls of layers that computed them."""
         calls: list[LayerCall] = []
         size = batch.size
 
@@ -143,19 +146,19 @@ class Engine:
             if not isinstance(output, torch.Tensor) or not output.requires_grad:
                 return None
             if not output.numel():
-                return None  # an expert to which nothing is sent
+                return None  # an expert that gets no tokens
             a = (args[0] if args else next(iter(kwargs.values()))).detach()
             rows, changed = None, None
             if output.ndim > 1 and len(a) == len(output):
                 if module in self.shared and len(a) == 1 < size:
-                    # One for each sample, which tells their gradients apart.
+                    # Repeat it for each sample, to separate the gradients of the samples.
                     a = a.expand(size, *a.shape[1:])
                     output = changed = output.expand(size, *output.shape[1:]).clone()
                     rows = 0
                 elif len(a) % size == 0:
                     rows = len(a) // size
-            # Changes in place would replace the edge of a view, as linear layers give, but not that
-            # of what it views.
+            # In-place changes would replace the edge of a view, such as the output of a linear
+            # layer, but not the edge of its base.
             base = output._base
             whole = base is not None and base.requires_grad and base.numel() == output.numel()
             edge = get_gradient_edge(base if whole and base.is_contiguous() else output)
@@ -170,7 +173,7 @@ class Engine:
                 handle.remove()
 
     def backward(self, output, calls, cotangent, retain_graph) -> tuple:
-        """Return the gradients at the outputs of the uses, None for those of no effect."""
+        """Return the gradients at the outputs of layer calls, None where there is no effect."""
         if not calls:
             return ()
         edges = [call.output_edge for call in calls]
@@ -179,7 +182,7 @@ class Engine:
         )
 
     def signatures(self, output, calls) -> dict[str, Signature]:
-        """Return how each parameter is used in the graph of the outputs."""
+        """Return how each parameter is used in the autograd graph of the outputs."""
         nodes, leaves = nodes_and_leaf_edges(output)
         rows_per_sample: dict[str, list] = {name: [] for name in self.chosen}
         for call in calls:
@@ -193,9 +196,9 @@ class Engine:
         }
 
     def gradient_terms(self, call: LayerCall, delta: torch.Tensor, size: int) -> dict:
-        """Return the terms of one use by the names of the parameters."""
+        """Return the gradient terms of one layer call, by parameter name."""
         if call.rows_per_sample is None:
-            raise ValueError("No rows of the layer's input belong to samples.")
+            raise ValueError("The rows of the layer's input do not belong to samples.")
         a = call.input.to(self.sketch_dtype) if call.input.is_floating_point() else call.input
         delta = delta.to(self.sketch_dtype).reshape(call.output_shape)
         terms = self.rules[call.module].terms(call.module, a, delta, size)
@@ -210,9 +213,9 @@ class Engine:
         batch : Batch
             Samples.
         start : int
-            Position of the first.
+            Position of the first sample.
         parameters : list of PlannedParameter
-            From `plan`.
+            Plan from `plan_parameters`.
         """
         batch = self.place(batch)
         planned = {p.name: p for p in parameters}
@@ -244,7 +247,7 @@ class Engine:
                 agreed = parameters_confirmed_by_autograd(self, sums, calls, deltas)
                 rejected = set(unconfirmed) - agreed
                 for name in agreed:
-                    if sums.gradients[name].any():  # nothing is learned from zeros
+                    if sums.gradients[name].any():  # zeros confirm nothing
                         self._confirmed[name].add(signatures[name])
             del output
             with torch.no_grad():
@@ -273,7 +276,7 @@ class Engine:
         return out.cpu().numpy()
 
     def _cotangent(self, output, batch, start):
-        """Return the objective's gradient at the outputs."""
+        """Return the gradient of the objective at the outputs (the cotangent of the model)."""
         output = output.detach().requires_grad_()
         with torch.no_grad():
             targets = self.objective.targets(output, batch.labels, start)
@@ -285,8 +288,8 @@ class Engine:
         return torch.zeros_like(output) if gradient is None else gradient
 
     def _add_layer_call(self, out, terms, names, planned):
-        """Add the sketches of some parameters in one use of a layer."""
-        # A bias joins its weight, if that is here too.
+        """Add the sketches of the named parameters in one layer call to out."""
+        # A bias joins its weight if both are present.
         present = [name for name in terms if name in names]
         biases = {
             planned[name].partner: name for name in present if planned[name].partner in present
@@ -304,7 +307,7 @@ class Engine:
                 self._add_formed_gradient(out, term, p.projection)
 
     def _add_formed_gradient(self, out, term, projection):
-        """Form the gradient, as much of it as meets one block of Γ, and multiply."""
+        """Form the part of the gradient for each block of Γ, multiply, and add to out."""
         rows, cols = term.shape
         for k, first in enumerate(range(0, rows * cols, BLOCK_ROWS)):
             last = min(first + BLOCK_ROWS, rows * cols)
@@ -319,7 +322,7 @@ class Engine:
                 out += torch.from_numpy((block.T @ part.cpu().numpy().T).T).to(out)
 
     def _factor(self, projection, side):
-        """Return a side of a product projection on the device."""
+        """Return one factor of a product projection on the device."""
         key = (id(projection), side)
         if key not in self._factors:
             factor = (projection.row_factor, projection.col_factor)[side](self.numpy_dtype)

@@ -1,4 +1,4 @@
-"""The model's own state, which is put back after use."""
+"""Evaluation mode that restores the state of the model afterwards."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,33 +8,32 @@ import torch
 
 @contextmanager
 def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode and put every submodule's mode back afterwards.
+    """Switch to evaluation mode and restore the mode of every submodule afterwards.
 
-    After an error the submodules' parameters, buffers and hooks are put back, too.
+    After an error the submodules' parameters, buffers and hooks are restored, too.
     """
     modes = [(module, module.training) for module in model.modules()]
-    # torch has others in the place of these during a call. It puts them back, but not if Ctrl-C
-    # comes while it is at that: the model would have lost its parameters.
+    # torch replaces these entries during a call and restores them afterwards. If Ctrl-C interrupted
+    # the restoring, the model would lose its parameters.
     own = [
         (entries, dict(entries))
         for module, _ in modes
         for name in ("_parameters", "_buffers", "_forward_hooks", "_forward_hooks_with_kwargs")
-        if isinstance(entries := getattr(module, name), dict)  # scripts have no dict
+        if isinstance(entries := getattr(module, name), dict)  # scripted modules have no dict
     ]
     with ExitStack() as stack:
         if torch.cuda.is_available() and any(isinstance(m, torch.nn.RNNBase) for m, _ in modes):
-            # cuDNN has no backward pass of these in evaluation mode.
+            # cuDNN has no backward pass for recurrent layers in evaluation mode.
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         try:
             try:
-                # Not by `eval`, which models override: some merge adapters into their weights
-                # there.
+                # Do not call `eval`: some models override it to merge adapters into their weights.
                 for module, _ in modes:
                     module.training = False
                 yield
             finally:
                 _set_modes(modes)
-        except BaseException:  # which may be Ctrl-C on the way back
+        except BaseException:  # may be Ctrl-C while the modes are restored
             _set_modes(modes)
             for entries, before in own:
                 entries.clear()

@@ -1,4 +1,4 @@
-"""Per-sample gradients from `torch.func`, or from one sample after the other."""
+"""Per-sample gradients by `torch.func` or by a loop over the samples."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -8,25 +8,25 @@ from torch.func import grad, vmap
 
 from sklearn_skmm.sketch._torch._batches import Batch
 
-# Gradients that are formed for a part of a batch together.
+# Memory for the gradients that are formed at the same time, which limits the size of a chunk.
 CHUNK_BYTES = 256 * 2**20
 
 
 def per_sample_gradients(engine, names, batch: Batch, cotangent, source) -> Iterator[dict]:
-    """Yield, for parts of a batch, the flat gradients of the named parameters.
+    """Yield the flat per-sample gradients of named parameters, for chunks of a batch.
 
     Parameters
     ----------
     engine : Engine
-        With the model and its chosen parameters.
+        Engine with the model and its chosen parameters.
     names : list of str
-        Parameters to differentiate by.
+        Parameters to differentiate with respect to.
     batch : Batch
-        Samples, placed.
+        Samples, on the device of the engine.
     cotangent : Tensor
-        Gradient at the outputs of the batch.
+        Gradient of the objective at the outputs of the batch.
     source : {"torch.func", "loop"}
-        How.
+        How the gradients are computed.
     """
     if not names:
         return
@@ -37,7 +37,7 @@ def per_sample_gradients(engine, names, batch: Batch, cotangent, source) -> Iter
         return (engine.call_model({**fixed, **differentiated}, args, kwargs) * cotangent).sum()
 
     def value_of_one_sample(differentiated, args, kwargs, cotangent):
-        # The batch dimension that the model expects, one sample at a time.
+        # Add the batch dimension that the model expects.
         args, kwargs = tuple(a[None] for a in args), {k: v[None] for k, v in kwargs.items()}
         return value(differentiated, args, kwargs, cotangent[None])
 
@@ -50,7 +50,7 @@ def per_sample_gradients(engine, names, batch: Batch, cotangent, source) -> Iter
         if source == "torch.func":
             function = vmap(grad(value_of_one_sample), in_dims=(None, 0, 0, 0))
             with warnings.catch_warnings():
-                # Some operations are looped over inside, which is what is wanted of them.
+                # vmap warns where it loops over samples internally, which is fine here.
                 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
                 gradients = function(differentiated, args, kwargs, cotangent[part])
         else:

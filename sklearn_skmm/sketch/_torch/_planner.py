@@ -1,8 +1,8 @@
-"""How each parameter's gradient is found and sketched, decided on the first samples.
+"""Plan how the gradient of each parameter is computed and sketched, from the first samples.
 
-A rule of `_layer_rules` is used for a parameter where it reproduces autograd's gradient. It
-does not for a layer that is called by another way than its ``forward``, say, or whose input does
-not have the samples in its rows.
+A rule of `_layer_rules` is used for a parameter if it reproduces the gradient from autograd. It
+does not if, for example, the layer is not called through its ``forward``, or the rows of its input
+are not the samples.
 """
 
 from typing import Any, NamedTuple
@@ -28,12 +28,12 @@ from sklearn_skmm.sketch._torch._model_state import evaluation_mode
 from sklearn_skmm.sketch._torch._parameters import matrix_shape
 from sklearn_skmm.sketch._torch._per_sample import per_sample_gradients
 
-# Multiply-adds per sample, a few microseconds.
+# Multiply-adds per sample that take only a few microseconds.
 NEGLIGIBLE_COST = 2**18
 
 
 def _same_outputs(output, other) -> bool:
-    """Whether two ways to the same outputs agree."""
+    """Return whether two computations of the same outputs agree up to rounding."""
     if output.shape != other.shape:
         return False
     norm = float(output.norm())
@@ -41,7 +41,7 @@ def _same_outputs(output, other) -> bool:
 
 
 def _check_independence(engine, batch, output):
-    """Raise if what a sample gives depends on the samples beside it, or on chance."""
+    """Raise if the output for a sample depends on other samples in the batch, or on chance."""
     batch_normalised = [
         name
         for name, module in engine.model.named_modules()
@@ -49,49 +49,56 @@ def _check_independence(engine, batch, output):
     ]
     if batch_normalised:
         raise ValueError(
-            "The 'model' parameter must treat each sample on its own, but these layers normalise "
-            f"over the batch, in evaluation mode too: {batch_normalised}."
+            "The 'model' parameter must treat each sample independently, but these layers "
+            f"normalise over the batch even in evaluation mode: {batch_normalised}. Use "
+            "track_running_stats=True, or a layer that normalises each sample."
         )
     if output.ndim == 0 or len(output) != batch.size:
         raise ValueError(
-            "The 'model' parameter must return outputs whose first dimension is the samples, got "
-            f"shape {tuple(output.shape)} for {batch.size} samples."
+            "The 'model' parameter must return outputs whose first dimension is the samples. Got "
+            f"shape {tuple(output.shape)} for {batch.size} samples instead."
         )
     args, kwargs = tuple(a[:1] for a in batch.args), {k: v[:1] for k, v in batch.kwargs.items()}
     alone = engine.call_model(engine.chosen, args, kwargs).detach()
     if alone.shape != output[:1].shape:
         raise ValueError(
             f"The 'model' parameter must return outputs of shape {tuple(output[:1].shape)} for one "
-            f"sample, as it does for {batch.size} of shape {tuple(output.shape)}, got "
-            f"{tuple(alone.shape)}."
+            f"sample, because it returns shape {tuple(output.shape)} for {batch.size} samples. Got "
+            f"{tuple(alone.shape)} instead."
         )
     if not _same_outputs(output[:1], alone):
         raise ValueError(
-            "The 'model' parameter must treat each sample on its own, but its output for the first "
-            "sample depends on the samples beside it, or on chance, in evaluation mode too."
+            "The 'model' parameter must treat each sample independently, but its output for the "
+            "first sample depends on the other samples in the batch or on chance, even in "
+            "evaluation mode."
         )
 
 
 def plan_parameters(
     engine: Engine, batch: Batch, sketch: str, m: int, seed: int
 ) -> list[PlannedParameter]:
-    """Look at the first samples and say how each parameter's gradient is found and sketched.
+    """Plan from the first samples how each parameter's gradient is computed and sketched.
 
     Parameters
     ----------
     engine : Engine
-        With the model and its chosen parameters.
+        Engine with the model and its chosen parameters.
     batch : Batch
-        The first samples, two are enough.
+        The first samples; two are enough.
     sketch : {"auto", "gaussian", "sparse_sign", "product"}
-        The embedding.
+        Kind of random projection.
     m : int
         Sketch dimension.
     seed : int
-        Of Γ.
+        Seed of Γ.
+
+    Returns
+    -------
+    planned : list of PlannedParameter
+        One entry for each chosen parameter, in the model's order.
     """
     if batch.size == 1:
-        # Of one sample nobody could tell whether samples are kept apart.
+        # With one sample it cannot be checked that samples are independent.
         twice = {name: torch.cat([value, value]) for name, value in batch.kwargs.items()}
         batch = Batch(tuple(torch.cat([a, a]) for a in batch.args), twice, None, 2)
     batch = engine.place(batch)
@@ -119,7 +126,7 @@ def plan_parameters(
         if method == "product":
             row_stream, terms = (seed, i, 0), _n_products(shape, m, positions.get(name, 1))
             if partner is not None and delta_side is not None:
-                # The side of the weight that takes the output's gradient.
+                # Share the factor on the side of the weight that δ belongs to.
                 weight_index = names.index(partner)
                 row_stream = (seed, weight_index, delta_side)
                 terms = planned[weight_index].projection.terms
@@ -145,10 +152,10 @@ def plan_parameters(
 
 
 def _n_products(shape, m, positions) -> int:
-    """Return how many products to average: four, or what is cheap.
+    """Return the number of products to average: up to four, as long as they are cheap.
 
-    Cheap is what costs no more than the layer's forward and backward, or next to nothing. It does
-    not depend on the number of tokens, so that Γ does not.
+    They are cheap if they cost no more than the layer's forward and backward pass, or if their cost
+    is negligible. The result does not depend on the number of tokens, and so neither does Γ.
     """
     rows, cols = shape
     budget = 3 * rows * cols
@@ -158,7 +165,7 @@ def _n_products(shape, m, positions) -> int:
 
 
 def _owners(engine) -> dict[str, tuple]:
-    """Return the module, its name and the local name of each chosen parameter."""
+    """Return the owner of each chosen parameter: module, its name, parameter's local name."""
     owners: dict[str, tuple] = {}
     for layer, module in engine.model.named_modules():
         for local, name in engine.parameter_names[module].items():
@@ -167,21 +174,24 @@ def _owners(engine) -> dict[str, tuple]:
 
 
 def _gradient_sources(engine, batch) -> tuple[dict[str, str], dict[str, Signature], dict[str, int]]:
-    """Try the hooks, then `torch.func`, against autograd on the first samples."""
+    """Compare the hooks, then `torch.func`, with autograd on the first samples."""
     output, calls = engine.forward(batch)
     if not torch.isfinite(output).all():
-        raise ValueError("The 'model' parameter gives outputs that are not finite on X.")
+        raise ValueError(
+            "The 'model' parameter must return finite outputs, but its outputs on X are not finite."
+        )
     _check_independence(engine, batch, output.detach())
     if output.grad_fn is None:
         raise ValueError(
             "The outputs of the 'model' parameter do not depend on the chosen parameters, or are "
-            "computed without gradients."
+            "computed without gradients. Choose other layers, or remove detach and no_grad from "
+            "the forward method."
         )
     _find_shared_layers(engine, batch, output.detach(), calls)
     compared = _compare_hooks_with_autograd(engine, batch, list(engine.chosen))
     agreed, nonzero, signatures = compared.agreed, compared.nonzero, compared.signatures
-    # What is zero for all samples confirms nothing. New adapters are multiplied by a weight of
-    # zeros, so look again with others.
+    # Gradients that are zero for all samples confirm nothing. New adapters are multiplied by a
+    # weight of zeros, so compare again with random weights in place of zeros.
     all_zero = [name for name in agreed - nonzero if signatures[name] != UNUSED]
     if all_zero:
         chosen = engine.chosen
@@ -196,7 +206,7 @@ def _gradient_sources(engine, batch) -> tuple[dict[str, str], dict[str, Signatur
         agreed -= again.nonzero - again.agreed
         nonzero |= again.nonzero
     for name in agreed - nonzero:
-        signatures[name] = UNUSED  # to be confirmed when it is used
+        signatures[name] = UNUSED  # confirm when its gradient is not zero
     with_rule = {
         local_names[local]
         for local_names in map(engine.parameter_names.get, engine.rules)
@@ -211,34 +221,34 @@ def _gradient_sources(engine, batch) -> tuple[dict[str, str], dict[str, Signatur
 
 
 def _find_shared_layers(engine, batch, output, calls):
-    """Find layers whose one output all samples share, such as embeddings of positions.
+    """Find layers that return one row for all samples, such as position embeddings.
 
-    The engine repeats it for each sample, if that is all the same to the model.
+    The engine repeats this row for each sample, if that does not change the outputs of the model.
     """
     engine.shared = {call.module for call in calls if call.input.shape[:1] == (1,)}
     if engine.shared:
         try:
             again, _ = engine.forward(batch)
             same = _same_outputs(output, again.detach())
-        except Exception:  # shapes that do not fit, of many kinds
+        except Exception:  # mismatched shapes raise many kinds of errors
             same = False
         if not same:
             engine.shared = set()
 
 
 class HookComparison(NamedTuple):
-    """How the gradients that hooks find compare with those of autograd."""
+    """Comparison of the gradients from hooks with those from autograd."""
 
     agreed: set[str]  # parameters for which both agree
     nonzero: set[str]  # parameters with a gradient that is not zero
     signatures: dict[str, Signature]  # of all parameters
-    positions: dict[str, int]  # tokens or pixels per sample that layers see
+    positions: dict[str, int]  # tokens or pixels per sample in the layers' inputs
     cotangent: torch.Tensor  # random, at the outputs of the batch
-    sums: AutogradSums  # of autograd's gradients with this cotangent
+    sums: AutogradSums  # autograd's gradients with this cotangent
 
 
 def _compare_hooks_with_autograd(engine, batch, names) -> HookComparison:
-    """Compare the hooks' gradients of named parameters with autograd's."""
+    """Compare the hooks' gradients of named parameters with those from autograd."""
     output, calls = engine.forward(batch)
     cotangent = random_like(engine, output)
     deltas = engine.backward(output, calls, cotangent, retain_graph=True)
@@ -257,7 +267,7 @@ def _compare_hooks_with_autograd(engine, batch, names) -> HookComparison:
 def _vmap_works(engine, batch, names, compared: HookComparison) -> bool:
     try:
         parts = [*per_sample_gradients(engine, names, batch, compared.cotangent, "torch.func")]
-    except Exception:  # torch raises many kinds for what vmap cannot do
+    except Exception:  # torch raises many kinds of errors for what vmap does not support
         return False
     weights, gradients = compared.sums
     from_vmap = {name: weights @ torch.cat([part[name] for part in parts]) for name in names}
