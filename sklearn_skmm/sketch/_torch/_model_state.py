@@ -15,7 +15,7 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     # torch replaces these entries during a call and restores them afterwards. If Ctrl-C interrupted
     # the restoring, the model would lose its parameters.
-    own = [
+    saved = [
         (entries, dict(entries))
         for module, _ in modes
         for name in ("_parameters", "_buffers", "_forward_hooks", "_forward_hooks_with_kwargs")
@@ -35,7 +35,7 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
                 _set_modes(modes)
         except BaseException:  # may be Ctrl-C while the modes are restored
             _set_modes(modes)
-            for entries, before in own:
+            for entries, before in saved:
                 entries.clear()
                 entries.update(before)
             raise
