@@ -267,8 +267,8 @@ def test_memory_maps_are_read_batch_by_batch(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", VALUES)
     X = np.load(tmp_path / "x.npy", mmap_mode="r")
     slices = []
-    copy = _datasets.copied
-    monkeypatch.setattr(_datasets, "copied", lambda a: slices.append(a) or copy(a))
+    copy = _datasets.copy_to_tensor
+    monkeypatch.setattr(_datasets, "copy_to_tensor", lambda a: slices.append(a) or copy(a))
     assert_same(concatenated(open_batches(X, None, 4, forward)), {"input_ids": VALUES})
     assert [len(array) for array in slices] == [4, 4, 3]
     assert all(np.shares_memory(array, X) for array in slices)
@@ -471,11 +471,11 @@ TYPES = {
     "array-like of numbers.*'csr_array'": lambda: sparse.csr_array(TOKENS),
     "with __len__.*'NoLength'": NoLength,
     "Sparse data was passed for X": lambda: torch.eye(3).to_sparse(),
-    "X must hold numbers, got <U": lambda: ["a text", "another"],
-    "X must hold numbers, got object": lambda: [row(0), row(1)],
-    "X must hold numbers, got datetime": lambda: np.zeros(3, "datetime64[s]"),
-    "X must hold numbers, got .*U": lambda: pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}),
-    "input_ids must hold numbers": lambda: {"input_ids": ["a", "b"]},
+    "X must contain numbers.*<U": lambda: ["a text", "another"],
+    "X must contain numbers.*object": lambda: [row(0), row(1)],
+    "X must contain numbers.*datetime": lambda: np.zeros(3, "datetime64[s]"),
+    "X must contain numbers.*U": lambda: pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}),
+    "input_ids must contain numbers": lambda: {"input_ids": ["a", "b"]},
     r"data sets \['train', 'test'\]": dataset_dict,
     r"data sets \['a'\]": lambda: {"a": torch_set(TOKENS)},
     "input 0 is of type tuple": lambda: Rows(lambda i: ("a text", 1)),
@@ -498,9 +498,9 @@ def test_wrong_types(message):
 
 RAGGED = [[1, 2], [3]]
 VALUE_ERRORS = {
-    r"X holds rows of unequal.*padding=\"max_length\".*collate_fn": lambda: RAGGED,
-    r"input_ids holds rows of unequal.*padding": lambda: encoding(input_ids=RAGGED),
-    r"X holds samples of unequal shape.*padding": lambda: Rows(lambda i: torch.zeros(i)),
+    r"X has rows of unequal.*padding=\"max_length\".*collate_fn": lambda: RAGGED,
+    r"input_ids has rows of unequal.*padding": lambda: encoding(input_ids=RAGGED),
+    r"X has samples of unequal shape.*padding": lambda: Rows(lambda i: torch.zeros(i)),
     r"keys \['a', 'label'\] of X .* \['attention_mask', 'input_ids', 'values'\]": lambda: {
         "a": [1],
         "label": [1],
@@ -546,9 +546,9 @@ def test_no_samples(X):
 
 def test_wrong_labels():
     cases = {
-        "y must hold numbers": ["a"] * N,
+        "y must contain numbers": ["a"] * N,
         "y is a scalar": 3,
-        "y holds rows of unequal length": [[0], [1, 2]] + [[0]] * (N - 2),
+        "y has rows of unequal length": [[0], [1, 2]] + [[0]] * (N - 2),
     }
     for message, y in cases.items():
         with pytest.raises((TypeError, ValueError), match=message):

@@ -243,16 +243,16 @@ def test_digest_refuses_what_has_no_canonical_bytes(part):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"m": 4}, ["m is 2 there and 4 now"]),
-        ({"m": 2.0}, ["m is 2 there and 2.0 now"]),
-        ({"centred": 1}, ["centred is True there and 1 now"]),
-        ({"layers": "None"}, ["layers is None there and 'None' now"]),
+        ({"m": 4}, ["m is 2 in the cache and 4 in this run"]),
+        ({"m": 2.0}, ["m is 2 in the cache and 2.0 in this run"]),
+        ({"centred": 1}, ["centred is True in the cache and 1 in this run"]),
+        ({"layers": "None"}, ["layers is None in the cache and 'None' in this run"]),
         (
             {"loss": "sum", "seed": 7},
-            ["loss is 'mean' there and 'sum' now", "seed is 0 there and 7"],
+            ["loss is 'mean' in the cache and 'sum' in this run", "seed is 0 in the cache and 7"],
         ),
-        ({"new": "x"}, ["new is absent there and 'x' now"]),
-        ({"scale": float("nan")}, ["scale is 0.5 there and nan now"]),
+        ({"new": "x"}, ["new is absent in the cache and 'x' in this run"]),
+        ({"scale": float("nan")}, ["scale is 0.5 in the cache and nan in this run"]),
     ],
 )
 def test_another_key_is_refused(full, change, told):
@@ -271,7 +271,7 @@ def test_another_key_is_refused(full, change, told):
 
 
 def test_a_field_that_is_gone_is_refused(full):
-    with pytest.raises(ValueError, match="seed is 0 there and absent now"):
+    with pytest.raises(ValueError, match="seed is 0 in the cache and absent in this run"):
         SketchCache(full[0].directory, {k: v for k, v in KEY.items() if k != "seed"})
 
 
@@ -291,7 +291,7 @@ def test_every_scalar_equals_itself(tmp_path):
 
 @pytest.mark.parametrize("key", [{"layers": [1]}, {"m": np.int64(2)}, {1: 2}, {"a": {"b": 1}}])
 def test_a_key_is_flat(tmp_path, key):
-    with pytest.raises(TypeError, match="The key holds"):
+    with pytest.raises(TypeError, match="'key' parameter of SketchCache must map"):
         SketchCache(tmp_path / "cache", key)
     assert not (tmp_path / "cache").exists()
 
@@ -337,7 +337,7 @@ def test_a_run_whose_directory_was_made_anew_by_another_does_not_write_into_it(f
         cache.put(1, INPUTS, BLOCK)
     SketchCache(cache.directory, KEY | {"seed": 1})
     before = snapshot(cache.directory)
-    with pytest.raises(ValueError, match="seed is 1 there and 0 now"):
+    with pytest.raises(ValueError, match="seed is 1 in the cache and 0 in this run"):
         cache.put(1, INPUTS, BLOCK)
     assert snapshot(cache.directory) == before
 
@@ -790,7 +790,7 @@ def test_file_systems_without_links(tmp_path, monkeypatch, number):
         break_writes(monkeypatch, "link", number)
     SketchCache(tmp_path, KEY).put(0, INPUTS, BLOCK)
     assert SketchCache(tmp_path, KEY).get(0, INPUTS) is not None
-    with pytest.raises(ValueError, match="m is 2 there and 3 now"):
+    with pytest.raises(ValueError, match="m is 2 in the cache and 3 in this run"):
         SketchCache(tmp_path, KEY | {"m": 3})
     assert not temporaries(tmp_path)
 

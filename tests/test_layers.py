@@ -558,7 +558,8 @@ def test_plans_from_one_sample_hold_for_more(name, monkeypatch):
     make, X, _ = ZOO[name]
     G, y = plain(built(make), X)
     sketcher = GradientSketcher(M, model=built(make), loss=weighted, random_state=0).fit(X[:1])
-    monkeypatch.setattr(_engine, "confirm", None)  # all was confirmed in fit
+    # fit confirmed every parameter
+    monkeypatch.setattr(_engine, "parameters_confirmed_by_autograd", None)
     expected = G @ sketcher.projection_.to_array()
     np.testing.assert_allclose(sketcher.transform(X, y), expected, rtol=1e-9, atol=1e-14)
 
@@ -635,7 +636,7 @@ def test_new_adapters_have_hooks(monkeypatch):
     X = numbers(4)
     sketcher = GradientSketcher(M, model=model, loss=weighted, random_state=0).fit(X)
     assert {row.source for row in sketcher.sketch_plan_} == {"hooks"}
-    monkeypatch.setattr(_engine, "confirm", None)
+    monkeypatch.setattr(_engine, "parameters_confirmed_by_autograd", None)
     for _ in range(2):
         G, y = plain(copy.deepcopy(model), X)
         expected = G @ sketcher.projection_.to_array()
@@ -738,12 +739,12 @@ def test_the_model_comes_back_as_it_was(tokens_):
             numbers(2, 3)[:1],
             r"batch.*\['1'\]",
         ),
-        (norm(lambda: Net(lambda _, x: x - x.mean(0))), numbers(4), "beside it, or on chance"),
-        (norm(lambda: Net(lambda _, x: F.dropout(x))), numbers(4)[:1], "beside it, or on chance"),
-        (norm(lambda: Net(lambda _, x: x.mean())), numbers(4), r"got shape \(\) for 2"),
+        (norm(lambda: Net(lambda _, x: x - x.mean(0))), numbers(4), "the batch or on chance"),
+        (norm(lambda: Net(lambda _, x: F.dropout(x))), numbers(4)[:1], "the batch or on chance"),
+        (norm(lambda: Net(lambda _, x: x.mean())), numbers(4), r"Got shape \(\) for 2"),
         (norm(lambda: Net(lambda _, x: x.squeeze()), 4, 1), numbers(4), r"\(1,\) for one .* \(\)"),
         (norm(lambda: Net(lambda _, x: x.detach())), numbers(4), "do not depend on the chosen"),
-        (norm(lambda: Net(lambda _, x: x.log())), numbers(4), "outputs that are not finite"),
+        (norm(lambda: Net(lambda _, x: x.log())), numbers(4), "finite outputs"),
         (lambda: nn.Flatten(), numbers(4), "has no parameters"),
     ],
 )

@@ -94,9 +94,9 @@ def test_labels_of_tokens_and_pixels(make, X, shape, classes):
 @pytest.mark.parametrize(
     ("y", "params", "message"),
     [
-        ([0, 1, 2, 3, 0], {}, "from 0 to 2, the outputs of the model, got values from 0 to 3"),
-        ([0, 1, 2, -1, 0], {}, "got values from -1 to 2"),
-        ([0.0, 1, 2, 1, 0], {}, "integer class positions .* got dtype float"),
+        ([0, 1, 2, 3, 0], {}, "from 0 to 2, one for each .* Got values from 0 to 3"),
+        ([0, 1, 2, -1, 0], {}, "Got values from -1 to 2"),
+        ([0.0, 1, 2, 1, 0], {}, "integer class positions .* Got dtype float"),
         ([[0, 1, 0]] * N, {}, "3 labels for each sample, but the model has outputs at 1 positions"),
         (None, {}, "requires y to be passed"),
         ([0, 1, 2, 1], {}, "inconsistent numbers of samples"),
@@ -104,8 +104,8 @@ def test_labels_of_tokens_and_pixels(make, X, shape, classes):
         ([0, 1, 2, 1, 0], {"loss": "squared_error"}, r"shape \(5,\) for outputs of shape \(5, 3\)"),
         (None, {"loss": "squared_error"}, "requires y to be passed"),
         (None, {"loss": lambda f, y: f.sum()}, "requires y to be passed"),
-        ([0] * N, {"loss": lambda f, y: f}, r"one value per sample, got shape \(3,\)"),
-        ([0] * N, {"loss": lambda f, y: 1.0}, r"one value per sample, got shape 1\.0"),
+        ([0] * N, {"loss": lambda f, y: f}, r"one value per sample. Got shape \(3,\)"),
+        ([0] * N, {"loss": lambda f, y: 1.0}, r"one value per sample. Got shape 1\.0"),
     ],
 )
 def test_bad_targets(y, params, message):

@@ -395,7 +395,7 @@ def test_a_forged_block_is_a_block_or_missing(original, tmp_path, mutate):
         content[:128] = mutate(bytes(content[:128]), rng)
         directory = tmp_path / str(trial)
         cache = SketchCache(directory, KEY)
-        name = f"block-00000001-{inputs}-{_cache._content(bytes(content))}.npy"
+        name = f"block-00000001-{inputs}-{_cache._content_digest(bytes(content))}.npy"
         (directory / name).write_bytes(content)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "cache_dir=.*is damaged", UserWarning)

@@ -1,4 +1,4 @@
-"""A crash-safe store for the finished blocks of a sketch. Standard library and NumPy only."""
+"""Crash-safe storage of the finished blocks of a sketch. Standard library and NumPy only."""
 
 import errno
 import hashlib
@@ -23,23 +23,24 @@ import numpy as np
 FORMAT = "sklearn_skmm sketch cache"
 VERSION = 1
 MANIFEST = "manifest.json"
-# A manifest takes a few hundred bytes; one that is larger than this is not ours.
-MANIFEST_BYTES = 2**20
-# A temporary file that nobody has written to for this long belongs to a run that is dead.
-TEMPORARY_SECONDS = 3600.0
+# A manifest takes a few hundred bytes. A larger file was not written by this module.
+MAX_MANIFEST_BYTES = 2**20
+# Seconds without a write after which a temporary file is taken to belong to a dead process.
+TEMPORARY_MAX_AGE = 3600.0
 TEMPORARY = re.compile(r"tmp-[0-9]+-[0-9a-f]{16}\.partial")
 BLOCK = re.compile(r"block-([0-9]{8}|[1-9][0-9]{8,})-([0-9a-f]{32})-([0-9a-f]{32})\.npy")
 
-# Said of caches only: nobody should be told to delete a directory of other files.
-STALE = "Choose another directory, or delete that one."
+# Only for directories that hold a cache: never advise to delete a directory of other files.
+STALE_ADVICE = "Choose another directory, or delete that one."
 
 Scalar = str | int | float | bool | None
 
 
 def digest(*parts: Any) -> str:
-    """Return 32 hexadecimal digits that tell these arrays and scalars from all others.
+    """Return a digest of arrays and scalars, as 32 hexadecimal digits.
 
-    Values, order, shapes and types count; memory layout and byte order of arrays do not.
+    It depends on values, order, shapes and types, but not on the memory layout or byte order of
+    arrays.
 
     Parameters
     ----------
@@ -65,9 +66,11 @@ def digest(*parts: Any) -> str:
         data: Any
         if isinstance(part, np.ndarray | np.generic):
             array = np.asarray(part)
-            # The bytes of objects are addresses, those of long doubles have random padding.
+            # The bytes of objects are addresses, and long doubles have undefined padding.
             if array.dtype.kind not in "biufcmMSU" or array.dtype.char in "gG":
-                raise TypeError(f"Arrays of dtype {array.dtype} have no canonical bytes.")
+                raise TypeError(
+                    f"Cannot digest an array of dtype {array.dtype}: it has no canonical bytes."
+                )
             array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
             kind = f"array {array.dtype.str} {array.shape}"
             data = array.reshape(-1).view(np.uint8)
@@ -78,23 +81,23 @@ def digest(*parts: Any) -> str:
         elif part is None or type(part) in (bool, int, float):
             kind, data = type(part).__name__, repr(part).encode()
         else:
-            raise TypeError(f"Cannot digest {type(part).__name__}.")
-        # The length in front makes the concatenation of parts unambiguous.
+            raise TypeError(f"Cannot digest an object of type {type(part).__name__}.")
+        # The length prefix makes the concatenation of parts unambiguous.
         hasher.update(f"{kind} {len(data)}\n".encode())
         hasher.update(data)
     return hasher.hexdigest()
 
 
-def _content(data) -> str:
+def _content_digest(data) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _shown(key: dict[str, str], name: str) -> str:
+def _key_value(key: dict[str, str], name: str) -> str:
     return repr(json.loads(key[name])) if name in key else "absent"
 
 
-def _parse(data: bytes) -> dict[str, Scalar]:
-    """Return the key of a manifest; ValueError says what is wrong with it."""
+def _parse_manifest(data: bytes) -> dict[str, Scalar]:
+    """Return the key of a manifest; raise ValueError with the reason if it is invalid."""
     try:
         manifest = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
@@ -104,38 +107,38 @@ def _parse(data: bytes) -> dict[str, Scalar]:
     version, key = manifest.get("version"), manifest.get("key")
     if type(version) is not int or version != VERSION:
         shown = version if isinstance(version, int) else "missing"
-        raise ValueError(f"its format version is {shown}, this release reads {VERSION}")
+        raise ValueError(f"its format version is {shown}, but this release reads {VERSION}")
     if unknown := manifest.keys() - {"format", "version", "key"}:
-        # Names of files, say: no manifest of ours leads anywhere.
+        # Such as names of files: a manifest never refers to other files.
         raise ValueError(f"it has {min(unknown)!r}, which no manifest of this version has")
     if not isinstance(key, dict) or any(isinstance(v, dict | list) for v in key.values()):
-        raise ValueError("its key is not a flat dict")
+        raise ValueError("its key is not a flat dict of scalars")
     return key
 
 
 class SketchCache:
-    """Finished blocks of one sketch in one directory.
+    """Store the finished blocks of one sketch in a directory.
 
-    A block is a file, whole or absent: a run that is killed at any moment is resumed from the
-    blocks that it finished. Any number of processes may share the directory, without locks. Names
-    of block files hold the digest of what the block was made from and that of the file itself, so
-    that neither stale nor damaged values are returned. Blocks and manifest that are symbolic links
-    are refused, never followed; the directory itself may be one.
+    Each block is a file that is written atomically, so a run that is killed at any moment can
+    resume from the blocks it finished. Any number of processes may share the directory, without
+    locks. The name of a block file contains the digest of its inputs and the digest of its content,
+    so stale or damaged values are never returned. A block or manifest that is a symbolic link is
+    refused, not followed; the directory itself may be a symbolic link.
 
     Parameters
     ----------
     directory : str or path-like
-        It is created if missing. A directory of other files is refused.
+        Directory of the cache, created if missing. A directory with other files is refused.
     key : dict of str to str, int, float, bool or None
-        What all blocks have in common: weights, embedding, seed, rows of a block and so on.
+        Settings that all blocks share: weights, projection, seed, rows per block and so on.
 
     Raises
     ------
     ValueError
-        If the directory holds a cache with another key or a damaged manifest, or other files.
-        It is left as it is.
+        If the directory holds a cache with another key, a damaged manifest or other files. The
+        directory is left unchanged.
     OSError
-        If the directory cannot be read or written. One that is read-only can be read.
+        If the directory cannot be read or written. A read-only cache can still be read.
 
     Examples
     --------
@@ -153,142 +156,158 @@ class SketchCache:
     """
 
     def __init__(self, directory: str | os.PathLike[str], key: Mapping[str, Scalar]):
-        # Absolute, for a run of hours may change its working directory.
+        # Absolute, because the working directory may change during a long run.
         self.directory = Path(directory).absolute()
         for name, value in key.items():
             if not isinstance(name, str) or not isinstance(value, Scalar):
-                raise TypeError(f"The key holds {name!r}: {value!r}, not str to scalar.")
-        # The text is what is compared: it tells 1 from 1.0 and True, and equals itself with NaN.
+                raise TypeError(
+                    "The 'key' parameter of SketchCache must map str to str, int, float, bool or "
+                    f"None. Got {name!r}: {value!r} instead."
+                )
+        # Compare values as JSON text: 1, 1.0 and True differ, and NaN equals itself.
         self._key = {name: json.dumps(value) for name, value in sorted(key.items())}
         self._blocks: dict[int, dict[str, str]] = {}  # index → file name → digest of the inputs
         self._damaged: dict[int, set[str]] = {}
-        with self._naming_directory("open the cache"):
+        with self._name_directory_in_errors("open the cache"):
             self.directory.mkdir(parents=True, exist_ok=True)
-            # Names before manifest: others' files appear in the opposite order.
+            # List names before reading the manifest: other processes write the manifest first.
             names = os.listdir(self.directory)
             if not self._has_manifest():
-                # Blocks without manifest are strange, too: nobody knows what made them.
+                # Blocks without a manifest count as other files: their settings are unknown.
                 foreign = sorted(name for name in names if not TEMPORARY.fullmatch(name))
                 if foreign:
-                    raise self._refusal(
-                        f"is not a sketch cache: it has no {MANIFEST} but other files, such as "
+                    raise self._directory_error(
+                        f"is not a sketch cache: it has no {MANIFEST}, but other files such as "
                         f"{foreign[0]!r}"
                     )
                 manifest = {"format": FORMAT, "version": VERSION, "key": dict(key)}
                 data = json.dumps(manifest, indent=1).encode()
-                if len(data) > MANIFEST_BYTES:
-                    raise ValueError(f"A key of {len(data)} bytes is too large.")
-                self._write(MANIFEST, data, _link)
-                self._has_manifest()  # another process may have been first, with another key
-            self._scan()
+                if len(data) > MAX_MANIFEST_BYTES:
+                    raise ValueError(
+                        "The 'key' parameter of SketchCache is too large: its manifest takes "
+                        f"{len(data)} bytes."
+                    )
+                self._write(MANIFEST, data, _link_unless_exists)
+                self._has_manifest()  # another process may have written one first, with another key
+            self._list_blocks()
             for name in filter(TEMPORARY.fullmatch, names):
-                with suppress(OSError):  # gone already, or read-only
-                    if time.time() - os.lstat(self.directory / name).st_mtime > TEMPORARY_SECONDS:
+                with suppress(OSError):  # already deleted, or read-only
+                    if time.time() - os.lstat(self.directory / name).st_mtime > TEMPORARY_MAX_AGE:
                         os.unlink(self.directory / name)
 
     def get(self, index: int, input_digest: str) -> np.ndarray | None:
-        """Return a block as it was put, or None if it is missing or damaged.
+        """Return a stored block, or None if it is missing or damaged.
 
-        `input_digest` is the `digest` of what the block is computed from; a block that was made
-        from anything else raises ValueError. A damaged file is never used: it gives a UserWarning,
-        and the next `put` of the block replaces it.
+        `input_digest` is the `digest` of the block's inputs. If the stored block was made from
+        other inputs, ValueError is raised. A damaged file is never used: a UserWarning is issued,
+        and the next `put` of the block replaces the file.
         """
-        with self._naming_directory(f"read block {index}"):
+        with self._name_directory_in_errors(f"read block {index}"):
             if operator.index(index) not in self._blocks:
-                self._scan()  # another process may have put it
-            for name in self._candidates(index, self._inputs(input_digest)):
+                self._list_blocks()  # another process may have stored it
+            for name in self._block_files(index, self._block_input_digest(input_digest)):
                 data = self._read(name)
                 if data is None:
                     continue
-                if name.endswith(f"-{_content(data)}.npy"):
+                if name.endswith(f"-{_content_digest(data)}.npy"):
                     with suppress(ValueError, EOFError, SyntaxError, tokenize.TokenError):
-                        _check_size(data)
-                        # From the bytes that were verified: the file may be another by now.
+                        _check_file_size(data)
+                        # Load the verified bytes: the file may have been replaced since.
                         block = np.load(io.BytesIO(data), mmap_mode=None, allow_pickle=False)
                         if _is_block(block):
                             return np.ascontiguousarray(block)
                 self._damaged.setdefault(index, set()).add(name)
                 warnings.warn(
                     f"cache_dir={str(self.directory)!r}: block file {name} is damaged and is not "
-                    "used; the block has to be computed again.",
+                    "used. The block will be computed again.",
                     UserWarning,
                     stacklevel=2,
                 )
         return None
 
     def put(self, index: int, input_digest: str, array: np.ndarray) -> None:
-        """Store a finished block, 2-d and float32 or float64; it is on disk when this returns.
+        """Store a finished 2-d float32 or float64 block, which is on disk when this returns.
 
-        ValueError if the cache has this block from other inputs, or is by now a cache with another
-        key; OSError, with the number of its cause, if it cannot be written. Neither leaves a trace.
+        Raises ValueError if the cache has this block from other inputs, or if the directory has
+        become a cache with another key. Raises OSError, with the errno of the cause, if the block
+        cannot be written. In both cases no file is left behind.
         """
         if operator.index(index) < 0 or not _is_block(array):
-            raise ValueError("A block is a 2-d float32 or float64 array at an index from 0.")
+            raise ValueError(
+                "A block must be a 2-d float32 or float64 array with a nonnegative index."
+            )
         buffer = io.BytesIO()
         np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
         data = buffer.getbuffer()
-        inputs = self._inputs(input_digest)
-        name = f"block-{index:08d}-{inputs}-{_content(data)}.npy"
-        with self._naming_directory(f"write block {index}"):
-            # The directory may have been deleted and made anew by another run since it was opened.
+        inputs = self._block_input_digest(input_digest)
+        name = f"block-{index:08d}-{inputs}-{_content_digest(data)}.npy"
+        with self._name_directory_in_errors(f"write block {index}"):
+            # Another run may have deleted and recreated the directory since it was opened.
             if not self._has_manifest():
-                raise FileNotFoundError(errno.ENOENT, f"{MANIFEST} is gone", MANIFEST)
-            self._candidates(index, inputs)  # refuses those of other inputs
+                raise FileNotFoundError(errno.ENOENT, f"{MANIFEST} is missing", MANIFEST)
+            self._block_files(index, inputs)  # raises if the block was made from other inputs
             self._write(name, data, os.replace)
             for damaged in self._damaged.pop(index, set()) - {name}:
                 with suppress(OSError):
                     os.unlink(self.directory / damaged)
         self._blocks.setdefault(index, {})[name] = inputs
 
-    def _inputs(self, input_digest: str) -> str:
-        # With the key, so that a block which strays into another cache is refused there.
+    def _block_input_digest(self, input_digest: str) -> str:
+        # Include the key, so that a block file copied into another cache is refused there.
         return digest(input_digest, *(text for item in self._key.items() for text in item))
 
-    def _candidates(self, index: int, inputs: str) -> list[str]:
-        """Return names of the block's files: more than one if computing it is not reproducible."""
+    def _block_files(self, index: int, inputs: str) -> list[str]:
+        """Return the names of a block's files, several if its values are not reproducible."""
         names = self._blocks.get(index, {})
         if any(other != inputs for other in names.values()):
-            raise self._refusal(f"is stale: its block {index} was made from other data", STALE)
+            raise self._directory_error(
+                f"is stale: its block {index} was made from other data", STALE_ADVICE
+            )
         return sorted(names)
 
-    def _scan(self) -> None:
+    def _list_blocks(self) -> None:
         blocks: dict[int, dict[str, str]] = {}
         with os.scandir(self.directory) as entries:
             for entry in entries:
                 if match := BLOCK.fullmatch(entry.name):
                     if not entry.is_file(follow_symlinks=False):
-                        raise self._refusal(f"has {entry.name}, which is not a regular file")
+                        raise self._directory_error(
+                            f"has {entry.name}, which is not a regular file"
+                        )
                     blocks.setdefault(int(match[1]), {})[entry.name] = match[2]
         self._blocks = blocks
 
     def _has_manifest(self) -> bool:
-        """Return False without manifest; raise ValueError if it is not that of this cache."""
-        data = self._read(MANIFEST, MANIFEST_BYTES)
+        """Return whether there is a manifest; raise ValueError if it is not that of this cache."""
+        data = self._read(MANIFEST, MAX_MANIFEST_BYTES)
         if data is None:
             return False
         try:
-            theirs = {name: json.dumps(value) for name, value in _parse(data).items()}
+            theirs = {name: json.dumps(value) for name, value in _parse_manifest(data).items()}
         except ValueError as error:
-            raise self._refusal(f"has a {MANIFEST} that cannot be used: {error}") from error
+            raise self._directory_error(f"has a {MANIFEST} that cannot be used: {error}") from error
         differences = [
-            f"{name} is {_shown(theirs, name)} there and {_shown(self._key, name)} now"
+            f"{name} is {_key_value(theirs, name)} in the cache and "
+            f"{_key_value(self._key, name)} in this run"
             for name in sorted(theirs.keys() | self._key.keys())
             if theirs.get(name) != self._key.get(name)
         ]
         if differences:
-            raise self._refusal(f"is stale: {'; '.join(differences)}", STALE)
+            raise self._directory_error(f"is stale: {'; '.join(differences)}", STALE_ADVICE)
         return True
 
     def _read(self, name: str, limit: int | None = None) -> bytes | None:
         path = self.directory / name
-        # Should a link or a pipe take the place of the file after the check, do not follow or hang.
+        # If a link or pipe replaces the file after the check, do not follow it or wait for it.
         safe = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
             status = os.lstat(path)
             if not stat.S_ISREG(status.st_mode):
-                raise self._refusal(f"has {name}, which is not a regular file")
+                raise self._directory_error(f"has {name}, which is not a regular file")
             if limit is not None and status.st_size > limit:
-                raise self._refusal(f"has a {name} of {status.st_size} bytes")
+                raise self._directory_error(
+                    f"has a {name} of {status.st_size} bytes, which is too large"
+                )
             with open(path, "rb", opener=lambda path, flags: os.open(path, flags | safe)) as file:
                 return file.read()
         except FileNotFoundError:
@@ -300,13 +319,13 @@ class SketchCache:
             with open(temporary, "xb") as file:
                 file.write(data)
                 file.flush()
-                # Before it gets its name, or a power cut could leave the name without the data.
+                # Sync before renaming, or a power cut could leave the name without the data.
                 os.fsync(file.fileno())
             publish(temporary, self.directory / name)
         finally:
             with suppress(OSError):
                 os.unlink(temporary)
-        # Not every system can do this for a directory; without, a power cut may cost a block.
+        # Not every system can sync a directory. Without it, a power cut may lose a block.
         with suppress(OSError):
             descriptor = os.open(self.directory, os.O_RDONLY)
             try:
@@ -314,14 +333,16 @@ class SketchCache:
             finally:
                 os.close(descriptor)
 
-    def _refusal(self, reason: str, advice: str = "Choose another directory.") -> ValueError:
+    def _directory_error(
+        self, reason: str, advice: str = "Choose another directory."
+    ) -> ValueError:
         return ValueError(
             f"cache_dir={str(self.directory)!r} {reason}. Nothing in it was changed or reused. "
             f"{advice}"
         )
 
     @contextmanager
-    def _naming_directory(self, action: str) -> Iterator[None]:
+    def _name_directory_in_errors(self, action: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -339,22 +360,22 @@ def _is_block(array: Any) -> bool:
     )
 
 
-def _check_size(data: bytes) -> None:
-    """Raise ValueError unless the file has as many values as it says."""
-    # NumPy asks for the memory before it looks for the values.
+def _check_file_size(data: bytes) -> None:
+    """Raise ValueError unless the file has as many values as its header states."""
+    # NumPy allocates memory according to the header before it reads the values.
     file = io.BytesIO(data)
     if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("not a version that blocks have")
+        raise ValueError("not the npy version of a block")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     if math.prod(shape) * dtype.itemsize != len(data) - file.tell():
         raise ValueError("too short or too long")
 
 
-def _link(temporary: Path, path: Path) -> None:
-    # A link fails where the manifest exists: of two processes the first wins, neither overwrites.
+def _link_unless_exists(temporary: Path, path: Path) -> None:
+    # Linking fails if the manifest exists, so of two processes the first wins and none overwrites.
     try:
         os.link(temporary, path)
     except FileExistsError:
         pass
-    except (OSError, AttributeError):  # a file system or platform without links
+    except (OSError, AttributeError):  # the file system or platform has no links
         os.replace(temporary, path)

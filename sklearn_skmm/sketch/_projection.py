@@ -1,6 +1,6 @@
-"""Random embeddings Γ of gradients into m dimensions. Pure NumPy and SciPy.
+"""Random projections Γ of gradients into m dimensions. Pure NumPy and SciPy.
 
-E[ΓΓᵀ] = I for each, so that sketches keep squared norms and inner products in expectation.
+Every Γ satisfies E[ΓΓᵀ] = I, so sketches keep squared norms and inner products in expectation.
 """
 
 from abc import ABC, abstractmethod
@@ -11,22 +11,22 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-# Rows of Γ that are drawn together. Each block has its own counter-based stream, so Γ does not
-# depend on the order in which blocks are asked for, nor on how the samples are batched.
+# Rows of Γ in a block. Each block has its own counter-based random stream, so Γ depends neither on
+# the order in which blocks are requested nor on how the samples are batched.
 BLOCK_ROWS = 4096
-# What has been drawn is kept for the next batch while all of it takes no more than this.
+# Drawn numbers are kept for the next batch if all of them together take no more than this.
 CACHE_BYTES = 256 * 2**20
-# Blocks of sparse Γ that are applied together.
+# Blocks of a sparse Γ that are applied in one product.
 APPLIED_BLOCKS = 64
-# First words of the spawn keys: what is drawn for different uses of one seed is independent.
-SPARSE_SIGN, FACTOR = 1, 2
+# First words of the spawn keys, so that different uses of one seed are independent.
+SPARSE_SIGN_KEY, FACTOR_KEY = 1, 2
 
 
 def _used_columns(G):
-    """Return the positions of the columns of sparse G with stored entries, and these in CSC."""
+    """Return the positions of the columns of sparse G with stored entries, and them as CSC."""
     if G.nnz < G.shape[1]:
-        # The index pointer of CSC has an entry for each column and would dwarf such a G, so the
-        # columns in use are numbered anew before the conversion.
+        # CSC has an index pointer entry for every column, which would need more memory than such a
+        # G: renumber the columns in use before the conversion.
         G = G.tocsr()
         used, columns = np.unique(G.indices, return_inverse=True)
         return used, sparse.csr_array((G.data, columns, G.indptr), (G.shape[0], used.size)).tocsc()
@@ -36,9 +36,9 @@ def _used_columns(G):
 
 
 def _column_blocks(G) -> Iterator[tuple[int, Any, Any]]:
-    """Yield k, G's columns that meet block k of Γ, and which of the block's rows they meet.
+    """Yield k, the columns of G to multiply by block k of Γ, and the block's matching rows.
 
-    Blocks that meet only empty columns of a sparse G are left out: they need not be drawn.
+    For a sparse G, blocks that match only empty columns are left out, as they need not be drawn.
     """
     r = G.shape[1]
     if not sparse.issparse(G):
@@ -52,57 +52,57 @@ def _column_blocks(G) -> Iterator[tuple[int, Any, Any]]:
         yield k, G[:, a:b], slice(None) if b - a == stop - start else used[a:b] - start
 
 
-def _batched(items: Iterator, n: int) -> Iterator[list]:
+def _in_groups(items: Iterator, n: int) -> Iterator[list]:
     while group := list(islice(items, n)):
         yield group
 
 
 def _check_columns(projection, G) -> None:
     if G.shape[1] != projection.r:
-        raise ValueError(f"G has {G.shape[1]} columns, but {projection} is expecting r of them.")
+        raise ValueError(f"G has {G.shape[1]} columns, but {projection} expects r columns.")
 
 
 class Projection(ABC):
-    """Γ of shape (r, m) that is drawn in blocks of BLOCK_ROWS rows, n_kept numbers in all."""
+    """Γ of shape (r, m), drawn in blocks of BLOCK_ROWS rows; n_numbers are needed to store it."""
 
     kind: ClassVar[str]
 
-    def __init__(self, r: int, m: int, n_kept: float):
-        self.r, self.m, self._n_kept = r, m, n_kept
-        self.per_row = m  # entries of a row of Γ that are not zero
+    def __init__(self, r: int, m: int, n_numbers: float):
+        self.r, self.m, self._n_numbers = r, m, n_numbers
+        self.per_row = m  # nonzero entries of a row of Γ
         self._cache: dict[tuple[Any, str], Any] = {}
 
     def __getstate__(self):
-        """Leave out what was drawn: it is drawn again when needed."""
+        """Leave out the cached blocks, which are drawn again when needed."""
         return {**self.__dict__, "_cache": {}}
 
     def __repr__(self):
         return f"{type(self).__name__}(kind={self.kind!r}, r={self.r}, m={self.m})"
 
     def block(self, k: int, dtype) -> Any:
-        """Return rows ``k * BLOCK_ROWS`` onwards of Γ, at most BLOCK_ROWS of them.
+        """Return block k of Γ, up to BLOCK_ROWS rows from row ``k * BLOCK_ROWS`` on.
 
-        An ndarray, which may be the cache and is not to be changed; a CSR array if Γ is sparse.
+        The block is an ndarray, or a CSR array if Γ is sparse. It may be cached: do not modify it.
         """
-        return self._cached(k, dtype, self._n_kept, lambda: self._draw(k))
+        return self._cached(k, dtype, self._n_numbers, lambda: self._draw(k))
 
-    def _cached(self, what, dtype, n_kept: float, draw: Callable[[], Any]) -> Any:
+    def _cached(self, what, dtype, n_numbers: float, draw: Callable[[], Any]) -> Any:
         key = (what, np.dtype(dtype).str)
-        # Drawn in the same precision whatever the dtype, so that every dtype sees one Γ.
+        # Draw in double precision first, so that Γ is the same for every dtype.
         drawn = self._cache[key] if key in self._cache else draw().astype(dtype, copy=False)
-        if n_kept * np.dtype(dtype).itemsize <= CACHE_BYTES:
+        if n_numbers * np.dtype(dtype).itemsize <= CACHE_BYTES:
             self._cache[key] = drawn
         return drawn
 
     @abstractmethod
     def _draw(self, k: int) -> Any:
-        """Draw block k."""
+        """Draw block k of Γ."""
 
     def _n_rows(self, k: int) -> int:
         return min(BLOCK_ROWS, self.r - k * BLOCK_ROWS)
 
     def to_array(self, dtype=np.float64) -> np.ndarray:
-        """Return the whole Γ, an ndarray of shape (r, m); for small r."""
+        """Return all of Γ as an ndarray of shape (r, m); for small r."""
         blocks = (self.block(k, dtype) for k in range(-(-self.r // BLOCK_ROWS)))
         return np.concatenate([b.toarray() if sparse.issparse(b) else b for b in blocks])
 
@@ -118,16 +118,16 @@ class Projection(ABC):
 class GaussianProjection(Projection):
     r"""Γ of shape (r, m) with independent entries N(0, 1/m), drawn in blocks when needed.
 
-    The Johnson–Lindenstrauss embedding of the theorem in [1]_: squared norms and inner products
-    are preserved in expectation, with relative spread :math:`\sqrt{2/m}` on squared norms.
-    Applying Γ takes O(nnz(G) m), and drawing it O(rm).
+    This is the random projection (Johnson–Lindenstrauss transform) of the theorem in [1]_. It keeps
+    squared norms and inner products in expectation, with a relative standard deviation of
+    :math:`\sqrt{2/m}` for squared norms. Applying Γ takes O(nnz(G) m), and drawing it O(rm).
 
     Parameters
     ----------
     r, m : int
         Shape of Γ: the number of gradient entries and the sketch dimension.
     seed : int
-        The same seed, r and m give the same Γ.
+        Equal seed, r and m give the same Γ.
 
     References
     ----------
@@ -145,7 +145,7 @@ class GaussianProjection(Projection):
     kind = "gaussian"
 
     def __init__(self, r: int, m: int, seed: int):
-        super().__init__(r, m, n_kept=r * m)
+        super().__init__(r, m, n_numbers=r * m)
         self.seed = seed
 
     def _draw(self, k):
@@ -156,25 +156,26 @@ class GaussianProjection(Projection):
 class SparseSignProjection(Projection):
     r"""Γ of shape (r, m) with s = min(nnz, m) entries :math:`\pm 1/\sqrt{s}` in each row.
 
-    The sparse Johnson–Lindenstrauss transform [1]_, or OSNAP [2]_. Rows are independent and have
-    norm one; their positions are uniformly random sets and their signs independent. So
-    :math:`E[\Gamma\Gamma^T] = I`, :math:`E\langle\Gamma_i, \Gamma_j\rangle^2 = 1/m`, and
+    This is the sparse Johnson–Lindenstrauss transform [1]_, or OSNAP [2]_. Rows are independent and
+    have norm one. The positions of their entries are uniformly random sets, and the signs are
+    independent. So :math:`E[\Gamma\Gamma^T] = I`,
+    :math:`E\langle\Gamma_i, \Gamma_j\rangle^2 = 1/m`, and
 
     .. math:: \mathrm{Var}\|g\Gamma\|^2 = \tfrac{2}{m} \bigl(\|g\|^4 - \textstyle\sum_i g_i^4\bigr)
 
-    for any s, at most that of the Gaussian; s matters for the tails. With
-    :math:`m = O(d \log d / \varepsilon^2)` and :math:`s = O(\log d / \varepsilon)` all norms in a
-    subspace of dimension d are kept up to :math:`1 \pm \varepsilon` with high probability [3]_.
-    Drawing Γ takes O(rs²) and applying it O(nnz(G) s).
+    for any s, which is at most the variance of a Gaussian projection; s matters for the tails.
+    With :math:`m = O(d \log d / \varepsilon^2)` and :math:`s = O(\log d / \varepsilon)`, all norms
+    in a subspace of dimension d are kept up to a factor :math:`1 \pm \varepsilon` with high
+    probability [3]_. Drawing Γ takes O(rs²) and applying it O(nnz(G) s).
 
     Parameters
     ----------
     r, m : int
         Shape of Γ: the number of gradient entries and the sketch dimension.
     seed : int
-        The same seed, r, m and nnz give the same Γ.
+        Equal seed, r, m and nnz give the same Γ.
     nnz : int, default=8
-        Nonzero entries in a row of Γ, if m is not smaller.
+        Number of nonzero entries in a row of Γ, at most m.
 
     References
     ----------
@@ -196,15 +197,17 @@ class SparseSignProjection(Projection):
     kind = "sparse_sign"
 
     def __init__(self, r: int, m: int, seed: int, nnz: int = 8):
-        super().__init__(r, m, n_kept=2 * r * min(nnz, m))  # a value and a position each
+        super().__init__(
+            r, m, n_numbers=2 * r * min(nnz, m)
+        )  # each entry has a value and a position
         self.seed, self.nnz, self.per_row = seed, nnz, min(nnz, m)
 
     def apply(self, G: Any) -> np.ndarray:
         """Return GΓ of shape (N, m) for dense or sparse G of shape (N, r), in G's float dtype."""
         _check_columns(self, G)
         out = np.zeros((G.shape[0], self.m), dtype=G.dtype)
-        # Each product is a pass over the output, so blocks of Γ are put together.
-        for group in _batched(_column_blocks(G), APPLIED_BLOCKS):
+        # Each product passes over the whole output, so stack several blocks of Γ.
+        for group in _in_groups(_column_blocks(G), APPLIED_BLOCKS):
             gamma = sparse.vstack([self.block(k, G.dtype)[rows] for k, _, rows in group], "csr")
             if sparse.issparse(G):
                 out += (
@@ -216,35 +219,35 @@ class SparseSignProjection(Projection):
         return out
 
     def _draw(self, k):
-        # Uniform sets of positions, rather than one position in each of s ranges of columns. Where
-        # s does not divide m, ranges differ in width: E[ΓΓᵀ] is still I, but columns carry unequal
-        # shares and E<Γi, Γj>² exceeds 1/m. With uniform sets nothing depends on divisibility.
+        # Draw uniform sets of positions, rather than one position in each of s ranges of columns:
+        # where s does not divide m, ranges differ in width. E[ΓΓᵀ] would still be I, but columns
+        # would have unequal weight and E<Γi, Γj>² would exceed 1/m.
         rows, s = self._n_rows(k), self.per_row
-        seeds = np.random.SeedSequence(self.seed, spawn_key=(SPARSE_SIGN, k))
+        seeds = np.random.SeedSequence(self.seed, spawn_key=(SPARSE_SIGN_KEY, k))
         stream = np.random.Generator(np.random.Philox(seeds))
         tops = np.arange(self.m - s, self.m)
-        # The low bit is the sign; the rest is uniform over 0..top, for Floyd's sampling.
+        # The low bit is the sign. The rest is uniform over 0..top, for Floyd's sampling algorithm.
         codes = stream.integers(0, 2 * (tops + 1), size=(rows, s))
         for t, top in enumerate(tops):
             taken = (codes[:, :t] >> 1 == codes[:, t, None] >> 1).any(axis=1)
             codes[taken, t] = 2 * top + (codes[taken, t] & 1)
-        codes.sort(axis=1)  # canonical CSR
+        codes.sort(axis=1)  # canonical CSR needs sorted positions
         values, positions = (2 * (codes & 1) - 1) / np.sqrt(s), (codes >> 1).astype(np.int32)
         starts = np.arange(0, rows * s + 1, s, dtype=np.int32)
         return sparse.csr_array((values.ravel(), positions.ravel(), starts), (rows, self.m))
 
 
 class BlockProjection:
-    r"""Γ of several parameters: the projections of the parts one above the other.
+    r"""Γ of several parameters: the projections of the parts, stacked vertically.
 
-    With :math:`g = [g_1, \ldots, g_L]` the gradients of the parts side by side,
+    Let :math:`g = [g_1, \ldots, g_L]` be the concatenated gradients of the parts. Then
     :math:`g\Gamma = \sum_l g_l \Gamma_l`. :math:`E[\Gamma\Gamma^T] = I` if the parts are
-    independent; of two `ProductProjection` it is enough that they have not both streams in common.
+    independent; two `ProductProjection` may share one of their two streams, but not both.
 
     Parameters
     ----------
     parts : sequence of projections
-        Those of the parts, in order, at least one and with the same m.
+        Projections of the parts, in order: at least one, all with the same m.
 
     Examples
     --------
@@ -260,20 +263,23 @@ class BlockProjection:
         self.parts: list[Any] = list(parts)
         dimensions = {part.m for part in self.parts}
         if len(dimensions) != 1:
-            raise ValueError(f"parts must be projections with the same m, got m in {dimensions}.")
+            raise ValueError(
+                "The 'parts' parameter of BlockProjection must be projections with the same m. "
+                f"Got m in {dimensions} instead."
+            )
         self.r, self.m = sum(part.r for part in self.parts), dimensions.pop()
 
     __repr__ = Projection.__repr__
 
     def to_array(self, dtype=np.float64) -> np.ndarray:
-        """Return the whole Γ, an ndarray of shape (r, m); for small r."""
+        """Return all of Γ as an ndarray of shape (r, m); for small r."""
         return np.concatenate([part.to_array(dtype) for part in self.parts])
 
     def apply(self, G: Any) -> np.ndarray:
         """Return GΓ of shape (N, m) for dense or sparse G of shape (N, r), in G's float dtype."""
         _check_columns(self, G)
         if sparse.issparse(G):
-            G = G.tocsr()  # not every format can be sliced
+            G = G.tocsr()  # not every sparse format can be sliced
         out, start = np.zeros((G.shape[0], self.m), dtype=G.dtype), 0
         for part in self.parts:
             out += part.apply(G[:, start : start + part.r])
@@ -282,14 +288,14 @@ class BlockProjection:
 
 
 def projection_for(kind: str, r: int, m: int, seed: int) -> Projection:
-    """Return the projection of that kind.
+    """Return a projection of the given kind.
 
     Parameters
     ----------
     kind : {"gaussian", "sparse_sign"}
-        Kind of Γ.
+        Kind of random projection.
     r, m, seed : int
-        Its parameters.
+        Number of gradient entries, sketch dimension, and seed.
 
     Returns
     -------

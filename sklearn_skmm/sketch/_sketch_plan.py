@@ -1,34 +1,34 @@
-"""What is done with the parameters of a model, one row for each layer."""
+"""The sketch plan: how the gradient of each layer is computed and sketched."""
 
 from typing import Any, NamedTuple
 
-# A gradient with so many entries is formed and multiplied by a Gaussian Γ. Of larger ones a product
-# sketch is taken, at a fraction of the cost and up to twice the spread, or sparse signs.
-FORMED = 4096
+# Gradients with up to this many entries are formed and multiplied by a Gaussian Γ. Larger ones get
+# a product sketch, at a fraction of the cost and up to twice the spread, or sparse signs.
+MAX_FORMED_ENTRIES = 4096
 
 
 class PlannedParameter(NamedTuple):
-    """How the gradient of one parameter is found and sketched."""
+    """How the gradient of one parameter is computed and sketched."""
 
     name: str
-    layer: str  # name of the module that holds it
+    layer: str  # name of the module that owns it
     kind: str  # class of that module
     shape: tuple[int, int]  # (rows, cols) of the gradient
     source: str  # "hooks", "torch.func" or "loop"
     method: str  # "product", "gaussian" or "sparse_sign"
-    positions: int  # tokens or pixels per sample, seen on the first samples
+    positions: int  # tokens or pixels per sample, as observed on the first samples
     partner: str | None  # the weight whose product sketch this bias joins
-    projection: Any  # its rows of Γ
-    signature: Any = None  # how it was used when its hooks were confirmed
+    projection: Any  # the rows of Γ for this parameter
+    signature: Any = None  # how it was used when autograd confirmed its hooks
 
     @property
     def r(self) -> int:
-        """Number of entries."""
+        """Number of entries of the gradient."""
         return self.shape[0] * self.shape[1]
 
     @property
     def cost(self) -> int:
-        """Multiply-adds per sample for forming and sketching the gradient."""
+        """Multiply-adds per sample to form and sketch the gradient."""
         if self.method == "product" and self.source == "hooks":
             width = self.projection.m * self.projection.terms
             return 0 if self.partner else self.positions * (sum(self.shape) + 1) * width
@@ -36,7 +36,7 @@ class PlannedParameter(NamedTuple):
 
 
 class PlannedLayer(NamedTuple):
-    """One row of the plan: a layer, or what of it is treated alike."""
+    """One row of the plan: the parameters of a layer that are treated alike."""
 
     layer: str
     kind: str
@@ -47,7 +47,7 @@ class PlannedLayer(NamedTuple):
 
 
 class SketchPlan(tuple[PlannedLayer, ...]):
-    """The rows of the plan; prints as a table.
+    """The rows of the sketch plan, printed as a table.
 
     Examples
     --------
@@ -57,7 +57,7 @@ class SketchPlan(tuple[PlannedLayer, ...]):
     """
 
     def __repr__(self):
-        """Return the table."""
+        """Return the table as text."""
         rows = [PlannedLayer._fields, *(tuple(map(str, row)) for row in self)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         numbers = (2, 5)
@@ -71,7 +71,7 @@ class SketchPlan(tuple[PlannedLayer, ...]):
 
     @classmethod
     def of(cls, parameters: list[PlannedParameter]) -> "SketchPlan":
-        """Sum up parameters of one layer that are treated alike."""
+        """Return a plan with one row for the parameters of a layer that are treated alike."""
         rows: dict[tuple, list[int]] = {}
         for p in parameters:
             row = rows.setdefault((p.layer, p.kind, p.source, p.method), [0, 0])

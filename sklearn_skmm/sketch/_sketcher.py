@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_skmm.data import FLOATS, Samples, open_samples
 from sklearn_skmm.sketch._lazy import sketch_lazily
 from sklearn_skmm.sketch._projection import BlockProjection, projection_for
-from sklearn_skmm.sketch._sketch_plan import FORMED, PlannedLayer, SketchPlan
+from sklearn_skmm.sketch._sketch_plan import MAX_FORMED_ENTRIES, PlannedLayer, SketchPlan
 from sklearn_skmm.utils._sklearn import Interval, StrOptions, _fit_context
 from sklearn_skmm.utils._validation import MAX_SEED, all_or_nothing
 
@@ -299,7 +299,7 @@ class GradientSketcher(
             )
         if kind == "auto":
             # By r alone, so that dense and sparse X have the same sketch.
-            kind = "gaussian" if r <= FORMED else "sparse_sign"
+            kind = "gaussian" if r <= MAX_FORMED_ENTRIES else "sparse_sign"
         self.projection_ = projection_for(kind, r, self.m, seed)
         cost = r * self.projection_.per_row
         self.sketch_plan_ = SketchPlan([PlannedLayer("X", "rows", r, "X", kind, cost)])
@@ -309,7 +309,7 @@ class GradientSketcher(
         torch_side = self._gradients()
         engine = self._engine(torch_side, seed)
         first = torch_side.open_batches(X, None, 2, engine.model.forward).first(2)
-        self._planned = torch_side.plan(engine, first, self.sketch, self.m, seed)
+        self._planned = torch_side.plan_parameters(engine, first, self.sketch, self.m, seed)
         self.projection_ = BlockProjection([p.projection for p in self._planned])
         self.sketch_plan_ = SketchPlan.of(self._planned)
 
@@ -381,7 +381,7 @@ class GradientSketcher(
         y = y if engine.objective.target == "label" else None
         batches = torch_side.open_batches(samples.X, y, self.batch_size, engine.model.forward)
         if self.cache_dir is not None:
-            yield from torch_side.resumed(engine, batches, self._planned, self.cache_dir)
+            yield from torch_side.sketch_with_cache(engine, batches, self._planned, self.cache_dir)
             return
         for batch in batches:
             yield engine.sketch(batch, start, self._planned)

@@ -1,4 +1,4 @@
-"""Runs that are killed and started again: a sketch in blocks that are kept on disk."""
+"""Sketch in blocks that are cached on disk, so that a killed run can be resumed."""
 
 from collections.abc import Iterable, Iterator
 from os import PathLike
@@ -11,33 +11,33 @@ from sklearn_skmm.sketch._sketch_plan import PlannedParameter
 from sklearn_skmm.sketch._torch._batches import Batch
 from sklearn_skmm.sketch._torch._engine import Engine
 
-# A file of the cache holds so many samples, or as many as come from so many bytes of input.
+# A block of the cache ends at this many samples, or at this many bytes of input.
 CACHED_ROWS, CACHED_BYTES = 4096, 64 * 2**20
 
 
-def resumed(
+def sketch_with_cache(
     engine: Engine,
     batches: Iterable[Batch],
     planned: list[PlannedParameter],
     directory: str | PathLike,
 ) -> Iterator[np.ndarray]:
-    """Yield GΓ for blocks of batches, those that are in the cache from there.
+    """Yield GΓ block by block, reading the blocks that are in the cache.
 
     Parameters
     ----------
     engine : Engine
-        Computes what is missing.
+        Engine that computes the missing blocks.
     batches : iterable of Batch
-        All samples, from the first.
+        All samples, starting at the first.
     planned : list of PlannedParameter
-        From `plan`.
+        From `plan_parameters`.
     directory : str or path-like
-        Where the cache is, or is to be.
+        Directory of the cache, created if missing.
     """
     model, objective = engine.model, engine.objective
     key = {
-        "model": digest(*_parts([*model.named_parameters(), *model.named_buffers()])),
-        "loss": _name(objective.loss),
+        "model": digest(*_digest_parts([*model.named_parameters(), *model.named_buffers()])),
+        "loss": _loss_name(objective.loss),
         "target": objective.target,
         "parameters": digest(*(str(p) for p in planned)),
         "m": planned[0].projection.m,
@@ -46,9 +46,11 @@ def resumed(
     }
     cache = SketchCache(directory, key)
     start = 0
-    for k, block in enumerate(_blocks(batches)):
-        named = [item for batch in block for item in _inputs(batch, objective.target == "label")]
-        inputs = digest(start, *_parts(named))
+    for k, block in enumerate(_batches_by_block(batches)):
+        named = [
+            item for batch in block for item in _named_inputs(batch, objective.target == "label")
+        ]
+        inputs = digest(start, *_digest_parts(named))
         sketch = cache.get(k, inputs)
         if sketch is None:
             sizes = np.cumsum([0, *(batch.size for batch in block)])
@@ -64,21 +66,21 @@ def resumed(
         yield sketch
 
 
-def _parts(named: Iterable[tuple[object, torch.Tensor]]) -> Iterator[str | np.ndarray]:
-    """Yield what tells named tensors from others; their bytes, since NumPy has not every dtype."""
+def _digest_parts(named: Iterable[tuple[object, torch.Tensor]]) -> Iterator[str | np.ndarray]:
+    """Yield what to digest of named tensors; raw bytes, as NumPy lacks some torch dtypes."""
     for name, tensor in named:
         yield f"{name}:{tensor.dtype}:{tuple(tensor.shape)}"
         yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
-def _inputs(batch: Batch, labelled: bool) -> list[tuple[object, torch.Tensor]]:
-    """Return what a batch's sketch is made from, with names."""
+def _named_inputs(batch: Batch, with_labels: bool) -> list[tuple[object, torch.Tensor]]:
+    """Return the named tensors that determine the sketch of a batch."""
     named = [*enumerate(batch.args), *batch.kwargs.items()]
-    return [*named, ("labels", batch.labels)] if labelled and batch.labels is not None else named
+    return [*named, ("labels", batch.labels)] if with_labels and batch.labels is not None else named
 
 
-def _blocks(batches) -> Iterator[list[Batch]]:
-    """Yield batches together that make one file of the cache: neither tiny nor all of memory."""
+def _batches_by_block(batches) -> Iterator[list[Batch]]:
+    """Group batches into blocks of the cache that are neither tiny nor exhaust the memory."""
     block: list[Batch] = []
     size = n_bytes = 0
     for batch in batches:
@@ -92,8 +94,8 @@ def _blocks(batches) -> Iterator[list[Batch]]:
         yield block
 
 
-def _name(loss):
-    """Return what tells a loss from others in the key of a cache."""
+def _loss_name(loss):
+    """Return a text that identifies a loss in the key of a cache."""
     if isinstance(loss, str):
         return loss
     code = getattr(loss, "__code__", None)

@@ -1,7 +1,7 @@
-"""What users have, as batches of torch tensors for a model.
+"""Conversion of users' data to batches of torch tensors for a model.
 
-`open_batches` is the one place that knows kinds of data sets. Never imports `datasets`, whose data
-sets are recognised by their methods.
+`open_batches` is the only place that knows the kinds of data sets. Hugging Face's `datasets` is
+never imported; its data sets are recognised by their methods.
 """
 
 import inspect
@@ -13,16 +13,24 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
-from sklearn_skmm.sketch._torch._batches import Batch, Batches, copied, make_batch, map_tensors
+from sklearn_skmm.sketch._torch._batches import (
+    Batch,
+    Batches,
+    copy_to_tensor,
+    make_batch,
+    map_tensors,
+)
 
-# Hugging Face's names for labels; the first that is present wins. No model is given them: it would
-# compute its own loss.
-LABELS = ("labels", "label", "label_ids")
-PAD = 'Pad to one length (padding="max_length"), or pass a DataLoader with a collate_fn that pads.'
+# Hugging Face's names for labels; the first one present is used. Labels are never passed to the
+# model, which would compute its own loss from them.
+LABEL_KEYS = ("labels", "label", "label_ids")
+PAD_ADVICE = (
+    'Pad to one length (padding="max_length"), or pass a DataLoader with a collate_fn that pads.'
+)
 
 
-def _array(value: Any, name: str) -> np.ndarray | Tensor:
-    """Return a tensor as it is, and anything else as an array of numbers."""
+def _to_array_or_tensor(value: Any, name: str) -> np.ndarray | Tensor:
+    """Return a tensor detached but not converted, and anything else as an array of numbers."""
     if isinstance(value, Tensor):
         if value.layout != torch.strided:
             raise TypeError(f"Sparse data was passed for {name}, but dense data is required.")
@@ -30,19 +38,21 @@ def _array(value: Any, name: str) -> np.ndarray | Tensor:
     try:
         array = np.asarray(value)
         if array.dtype == object:
-            # Frames of mixed types and arrays of rows: lists let NumPy find the common type.
+            # For frames of mixed types and arrays of rows, NumPy finds the common type from lists.
             array = np.asarray(array.tolist())
     except ValueError as error:
-        raise ValueError(f"{name} holds rows of unequal length. {PAD}") from error
+        raise ValueError(f"{name} has rows of unequal length. {PAD_ADVICE}") from error
     if array.dtype.kind not in "biufc":
-        raise TypeError(f"{name} must hold numbers, got {array.dtype}. Text must be tokenized.")
+        raise TypeError(
+            f"{name} must contain numbers. Got dtype {array.dtype} instead. Tokenize text first."
+        )
     return array
 
 
-def _loaded(value: Any, name: str) -> Tensor:
+def _to_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor | np.ndarray):
-        array = _array(value, name)
-        return array if isinstance(array, Tensor) else copied(array)
+        array = _to_array_or_tensor(value, name)
+        return array if isinstance(array, Tensor) else copy_to_tensor(array)
     raise TypeError(
         "Batches from the 'X' parameter must be a tensor, a tuple of inputs and labels, or a "
         f"mapping of str to tensors, but {name} is of type {type(value).__name__}."
@@ -57,38 +67,39 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str | bytes)
 
 
-def _is_not_numeric(feature: Any) -> bool:
-    """Tell whether a column of a Hugging Face data set is text, an image or the like."""
+def _is_not_numeric_feature(feature: Any) -> bool:
+    """Return whether a column of a Hugging Face data set is text, an image or similar."""
     while hasattr(feature, "feature"):
         feature = feature.feature
     return not str(getattr(feature, "dtype", "")).startswith(("int", "uint", "float", "bool"))
 
 
-def _keys(
+def _input_and_label_keys(
     entries: Mapping[str, Any], names: frozenset[str] | None, unusable: Callable[[Any], bool]
 ) -> tuple[list[str], list[str]]:
-    """Return the keys of the inputs, and that of the labels if there are any.
+    """Return the keys of the inputs, and a list with the key of the labels if there is one.
 
-    What a model names is its input whatever it holds. One that takes all keywords, as most of
-    transformers, is not given text: tokenized data sets tend to keep it in another column.
+    An entry that the model's signature names is always an input. A model that accepts any keyword,
+    as most transformers do, does not get text: tokenized data sets often keep the raw text in
+    another column.
     """
     inputs = [
         key
         for key, value in entries.items()
-        if key not in LABELS and (key in names if names is not None else not unusable(value))
+        if key not in LABEL_KEYS and (key in names if names is not None else not unusable(value))
     ]
     if not inputs:
-        accepted = "any" if names is None else sorted(names.difference(LABELS))
+        accepted = "any" if names is None else sorted(names.difference(LABEL_KEYS))
         raise ValueError(
             f"None of the keys {list(entries)} of X is an input of the model, "
-            f"whose forward accepts {accepted}."
+            f"whose forward method accepts {accepted}."
         )
-    labels = [key for key in LABELS if key in entries][:1]
+    labels = [key for key in LABEL_KEYS if key in entries][:1]
     return inputs, [key for key in labels if not unusable(entries[key])]
 
 
-def _read(item: Any, names: frozenset[str] | None, convert: Callable) -> Batch:
-    """Return what a user or a DataLoader gives as a batch."""
+def _to_batch(item: Any, names: frozenset[str] | None, convert: Callable) -> Batch:
+    """Return data from the user or a batch from a DataLoader as a `Batch`."""
     *inputs, last = item if isinstance(item, list | tuple) and item else (item,)
     labels = None
     if not inputs:
@@ -98,17 +109,17 @@ def _read(item: Any, names: frozenset[str] | None, convert: Callable) -> Batch:
     if len(inputs) > 1 or not isinstance(inputs[0], Mapping):
         return make_batch(tuple(convert(x, f"input {i}") for i, x in enumerate(inputs)), {}, labels)
     entries = inputs[0]
-    keys, label = _keys(entries, names, _is_text)
+    keys, label = _input_and_label_keys(entries, names, _is_text)
     if labels is None and label:
         labels = convert(entries[label[0]], label[0])
     return make_batch((), {key: convert(entries[key], key) for key in keys}, labels)
 
 
 def _input_names(forward: Callable) -> frozenset[str] | None:
-    """Return the keywords that forward accepts, None for all."""
+    """Return the keywords that forward accepts, or None if it accepts any."""
     try:
         parameters = inspect.signature(forward).parameters.values()
-    except (TypeError, ValueError):  # compiled
+    except (TypeError, ValueError):  # compiled code has no signature
         return None
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
@@ -118,9 +129,9 @@ def _input_names(forward: Callable) -> frozenset[str] | None:
 
 
 def _check_loader(loader: data.DataLoader) -> int | None:
-    """Return the number of samples, and raise unless they are the data set in its order."""
+    """Return the number of samples; raise unless all of them come in the data set's order."""
     batches = loader.batch_sampler
-    # Exact types: a subclass may do anything.
+    # Exact types, because a subclass may change the order.
     if batches is None:
         reason = "batch_size is None"
     elif type(batches) is not data.BatchSampler:
@@ -139,7 +150,7 @@ def _check_loader(loader: data.DataLoader) -> int | None:
         return len(batches.sampler)
     raise ValueError(
         "A DataLoader as the 'X' parameter must give batches of all samples in the order of its "
-        f"data set, as with shuffle=False, so that positions identify samples, but {reason}."
+        f"data set (shuffle=False), because positions identify samples, but {reason}."
     )
 
 
@@ -149,29 +160,31 @@ def _collate(samples: list, name: str = "X") -> Any:
     try:
         return data.default_collate(samples)
     except RuntimeError as error:
-        raise ValueError(f"{name} holds samples of unequal shape. {PAD}") from error
+        raise ValueError(f"{name} has samples of unequal shape. {PAD_ADVICE}") from error
 
 
-def _own_loader(dataset: Any, batch_size: int) -> data.DataLoader:
-    # With a generator of its own, iterating leaves torch's global random state alone.
+def _default_loader(dataset: Any, batch_size: int) -> data.DataLoader:
+    # With its own generator, iterating does not change torch's global random state.
     return data.DataLoader(dataset, batch_size, collate_fn=_collate, generator=torch.Generator())
 
 
-def _with_tensors(X: Any, names: frozenset[str] | None) -> Any:
-    """Let a Hugging Face data set give tensors, of the columns that are needed."""
+def _in_torch_format(X: Any, names: frozenset[str] | None) -> Any:
+    """Return a Hugging Face data set that gives tensors of the required columns only."""
     form = getattr(X, "format", None) or {}
     if form.get("type") == "custom":
-        return X  # the columns come from the user's transform, which another format would replace
+        return X  # another format would replace the user's transform, which makes the columns
     if X.features is not None:
         columns = form.get("columns", X.column_names)
-        inputs, label = _keys({c: X.features[c] for c in columns}, names, _is_not_numeric)
+        inputs, label = _input_and_label_keys(
+            {c: X.features[c] for c in columns}, names, _is_not_numeric_feature
+        )
         X = X.select_columns(inputs + label)
     return X.with_format("torch")
 
 
-def _sliced(whole: Batch, batch_size: int, y: Any) -> Batches:
+def _slice_batches(whole: Batch, batch_size: int, y: Any) -> Batches:
     def piece(start: int) -> Batch:
-        return map_tensors(lambda array: copied(array[start : start + batch_size]), whole)
+        return map_tensors(lambda array: copy_to_tensor(array[start : start + batch_size]), whole)
 
     return Batches(lambda: map(piece, range(0, whole.size, batch_size)), whole.size, y)
 
@@ -182,28 +195,29 @@ def open_batches(X: Any, y: Any, batch_size: int, forward: Callable) -> Batches:
     Parameters
     ----------
     X : array-like, Tensor, mapping of these, Dataset, DataLoader or datasets.Dataset
-        The samples, along first dimensions. Tuples from a torch data set are inputs and, at the
-        end, labels; in mappings the keys of `LABELS` are labels and others are keyword inputs.
+        Samples along the first dimension. A tuple from a torch data set has inputs followed by
+        labels. In a mapping, the keys in `LABEL_KEYS` are labels and the others are keyword inputs.
         A DataLoader keeps its own batch size and must not shuffle.
     y : array-like or Tensor of shape (n_samples, ...) or None
-        Labels to use in place of those in X.
+        Labels, which replace those in X.
     batch_size : int
-        Samples in a batch.
+        Number of samples in a batch.
     forward : callable
-        The model's ``forward``. Entries of mappings that it does not accept are left out.
+        The ``forward`` method of the model. Entries of mappings that it does not accept are left
+        out.
 
     Returns
     -------
     batches : Batches
-        To be iterated over as often as needed.
+        Iterable that can be used any number of times.
 
     Raises
     ------
     TypeError
-        If X is nothing of the above or does not hold numbers.
+        If X is of another type or does not contain numbers.
     ValueError
-        If X is empty, ragged or not in order, or lengths disagree. What only iterating can tell
-        is raised then.
+        If X is empty, ragged or not in order, or if lengths disagree. Errors that only iterating
+        can detect are raised while iterating.
 
     Examples
     --------
@@ -218,20 +232,22 @@ def open_batches(X: Any, y: Any, batch_size: int, forward: Callable) -> Batches:
     """
     names = _input_names(forward)
     if y is not None:
-        y = _array(y, "y")
+        y = _to_array_or_tensor(y, "y")
         make_batch((), {"y": y}, None)
     if isinstance(X, Mapping):
         if any(isinstance(v, data.Dataset) or hasattr(v, "with_format") for v in X.values()):
-            raise TypeError(f"The 'X' parameter holds the data sets {list(X)}: pass one of them.")
-        return _sliced(_read(X, names, _array), batch_size, y)
+            raise TypeError(
+                f"The 'X' parameter contains the data sets {list(X)}. Pass one of them instead."
+            )
+        return _slice_batches(_to_batch(X, names, _to_array_or_tensor), batch_size, y)
     if isinstance(X, Tensor | list) or hasattr(X, "__array__"):
-        return _sliced(make_batch((_array(X, "X"),), {}, None), batch_size, y)
+        return _slice_batches(make_batch((_to_array_or_tensor(X, "X"),), {}, None), batch_size, y)
     if hasattr(X, "with_format") and hasattr(X, "column_names"):
-        loader = _own_loader(_with_tensors(X, names), batch_size)
+        loader = _default_loader(_in_torch_format(X, names), batch_size)
     elif isinstance(X, data.IterableDataset) or (
         isinstance(X, data.Dataset) and hasattr(X, "__len__")
     ):
-        loader = _own_loader(X, batch_size)
+        loader = _default_loader(X, batch_size)
     elif isinstance(X, data.DataLoader):
         loader = X
     else:
@@ -242,4 +258,4 @@ def open_batches(X: Any, y: Any, batch_size: int, forward: Callable) -> Batches:
             f"or a datasets.Dataset. Got an instance of {type(X).__name__!r} instead.{remark}"
         )
     n_samples = _check_loader(loader)
-    return Batches(lambda: (_read(item, names, _loaded) for item in loader), n_samples, y)
+    return Batches(lambda: (_to_batch(item, names, _to_tensor) for item in loader), n_samples, y)

@@ -1,108 +1,78 @@
-"""Forward, backward and sketch of one batch after the other.
+"""Forward pass, backward pass and sketch of each batch.
 
-One forward and one backward pass per batch. Hooks take the input of each chosen layer and the
-gradient at its output, from which `_layer_rules` forms the layer's part of the sketch. Other
-parameters get per-sample gradients from `torch.func`, or from one sample after the other.
+There is one forward and one backward pass per batch. Hooks record the input of each chosen layer
+and the gradient at its output, from which `_layer_rules` computes the layer's part of the sketch.
+The per-sample gradients of other parameters come from `torch.func` or from a loop over the samples.
 
-Hooks are trusted where they were seen to agree with autograd: each parameter has a *signature* in
-the graph of a batch, that says how it was used, and what was confirmed for one signature (see
-`_autograd_check`) holds for later batches with the same. Others are confirmed anew.
+Hooks are used only where they agree with autograd (see `_autograd_check`). Each parameter has a
+*signature*, which describes how it is used in the autograd graph of a batch. Once confirmed, hooks
+are trusted for later batches with the same signature. For any other signature they are checked
+again.
 """
 
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from torch.autograd.graph import get_gradient_edge
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call
 
 from sklearn_skmm.sketch._projection import BLOCK_ROWS
 from sklearn_skmm.sketch._sketch_plan import PlannedParameter
-from sklearn_skmm.sketch._torch._autograd_check import autograd_sums, confirm
+from sklearn_skmm.sketch._torch._autograd_check import (
+    autograd_sums,
+    parameters_confirmed_by_autograd,
+)
 from sklearn_skmm.sketch._torch._batches import Batch, to_device
-from sklearn_skmm.sketch._torch._layer_calls import UNUSED, Signature, Use, graph
-from sklearn_skmm.sketch._torch._layer_rules import Exact, rule_for
+from sklearn_skmm.sketch._torch._layer_calls import (
+    UNUSED,
+    LayerCall,
+    Signature,
+    nodes_and_leaf_edges,
+)
+from sklearn_skmm.sketch._torch._layer_rules import FormedGradient, rule_for
+from sklearn_skmm.sketch._torch._model_state import evaluation_mode
 from sklearn_skmm.sketch._torch._objective import output_of
 from sklearn_skmm.sketch._torch._parameters import select_parameters
-
-# Gradients that are formed for a part of a batch together.
-CHUNK_BYTES = 256 * 2**20
-
-
-@contextmanager
-def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode and put every submodule's mode back afterwards.
-
-    After an error the submodules' parameters, buffers and hooks are put back, too.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    # torch has others in the place of these during a call. It puts them back, but not if Ctrl-C
-    # comes while it is at that: the model would have lost its parameters.
-    own = [
-        (entries, dict(entries))
-        for module, _ in modes
-        for name in ("_parameters", "_buffers", "_forward_hooks", "_forward_hooks_with_kwargs")
-        if isinstance(entries := getattr(module, name), dict)  # scripts have no dict
-    ]
-    with ExitStack() as stack:
-        if torch.cuda.is_available() and any(isinstance(m, torch.nn.RNNBase) for m, _ in modes):
-            # cuDNN has no backward pass of these in evaluation mode.
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        try:
-            try:
-                # Not by `eval`, which models override: some merge adapters into their weights
-                # there.
-                for module, _ in modes:
-                    module.training = False
-                yield
-            finally:
-                _set_modes(modes)
-        except BaseException:  # which may be Ctrl-C on the way back
-            _set_modes(modes)
-            for entries, before in own:
-                entries.clear()
-                entries.update(before)
-            raise
-
-
-def _set_modes(modes) -> None:
-    for module, mode in modes:
-        module.training = mode
+from sklearn_skmm.sketch._torch._per_sample import per_sample_gradients
 
 
 class Engine:
-    """Forward, backward and sketch of batches; leaves the model as it was.
+    """Sketch the per-sample gradients of batches, without changing the model.
 
     Parameters
     ----------
     model : torch.nn.Module
-        From `check_model`. It is evaluated in evaluation mode; its parameters, buffers, `.grad`
-        and device are left alone.
+        Model from `check_model`. It is run in evaluation mode; its parameters, buffers, `.grad`
+        and device are not changed.
     layers : None, str, int, or list of str and int
-        As for `select_parameters`.
+        Layers whose parameters are chosen, as in `select_parameters`.
     objective : Objective
-        What is differentiated.
+        Objective to differentiate.
     device : torch.device, str or None
-        Where to compute; None is where the parameters are, "auto" a GPU where there is one.
+        Device of the computation. None is the device of the parameters; "auto" is a GPU if there
+        is one.
     dtype : str or None
-        Floating precision; None is that of the parameters.
+        Floating precision of the computation; None is that of the parameters.
     """
 
     def __init__(self, model, layers, objective, *, device=None, dtype=None):
         self.model, self.objective = model, objective
         parameters = select_parameters(model, layers)
-        odd = [name for name, p in parameters.items() if not p.is_floating_point()]
-        if odd:
-            raise ValueError(f"Parameters must be real floating numbers, but {odd} are not.")
+        not_floating = [name for name, p in parameters.items() if not p.is_floating_point()]
+        if not_floating:
+            raise ValueError(
+                "The parameters selected by 'layers' must be real floating numbers, but "
+                f"{not_floating} are not. Select other layers."
+            )
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        some = next(iter(parameters.values()))
-        self.device = some.device if device is None else torch.device(device)
+        first = next(iter(parameters.values()))
+        self.device = first.device if device is None else torch.device(device)
         cast = None if dtype is None else getattr(torch, dtype)
-        # These change their weights in each forward pass, in evaluation mode too.
-        renormed = {
+        # Layers with max_norm change their weights in each forward pass, even in evaluation mode.
+        renormalised = {
             id(p)
             for module in model.modules()
             if getattr(module, "max_norm", None) is not None
@@ -111,22 +81,22 @@ class Engine:
 
         def place(tensor):
             to = cast if tensor.is_floating_point() else None
-            return tensor.detach().to(self.device, to, copy=id(tensor) in renormed)
+            return tensor.detach().to(self.device, to, copy=id(tensor) in renormalised)
 
-        # Copies of the references, never the model itself, go to another device or precision.
+        # Move the tensors to another device or precision, never the model itself.
         self.chosen = {name: place(p).requires_grad_() for name, p in parameters.items()}
-        rest = {name: place(p) for name, p in model.named_parameters() if name not in parameters}
-        self.rest = rest | {name: place(b).clone() for name, b in model.named_buffers()}
-        # Of inputs: that of the model, which adapters may exceed.
+        fixed = {name: place(p) for name, p in model.named_parameters() if name not in parameters}
+        self.constants = fixed | {name: place(b).clone() for name, b in model.named_buffers()}
+        # Inputs get the precision of the model; adapters may have a higher one.
         floating = (p.dtype for p in model.parameters() if p.is_floating_point())
         self.dtype = cast or next(floating)
-        # Half precision is for the model; sums over many entries are not.
+        # Only the model runs in half precision; sketches sum over too many entries for it.
         double = any(p.dtype == torch.float64 for p in self.chosen.values())
         self.sketch_dtype = torch.float64 if double else torch.float32
         self.numpy_dtype = np.dtype(np.float64 if double else np.float32)
-        # Tied weights go by the name that comes first.
+        # Tied weights are known by the first of their names.
         names = {id(p): name for name, p in parameters.items()}
-        self.names = {
+        self.parameter_names = {
             module: {
                 local: names[id(p)]
                 for local, p in module.named_parameters(recurse=False)
@@ -135,17 +105,17 @@ class Engine:
             for module in model.modules()
         }
         self.rules = {}
-        for module, own in self.names.items():
+        for module, local_names in self.parameter_names.items():
             rule = rule_for(module)
-            if rule is not None and own.keys() & {"weight", "bias"}:
+            if rule is not None and local_names.keys() & {"weight", "bias"}:
                 self.rules[module] = rule
-        # Compiled code would leave out the hooks, or choke on them.
+        # Compiled code would skip the hooks or fail on them.
         self.compiled = hasattr(torch.compiler, "set_stance") and any(
             hasattr(module, "_orig_mod") or module._compiled_call_impl for module in model.modules()
         )
-        # Layers whose one output all samples share.
+        # Layers that return one row for all samples, such as position embeddings.
         self.shared: set[torch.nn.Module] = set()
-        # Signatures that were confirmed since.
+        # Signatures that were confirmed after planning.
         self._confirmed: dict[str, set[Signature]] = {name: set() for name in self.chosen}
         self._factors: dict[tuple, torch.Tensor] = {}
 
@@ -156,134 +126,84 @@ class Engine:
             return placed
         return placed._replace(labels=batch.labels.to(self.device, self.sketch_dtype))
 
-    def call(self, parameters: Mapping, args: tuple, kwargs: dict) -> torch.Tensor:
-        """Return the outputs with these parameters in the place of the model's."""
-        # Models may change their inputs in place, and are called more than once. Rounding is to
-        # depend on values alone, not on how they lie in memory.
+    def call_model(self, parameters: Mapping, args: tuple, kwargs: dict) -> torch.Tensor:
+        """Return the outputs of the model with the given parameters."""
+        # Clone because models may change their inputs in place and are called more than once. Make
+        # contiguous so that rounding depends only on the values, not on the memory layout.
         args = tuple(a.clone(memory_format=torch.contiguous_format) for a in args)
         kwargs = {k: v.clone(memory_format=torch.contiguous_format) for k, v in kwargs.items()}
         with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
-            return output_of(functional_call(self.model, {**self.rest, **parameters}, args, kwargs))
+            return output_of(
+                functional_call(self.model, {**self.constants, **parameters}, args, kwargs)
+            )
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, list[Use]]:
-        """Return the outputs, and the uses of layers on the way to them."""
-        uses: list[Use] = []
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, list[LayerCall]]:
+        """Return the outputs, and the calls of layers that computed them."""
+        calls: list[LayerCall] = []
         size = batch.size
 
         def hook(module, args, kwargs, output):
             if not isinstance(output, torch.Tensor) or not output.requires_grad:
                 return None
             if not output.numel():
-                return None  # an expert to which nothing is sent
+                return None  # an expert that gets no tokens
             a = (args[0] if args else next(iter(kwargs.values()))).detach()
             rows, changed = None, None
             if output.ndim > 1 and len(a) == len(output):
                 if module in self.shared and len(a) == 1 < size:
-                    # One for each sample, which tells their gradients apart.
+                    # Repeat it for each sample, to separate the gradients of the samples.
                     a = a.expand(size, *a.shape[1:])
                     output = changed = output.expand(size, *output.shape[1:]).clone()
                     rows = 0
                 elif len(a) % size == 0:
                     rows = len(a) // size
-            # Changes in place would replace the edge of a view, as linear layers give, but not that
-            # of what it views.
+            # In-place changes would replace the edge of a view, such as the output of a linear
+            # layer, but not the edge of its base.
             base = output._base
             whole = base is not None and base.requires_grad and base.numel() == output.numel()
             edge = get_gradient_edge(base if whole and base.is_contiguous() else output)
-            uses.append(Use(module, a, output.shape, a._version, rows, edge))
+            calls.append(LayerCall(module, a, output.shape, a._version, rows, edge))
             return changed
 
         handles = [m.register_forward_hook(hook, with_kwargs=True) for m in self.rules]
         try:
-            return self.call(self.chosen, batch.args, batch.kwargs), uses
+            return self.call_model(self.chosen, batch.args, batch.kwargs), calls
         finally:
             for handle in handles:
                 handle.remove()
 
-    def backward(self, output, uses, cotangent, retain_graph) -> tuple:
-        """Return the gradients at the outputs of the uses, None for those of no effect."""
-        if not uses:
+    def backward(self, output, calls, cotangent, retain_graph) -> tuple:
+        """Return the gradients at the outputs of layer calls, None where there is no effect."""
+        if not calls:
             return ()
-        edges = [use.edge for use in uses]
+        edges = [call.output_edge for call in calls]
         return torch.autograd.grad(
             output, edges, cotangent, retain_graph=retain_graph, allow_unused=True
         )
 
-    def signatures(self, output, uses) -> dict[str, Signature]:
-        """Return how each parameter is used in the graph of the outputs."""
-        nodes, leaves = graph(output)
-        ratios: dict[str, list] = {name: [] for name in self.chosen}
-        for use in uses:
-            if use.edge.node in nodes:
-                for local in self.names[use.module].keys() & {"weight", "bias"}:
-                    ratios[self.names[use.module][local]].append(use.ratio)
+    def signatures(self, output, calls) -> dict[str, Signature]:
+        """Return how each parameter is used in the autograd graph of the outputs."""
+        nodes, leaves = nodes_and_leaf_edges(output)
+        rows_per_sample: dict[str, list] = {name: [] for name in self.chosen}
+        for call in calls:
+            if call.output_edge.node in nodes:
+                names = self.parameter_names[call.module]
+                for local in names.keys() & {"weight", "bias"}:
+                    rows_per_sample[names[local]].append(call.rows_per_sample)
         return {
-            name: Signature(leaves[id(p)], tuple(ratios[name])) for name, p in self.chosen.items()
+            name: Signature(leaves[id(p)], tuple(rows_per_sample[name]))
+            for name, p in self.chosen.items()
         }
 
-    def terms(self, use: Use, delta: torch.Tensor, size: int) -> dict:
-        """Return the terms of one use by the names of the parameters."""
-        if use.ratio is None:
-            raise ValueError("No rows of the layer's input belong to samples.")
-        a = use.a.to(self.sketch_dtype) if use.a.is_floating_point() else use.a
-        delta = delta.to(self.sketch_dtype).reshape(use.shape)
-        terms = self.rules[use.module].terms(use.module, a, delta, size)
-        own = self.names[use.module]
-        return {own[local]: term for local, term in terms.items() if local in own}
-
-    def per_sample(self, names, batch, cotangent, source) -> Iterator[dict]:
-        """Yield, for parts of a batch, the flat gradients of the named parameters.
-
-        Parameters
-        ----------
-        names : list of str
-            Parameters to differentiate by.
-        batch : Batch
-            Samples, placed.
-        cotangent : Tensor
-            Gradient at the outputs of the batch.
-        source : {"torch.func", "loop"}
-            How.
-        """
-        if not names:
-            return
-        others = {name: p.detach() for name, p in self.chosen.items()}
-        inner = {name: others.pop(name) for name in names}
-
-        def value(inner, args, kwargs, cotangent):
-            return (self.call({**others, **inner}, args, kwargs) * cotangent).sum()
-
-        def one(inner, args, kwargs, cotangent):
-            # The batch dimension that the model expects, one sample at a time.
-            args, kwargs = tuple(a[None] for a in args), {k: v[None] for k, v in kwargs.items()}
-            return value(inner, args, kwargs, cotangent[None])
-
-        entries = sum(p.numel() for p in inner.values())
-        rows = max(1, CHUNK_BYTES // (4 * entries)) if source == "torch.func" else 1
-        for start in range(0, batch.size, rows):
-            part = slice(start, start + rows)
-            args = tuple(a[part] for a in batch.args)
-            kwargs = {k: v[part] for k, v in batch.kwargs.items()}
-            if source == "torch.func":
-                function = vmap(grad(one), in_dims=(None, 0, 0, 0))
-                with warnings.catch_warnings():
-                    # Some operations are looped over inside, which is what is wanted of them.
-                    warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-                    found = function(inner, args, kwargs, cotangent[part])
-            else:
-                leaves = {name: p.requires_grad_() for name, p in inner.items()}
-                total = value(leaves, args, kwargs, cotangent[part])
-                grads: Iterable = [None] * len(leaves)
-                if total.requires_grad:
-                    grads = torch.autograd.grad(total, [*leaves.values()], allow_unused=True)
-                found = {
-                    name: torch.zeros_like(p)[None] if g is None else g.to_dense()[None]
-                    for (name, p), g in zip(leaves.items(), grads, strict=True)
-                }
-            yield {
-                name: g.detach().reshape(len(g), -1).to(self.sketch_dtype)
-                for name, g in found.items()
-            }
+    def gradient_terms(self, call: LayerCall, delta: torch.Tensor, size: int) -> dict:
+        """Return the gradient terms of one layer call, by parameter name."""
+        if call.rows_per_sample is None:
+            raise ValueError("The rows of the layer's input do not belong to samples.")
+        a = call.input.to(self.sketch_dtype) if call.input.is_floating_point() else call.input
+        delta = delta.to(self.sketch_dtype).reshape(call.output_shape)
+        terms = self.rules[call.module].terms(call.module, a, delta, size)
+        names = self.parameter_names[call.module]
+        return {names[local]: term for local, term in terms.items() if local in names}
 
     def sketch(self, batch: Batch, start: int, parameters: list[PlannedParameter]) -> np.ndarray:
         """Return GΓ of one batch, of shape (B, m).
@@ -293,9 +213,9 @@ class Engine:
         batch : Batch
             Samples.
         start : int
-            Position of the first.
+            Position of the first sample.
         parameters : list of PlannedParameter
-            From `plan`.
+            Plan from `plan_parameters`.
         """
         batch = self.place(batch)
         planned = {p.name: p for p in parameters}
@@ -303,90 +223,98 @@ class Engine:
         self.shared = {
             module
             for module in self.rules
-            for name in self.names[module].values()
+            for name in self.parameter_names[module].values()
             if name in hooked and 0 in planned[name].signature.ratios
         }
         m = parameters[0].projection.m
         out = torch.zeros(batch.size, m, dtype=self.sketch_dtype, device=self.device)
         with evaluation_mode(self.model), torch.enable_grad():
-            output, uses = self.forward(batch)
+            output, calls = self.forward(batch)
             cotangent = self._cotangent(output, batch, start)
             if output.grad_fn is None:
                 return out.cpu().numpy()
-            signatures = self.signatures(output, uses)
-            doubted = [
+            signatures = self.signatures(output, calls)
+            unconfirmed = [
                 name
                 for name, p in planned.items()
                 if name in hooked
                 and signatures[name] not in (UNUSED, p.signature, *self._confirmed[name])
             ]
-            deltas = self.backward(output, uses, cotangent, retain_graph=bool(doubted))
-            refuted: set[str] = set()
-            if doubted:
-                weights, truths = autograd_sums(self, doubted, output, cotangent)
-                agreed = confirm(self, weights, truths, uses, deltas)
-                refuted = set(doubted) - agreed
+            deltas = self.backward(output, calls, cotangent, retain_graph=bool(unconfirmed))
+            rejected: set[str] = set()
+            if unconfirmed:
+                sums = autograd_sums(self, unconfirmed, output, cotangent)
+                agreed = parameters_confirmed_by_autograd(self, sums, calls, deltas)
+                rejected = set(unconfirmed) - agreed
                 for name in agreed:
-                    if truths[name].any():  # nothing is learned from zeros
+                    if sums.gradients[name].any():  # zeros confirm nothing
                         self._confirmed[name].add(signatures[name])
             del output
             with torch.no_grad():
-                for use, delta in zip(uses, deltas, strict=True):
-                    names = (hooked - refuted) & set(self.names[use.module].values())
+                for call, delta in zip(calls, deltas, strict=True):
+                    names = (hooked - rejected) & set(self.parameter_names[call.module].values())
                     if delta is not None and names:
-                        self._add(out, self.terms(use, delta, batch.size), names, planned)
-            del uses, deltas
+                        self._add_layer_call(
+                            out, self.gradient_terms(call, delta, batch.size), names, planned
+                        )
+            del calls, deltas
             for source in ("torch.func", "loop"):
-                others = [
+                remaining = [
                     name
                     for name, p in planned.items()
-                    if source == ("loop" if name in refuted else p.source)
+                    if source == ("loop" if name in rejected else p.source)
                     and signatures[name].edges
                 ]
                 first = 0
-                for part in self.per_sample(others, batch, cotangent, source):
-                    rows = out[first : first + len(part[others[0]])]
+                for part in per_sample_gradients(self, remaining, batch, cotangent, source):
+                    rows = out[first : first + len(part[remaining[0]])]
                     first += len(rows)
                     for name, gradient in part.items():
-                        self._add_exact(rows, Exact(gradient), planned[name].projection)
+                        self._add_formed_gradient(
+                            rows, FormedGradient(gradient), planned[name].projection
+                        )
         return out.cpu().numpy()
 
     def _cotangent(self, output, batch, start):
-        """Return the objective's gradient at the outputs."""
+        """Return the gradient of the objective at the outputs (the cotangent of the model)."""
         output = output.detach().requires_grad_()
         with torch.no_grad():
             targets = self.objective.targets(output, batch.labels, start)
         precise = output.to(self.sketch_dtype)
         values = self.objective(precise, targets, batch.kwargs.get("attention_mask"))
-        found = None
+        gradient = None
         if values.requires_grad:
-            (found,) = torch.autograd.grad(values.sum(), output, allow_unused=True)
-        return torch.zeros_like(output) if found is None else found
+            (gradient,) = torch.autograd.grad(values.sum(), output, allow_unused=True)
+        return torch.zeros_like(output) if gradient is None else gradient
 
-    def _add(self, out, terms, names, planned):
-        """Add the sketches of some parameters in one use of a layer."""
-        # A bias joins its weight, if that is here too.
-        here = [name for name in terms if name in names]
-        biases = {planned[name].partner: name for name in here if planned[name].partner in here}
-        for name in here:
+    def _add_layer_call(self, out, terms, names, planned):
+        """Add the sketches of the named parameters in one layer call to out."""
+        # A bias joins its weight if both are present.
+        present = [name for name in terms if name in names]
+        biases = {
+            planned[name].partner: name for name in present if planned[name].partner in present
+        }
+        for name in present:
             p, term = planned[name], terms[name]
-            if p.partner in here:
+            if p.partner in present:
                 continue
             if p.method == "product":
                 beta = self._factor(planned[biases[name]].projection, 1) if name in biases else None
                 Q, P = self._factor(p.projection, 0), self._factor(p.projection, 1)
-                products = term.product(Q, P, beta).reshape(len(out), -1, out.shape[1])
+                products = term.product_sketch(Q, P, beta).reshape(len(out), -1, out.shape[1])
                 out.add_(products.sum(1), alpha=Q.shape[1] ** -0.5)
             else:
-                self._add_exact(out, term, p.projection)
+                self._add_formed_gradient(out, term, p.projection)
 
-    def _add_exact(self, out, term, projection):
-        """Form the gradient, as much of it as meets one block of Γ, and multiply."""
+    def _add_formed_gradient(self, out, term, projection):
+        """Form the part of the gradient for each block of Γ, multiply, and add to out."""
         rows, cols = term.shape
         for k, first in enumerate(range(0, rows * cols, BLOCK_ROWS)):
             last = min(first + BLOCK_ROWS, rows * cols)
             top = first // cols
-            part = term.gradient(top, -(-last // cols))[:, first - top * cols : last - top * cols]
+            part = term.gradient_rows(top, -(-last // cols))[
+                :, first - top * cols : last - top * cols
+            ]
             block = projection.block(k, self.numpy_dtype)
             if isinstance(block, np.ndarray):
                 out += part @ torch.from_numpy(block).to(self.device)
@@ -394,7 +322,7 @@ class Engine:
                 out += torch.from_numpy((block.T @ part.cpu().numpy().T).T).to(out)
 
     def _factor(self, projection, side):
-        """Return a side of a product projection on the device."""
+        """Return one factor of a product projection on the device."""
         key = (id(projection), side)
         if key not in self._factors:
             factor = (projection.row_factor, projection.col_factor)[side](self.numpy_dtype)

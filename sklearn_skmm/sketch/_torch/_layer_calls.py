@@ -1,4 +1,4 @@
-"""How parameters are used in the graph of a batch, and when hooks are to be trusted there."""
+"""Calls of layers in a forward pass, and how parameters are used in the autograd graph."""
 
 from collections import Counter
 from typing import Any, NamedTuple
@@ -6,34 +6,38 @@ from typing import Any, NamedTuple
 import torch
 
 
-class Use(NamedTuple):
-    """One call of a layer."""
+class LayerCall(NamedTuple):
+    """One call of a layer during a forward pass, as recorded by a forward hook."""
 
     module: torch.nn.Module
-    a: torch.Tensor  # its input
-    shape: torch.Size  # of its output
-    version: int  # of the input's memory, which tells of changes in place
-    rows: int | None  # of the input per sample; 0 if all samples share one, None if none are theirs
-    edge: Any  # of its output in the graph, as it was before changes in place
+    input: torch.Tensor
+    output_shape: torch.Size
+    input_version: int  # version counter of the input, which in-place changes increase
+    # Rows of the input per sample; 0 if all samples share one, None if rows belong to no sample.
+    rows_at_call: int | None
+    output_edge: Any  # graph edge of the output before in-place changes
 
     @property
-    def ratio(self) -> int | None:
-        """Rows of the input per sample, None if it is no longer what the layer saw."""
-        return self.rows if self.a._version == self.version else None
+    def rows_per_sample(self) -> int | None:
+        """Rows of the input per sample, or None if the input was modified after the call."""
+        return self.rows_at_call if self.input._version == self.input_version else None
 
 
 class Signature(NamedTuple):
-    """How a parameter is used in the graph of a batch."""
+    """How a parameter is used in the autograd graph of a batch.
 
-    edges: int  # that lead to it
-    ratios: tuple[int | None, ...]  # of the calls of layers that hold it
+    The cache of sketches digests this tuple, so renaming a field makes existing caches stale.
+    """
+
+    edges: int  # number of graph edges that lead to the parameter
+    ratios: tuple[int | None, ...]  # `rows_per_sample` of each call of a layer that owns it
 
 
 UNUSED = Signature(0, ())
 
 
-def graph(output) -> tuple[set, Counter]:
-    """Return the nodes below an output, and how many edges lead to each leaf, by its id."""
+def nodes_and_leaf_edges(output) -> tuple[set, Counter]:
+    """Return the graph nodes below an output, and the number of edges to each leaf, by id."""
     nodes, stack = {output.grad_fn}, [output.grad_fn]
     leaves: Counter = Counter()
     while stack:

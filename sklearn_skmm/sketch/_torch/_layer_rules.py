@@ -1,12 +1,13 @@
-r"""Per-sample gradients of one layer's parameters from its input and its output's gradient.
+r"""Per-sample gradients of a layer's parameters from its input and the gradient at its output.
 
-A layer that is called with the input a and whose output has the gradient δ contributes to the
-gradient of its weight a sum of outer products over positions (tokens, pixels). A *term* holds its
-two sides and gives either the exact gradient, rows at a time, or its product sketch
-:math:`\sum_t (Q^\top u_t) \circ (P^\top v_t)`, which never forms the gradient. A *rule* says for
-one kind of module which terms its parameters get.
+A call of a layer with input a and gradient δ at its output adds to the gradient of the weight a sum
+of outer products over positions (tokens, pixels). A *term* stores the two sides u and v of these
+outer products. It returns either the exact gradient, some rows at a time, or its product sketch
+:math:`\sum_t (Q^\top u_t) \circ (P^\top v_t)`, which never forms the gradient. A *rule* states, for
+one kind of module, the terms of its parameters.
 
-Rules are guesses from the kind of a module: `_planner` keeps those that agree with autograd.
+Choosing a rule by the kind of a module is only a guess: `_planner` uses a rule only where it agrees
+with autograd.
 """
 
 from collections.abc import Callable
@@ -18,17 +19,18 @@ from torch import nn
 from torch.nn import functional as F
 
 
-class Outer:
+class OuterProducts:
     """The gradient of a (rows × cols) weight, Σ_t u_t ⊗ v_t.
 
     Parameters
     ----------
     u : Tensor of shape (B, T, rows)
-        Row side of each position.
+        Row side of the outer product at each position.
     v : Tensor of shape (B, T, cols)
         Column side.
     delta_is_u : bool
-        Whether u holds the output's gradient; the bias joins the other side, as an input of one.
+        Whether u is the gradient at the output. The bias joins the other side, as an input that
+        is constantly one.
     """
 
     def __init__(self, u, v, delta_is_u=True):
@@ -36,13 +38,13 @@ class Outer:
         self.shape = u.shape[2], v.shape[2]
         self.positions = u.shape[1]
 
-    def _sides(self, Q, P):
+    def _project_sides(self, Q, P):
         """Return Qᵀu and Pᵀv, each of shape (B, T, m)."""
         return self.u @ Q, self.v @ P
 
-    def product(self, Q, P, beta=None):
-        """Return Σ_t (Qᵀu_t + β)∘(Pᵀv_t), or with β on the other side, of shape (B, m)."""
-        left, right = self._sides(Q, P)
+    def product_sketch(self, Q, P, beta=None):
+        """Return Σ_t Qᵀu_t∘Pᵀv_t of shape (B, m), with β added to the side of the layer's input."""
+        left, right = self._project_sides(Q, P)
         if beta is not None:
             if self.delta_is_u:
                 right += beta
@@ -51,63 +53,62 @@ class Outer:
         left *= right
         return left.sum(1) if left.shape[1] > 1 else left[:, 0]
 
-    def gradient(self, start, stop):
-        """Return rows start to stop of the weight's gradient, flat, of shape (B, ·)."""
+    def gradient_rows(self, start, stop):
+        """Return rows start to stop of the weight's gradient, flattened to shape (B, ·)."""
         return torch.einsum("btr,btc->brc", self.u[:, :, start:stop], self.v).flatten(1)
 
 
-class Tokens(Outer):
-    """The gradient of an embedding's table: u_t is the unit vector of a token."""
+class TokenOuterProducts(OuterProducts):
+    """The gradient of an embedding's weight, where u_t is the unit vector of a token."""
 
     def __init__(self, tokens, v, rows, skip):
-        # A padding token gets no gradient.
+        # Padding tokens get no gradient.
         self.tokens = tokens
         self.v = v if skip is None else v * (tokens != skip)[:, :, None]
         self.delta_is_u = False
         self.shape = rows, v.shape[2]
         self.positions = tokens.shape[1]
 
-    def _sides(self, Q, P):
+    def _project_sides(self, Q, P):
         return Q[self.tokens], self.v @ P
 
-    def gradient(self, start, stop):
+    def gradient_rows(self, start, stop):
         out = self.v.new_zeros(len(self.v), stop - start + 1, self.v.shape[2])
-        # Tokens of other rows fall into a last one that is cut off.
+        # Tokens of other rows are added to an extra last row, which is cut off.
         inside = (self.tokens >= start) & (self.tokens < stop)
         index = torch.where(inside, self.tokens - start, stop - start)
         out.scatter_add_(1, index[:, :, None].expand_as(self.v), self.v)
         return out[:, :-1].flatten(1)
 
 
-class Patches(Outer):
-    """The gradient of a convolution's weight: v_t is the patch of the input below position t.
+class PatchOuterProducts(OuterProducts):
+    """The gradient of a convolution's weight, where v_t is the input patch at position t.
 
-    The columns of P are filters of the layer's own shape, so Pᵀv_t for all t is a convolution, and
-    patches are laid out only where the exact gradient is asked for.
+    The columns of P have the shape of the layer's filters, so Pᵀv_t for all t is a convolution.
+    Patches are extracted only for the exact gradient.
     """
 
     def __init__(self, module, a, delta, size):
         self.module, self.a, self.size = module, a, size
-        self.u = _pixels(delta, size)
+        self.u = _pixels_by_sample(delta, size)
         self.delta_is_u = True
         self.shape = module.weight.shape[0], module.weight[0].numel()
         self.positions = self.u.shape[1]
 
-    def _sides(self, Q, P):
+    def _project_sides(self, Q, P):
         filters = P.T.reshape(P.shape[1], *self.module.weight.shape[1:])
-        return self.u @ Q, _pixels(_convolve(self.module, self.a, filters), self.size)
+        return self.u @ Q, _pixels_by_sample(_convolve(self.module, self.a, filters), self.size)
 
     @cached_property
     def v(self):
         """The patches, of shape (B, T, cols)."""
-        # One filter for each entry of a patch, which picks it out: it holds for every stride,
-        # dilation and padding.
+        # Filters that each extract one entry of a patch work for any stride, dilation and padding.
         unit = torch.eye(self.shape[1], dtype=self.a.dtype, device=self.a.device)
-        return self._sides(self.u.new_zeros(self.shape[0], 1), unit)[1]
+        return self._project_sides(self.u.new_zeros(self.shape[0], 1), unit)[1]
 
 
 def _convolve(module, a, filters, groups=1):
-    """Apply filters as the module applies its weight."""
+    """Convolve the input with filters, as the module does with its weight."""
     convolve = (F.conv1d, F.conv2d, F.conv3d)[a.ndim - 3]
     padding: str | tuple[int, ...] = module.padding
     if module.padding_mode != "zeros":
@@ -116,74 +117,81 @@ def _convolve(module, a, filters, groups=1):
     return convolve(a, filters, None, module.stride, padding, module.dilation, groups)
 
 
-class Exact:
-    """The gradient itself, for parameters with few entries.
+class FormedGradient:
+    """The exact gradient as a tensor, for parameters with few entries.
 
     Parameters
     ----------
     values : Tensor of shape (B, entries)
-        The gradient.
+        The flat gradient of each sample.
     cols : int, default=1
-        Columns of the parameter as a matrix.
+        Number of columns of the parameter as a matrix.
     positions : int, default=1
-        Positions it was summed over, where that takes time.
+        Number of positions that were summed over, if that is a significant cost.
     """
 
     def __init__(self, values, cols=1, positions=1):
         self.values, self.positions = values, positions
         self.shape = values.shape[1] // cols, cols
 
-    def product(self, Q, P, beta=None):
-        """Return QᵀAP for corresponding columns of Q and P, with A the gradient as a matrix."""
+    def product_sketch(self, Q, P, beta=None):
+        """Return qᵀAp for corresponding columns q of Q and p of P, with A the gradient matrix."""
         return ((self.values.reshape(-1, len(Q), len(P)) @ P) * Q).sum(1)
 
-    def gradient(self, start, stop):
-        """Return rows start to stop of the gradient, flat, of shape (B, ·)."""
+    def gradient_rows(self, start, stop):
+        """Return rows start to stop of the gradient, flattened to shape (B, ·)."""
         return self.values[:, start * self.shape[1] : stop * self.shape[1]]
 
 
 class Rule(NamedTuple):
-    """How the parameters of one kind of module get their gradients."""
+    """How the gradients of the parameters of one kind of module are computed."""
 
     matches: Callable  # module -> bool
     terms: Callable  # (module, a, delta, size) -> {"weight": term, "bias": term}
-    delta: int | None = None  # the side of the weight, 0 or 1, that takes δ; None: no such sides
+    # Side of the weight that δ belongs to: 0 for rows, 1 for columns, None if not an outer product.
+    delta_side: int | None = None
 
 
-# The first dimension of a layer's input may be a multiple of the number of samples, such as where
+# The first dimension of a layer's input may be a multiple of the number of samples, for example if
 # tokens or windows are flattened into it.
 
 
-def _positions(x, size):
-    """Give x of shape (size · k, ..., d) the shape (size, T, d)."""
+def _tokens_by_sample(x, size):
+    """Reshape x from (size · k, ..., d) to (size, T, d)."""
     return x.reshape(size, -1, x.shape[-1])
 
 
-def _pixels(x, size):
-    """Give x of shape (size · k, channels, ...) the shape (size, T, channels)."""
+def _pixels_by_sample(x, size):
+    """Reshape x from (size · k, channels, ...) to (size, T, channels)."""
     return x.reshape(*x.shape[:2], -1).transpose(1, 2).reshape(size, -1, x.shape[1])
 
 
 def _linear(module, a, delta, size):
-    delta = _positions(delta, size)
-    return {"weight": Outer(delta, _positions(a, size)), "bias": Exact(delta.sum(1))}
+    delta = _tokens_by_sample(delta, size)
+    return {
+        "weight": OuterProducts(delta, _tokens_by_sample(a, size)),
+        "bias": FormedGradient(delta.sum(1)),
+    }
 
 
 def _linear_transposed(module, a, delta, size):
-    a, delta = _positions(a, size), _positions(delta, size)
-    return {"weight": Outer(a, delta, delta_is_u=False), "bias": Exact(delta.sum(1))}
+    a, delta = _tokens_by_sample(a, size), _tokens_by_sample(delta, size)
+    return {
+        "weight": OuterProducts(a, delta, delta_is_u=False),
+        "bias": FormedGradient(delta.sum(1)),
+    }
 
 
 def _embedding(module, a, delta, size):
-    # Some of transformers multiply by a fixed scale.
-    delta = _positions(delta, size) * getattr(module, "embed_scale", 1.0)
+    # Some embeddings in transformers multiply by a fixed scale.
+    delta = _tokens_by_sample(delta, size) * getattr(module, "embed_scale", 1.0)
     tokens = a.reshape(size, -1)
-    return {"weight": Tokens(tokens, delta, module.num_embeddings, module.padding_idx)}
+    return {"weight": TokenOuterProducts(tokens, delta, module.num_embeddings, module.padding_idx)}
 
 
 def _convolution(module, a, delta, size):
-    weight = Patches(module, a, delta, size)
-    return {"weight": weight, "bias": Exact(weight.u.sum(1))}
+    weight = PatchOuterProducts(module, a, delta, size)
+    return {"weight": weight, "bias": FormedGradient(weight.u.sum(1))}
 
 
 def _grouped_convolution(module, a, delta, size):
@@ -191,63 +199,66 @@ def _grouped_convolution(module, a, delta, size):
     unit = torch.eye(cols, dtype=a.dtype, device=a.device)
     filters = unit.reshape(cols, *module.weight.shape[1:])
     filters = filters.repeat(groups, *[1] * (filters.ndim - 1))
-    patches = _pixels(_convolve(module, a, filters, groups), size)
+    patches = _pixels_by_sample(_convolve(module, a, filters, groups), size)
     patches = patches.reshape(size, -1, groups, cols)
-    delta = _pixels(delta, size)
+    delta = _pixels_by_sample(delta, size)
     sides = delta.reshape(size, -1, groups, rows // groups), patches
     gradient = torch.einsum("btgr,btgc->bgrc", *sides).reshape(size, -1)
-    return {"weight": Exact(gradient, cols, delta.shape[1]), "bias": Exact(delta.sum(1))}
-
-
-def _over_last(normal, delta, size):
-    """Return the terms of a scale and a shift of the last dimensions."""
     return {
-        "weight": Exact((delta * normal).reshape(size, -1, normal.shape[-1]).sum(1)),
-        "bias": Exact(delta.reshape(size, -1, normal.shape[-1]).sum(1)),
+        "weight": FormedGradient(gradient, cols, delta.shape[1]),
+        "bias": FormedGradient(delta.sum(1)),
     }
 
 
-def _normalised(normalise):
-    """Return the rule's terms for a layer that normalises the last dimensions like that."""
+def _terms_over_last_dims(normal, delta, size):
+    """Return the terms of a scale and a shift over the last dimensions."""
+    return {
+        "weight": FormedGradient((delta * normal).reshape(size, -1, normal.shape[-1]).sum(1)),
+        "bias": FormedGradient(delta.reshape(size, -1, normal.shape[-1]).sum(1)),
+    }
+
+
+def _normalisation(normalise):
+    """Return the function `terms` of a rule for layers that normalise the last dimensions."""
 
     def terms(module, a, delta, size):
         normal = normalise(a, module.normalized_shape, eps=module.eps)
         over = a.ndim - len(module.normalized_shape)
-        return _over_last(normal.flatten(over), delta.flatten(over), size)
+        return _terms_over_last_dims(normal.flatten(over), delta.flatten(over), size)
 
     return terms
 
 
-def _own_rms_norm(module, a, delta, size):
+def _transformers_rms_norm(module, a, delta, size):
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    return _over_last(F.rms_norm(a, a.shape[-1:], eps=eps), delta, size)
+    return _terms_over_last_dims(F.rms_norm(a, a.shape[-1:], eps=eps), delta, size)
 
 
-def _over_channels(normal, delta, size):
+def _terms_over_channels(normal, delta, size):
     """Return the terms of a scale and a shift of each channel."""
     return {
-        "weight": Exact(_pixels(delta * normal, size).sum(1)),
-        "bias": Exact(_pixels(delta, size).sum(1)),
+        "weight": FormedGradient(_pixels_by_sample(delta * normal, size).sum(1)),
+        "bias": FormedGradient(_pixels_by_sample(delta, size).sum(1)),
     }
 
 
 def _group_norm(module, a, delta, size):
-    return _over_channels(F.group_norm(a, module.num_groups, eps=module.eps), delta, size)
+    return _terms_over_channels(F.group_norm(a, module.num_groups, eps=module.eps), delta, size)
 
 
 def _batch_norm(module, a, delta, size):
     mean, variance = module.running_mean.to(a), module.running_var.to(a)
-    return _over_channels(F.batch_norm(a, mean, variance, eps=module.eps), delta, size)
+    return _terms_over_channels(F.batch_norm(a, mean, variance, eps=module.eps), delta, size)
 
 
 RULES = (
     Rule(lambda m: isinstance(m, nn.Linear), _linear, 0),
-    # The Conv1D of transformers' GPT-2, a linear layer with its weight the other way round.
+    # The Conv1D of GPT-2 in transformers is a linear layer with a transposed weight.
     Rule(lambda m: type(m).__name__ == "Conv1D" and hasattr(m, "nf"), _linear_transposed, 1),
     Rule(
         lambda m: (
             isinstance(m, nn.Embedding)
-            # Others may take no tokens, and the rule would index by what is none.
+            # Subclasses may take inputs that are not tokens, which cannot be used as indices.
             and (type(m).forward is nn.Embedding.forward or hasattr(m, "embed_scale"))
             and m.max_norm is None
             and not m.scale_grad_by_freq
@@ -261,10 +272,10 @@ RULES = (
         0,
     ),
     Rule(lambda m: isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d), _grouped_convolution),
-    Rule(lambda m: isinstance(m, nn.LayerNorm), _normalised(F.layer_norm)),
-    Rule(lambda m: isinstance(m, nn.RMSNorm), _normalised(F.rms_norm)),
-    # Those of transformers, LlamaRMSNorm and others.
-    Rule(lambda m: type(m).__name__.endswith(("RMSNorm", "T5LayerNorm")), _own_rms_norm),
+    Rule(lambda m: isinstance(m, nn.LayerNorm), _normalisation(F.layer_norm)),
+    Rule(lambda m: isinstance(m, nn.RMSNorm), _normalisation(F.rms_norm)),
+    # RMS norms in transformers, such as LlamaRMSNorm.
+    Rule(lambda m: type(m).__name__.endswith(("RMSNorm", "T5LayerNorm")), _transformers_rms_norm),
     Rule(lambda m: isinstance(m, nn.GroupNorm), _group_norm),
     Rule(
         lambda m: isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None,
@@ -274,5 +285,5 @@ RULES = (
 
 
 def rule_for(module: nn.Module) -> Rule | None:
-    """Return the rule for a module, or None where there is none."""
+    """Return the rule for a module, or None if there is none."""
     return next((rule for rule in RULES if rule.matches(module)), None)

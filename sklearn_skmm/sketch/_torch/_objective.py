@@ -1,4 +1,4 @@
-"""What is differentiated: a scalar for each sample of a batch of outputs."""
+"""The objective to differentiate: a scalar for each sample, computed from the outputs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-# Samples whose draws come from one stream.
-TOGETHER = 4096
-# Labels with this value are left out, as in torch's cross entropy.
-IGNORED = -100
+# Number of samples whose random numbers come from one stream.
+SAMPLES_PER_STREAM = 4096
+# Labels with this value are ignored, as in torch's cross entropy.
+IGNORED_LABEL = -100
 
 NO_LABELS = (
     "GradientSketcher with target='label' requires y to be passed, but the target y is None and X "
-    "brings no labels. target='output' needs none."
+    "contains no labels. Pass y, or use target='output', which needs no labels."
 )
 
 
 def output_of(result: Any) -> torch.Tensor:
-    """Return the tensor of outputs in what a model returns."""
+    """Return the tensor of outputs contained in the return value of a model."""
     for name in ("logits", "last_hidden_state"):  # transformers
         found = getattr(result, name, None)
         if found is None and isinstance(result, Mapping):
@@ -31,61 +31,61 @@ def output_of(result: Any) -> torch.Tensor:
     if not isinstance(result, torch.Tensor):
         raise TypeError(
             "The 'model' parameter must return a tensor, a tuple that starts with one, or an "
-            f"object with logits, got {type(result).__name__}."
+            f"object with logits. Got {type(result).__name__} instead."
         )
     return result
 
 
-def uniforms(seed: int, start: int, size: int, n_positions: int) -> np.ndarray:
-    """Return draws from U(0, 1) of shape (size, n_positions) for samples start onwards.
+def uniform_draws(seed: int, start: int, size: int, n_positions: int) -> np.ndarray:
+    """Return draws from U(0, 1), of shape (size, n_positions), for samples from start on.
 
-    From counter-based streams, so that they depend neither on the batch nor on the order.
+    They come from counter-based streams, so they depend neither on the batch nor on the order.
 
     Examples
     --------
-    >>> bool((uniforms(0, 3, 2, 1) == uniforms(0, 0, 5, 1)[3:]).all())
+    >>> bool((uniform_draws(0, 3, 2, 1) == uniform_draws(0, 0, 5, 1)[3:]).all())
     True
     """
 
     def stream(k, n):
         return np.random.Generator(np.random.Philox(key=[seed, k])).random(n)
 
-    if n_positions > 1:  # of each sample its own, for the number of tokens differs
+    if n_positions > 1:  # one stream per sample, as the number of tokens may differ
         return np.stack([stream(i, n_positions) for i in range(start, start + size)])
-    first, last = start // TOGETHER, (start + size - 1) // TOGETHER
-    draws = np.concatenate([stream(k, TOGETHER) for k in range(first, last + 1)])
-    return draws[start - first * TOGETHER :][:size, None]
+    first, last = start // SAMPLES_PER_STREAM, (start + size - 1) // SAMPLES_PER_STREAM
+    draws = np.concatenate([stream(k, SAMPLES_PER_STREAM) for k in range(first, last + 1)])
+    return draws[start - first * SAMPLES_PER_STREAM :][:size, None]
 
 
 class Objective:
-    r"""A scalar for each sample, whose gradient is the sample's row of G.
+    r"""Compute a scalar for each sample, whose gradient is the sample's row of G.
 
     Parameters
     ----------
     loss : {"cross_entropy", "squared_error"} or callable
         A callable takes the output and target of one sample and returns a scalar.
     target : {"label", "predicted", "sampled", "random", "output"}
-        What the loss compares with. With ``"output"`` there is no loss: with K outputs per sample
-        the scalar is :math:`z^\top f / \sqrt{K}` with one z of random signs for all samples, and
-        the output itself for K = 1.
+        Target of the loss. With ``"output"`` no loss is used: for K outputs per sample the scalar
+        is :math:`z^\top f / \sqrt{K}`, with the same vector z of random signs for all samples. For
+        K = 1 it is the output itself.
     seed : int
-        Of the signs and of drawn labels.
+        Seed of the signs and of randomly drawn labels.
     """
 
     def __init__(self, loss: str | Callable, target: str, seed: int):
         self.loss, self.target, self.seed = loss, target, seed
 
     def targets(self, output, labels, start) -> torch.Tensor | None:
-        """Return what the loss is to compare a batch of outputs with, checked.
+        """Return the validated targets of the loss for a batch of outputs.
 
         Parameters
         ----------
         output : Tensor of shape (B,), (B, K), (B, T, K) or (B, K, ...)
-            Outputs: with three dimensions of tokens, with four and more of pixels.
+            Outputs of the model: for tokens with three dimensions, for pixels with four or more.
         labels : Tensor or None
-            Labels, with target "label".
+            Labels, required for target "label".
         start : int
-            Position of the first sample, which keys its draws.
+            Position of the first sample, which determines its random numbers.
         """
         if self.target == "output":
             return None
@@ -97,28 +97,28 @@ class Objective:
             if labels.numel() != output.numel():
                 raise ValueError(
                     f"y has targets of shape {tuple(labels.shape)} for outputs of shape "
-                    f"{tuple(output.shape)}."
+                    f"{tuple(output.shape)}. Both must have the same number of entries."
                 )
             return labels
         output = _classes_last(output, labels)
         n_classes = output.shape[-1]
         if n_classes == 1:
             raise ValueError(
-                "loss='cross_entropy' needs a model with an output for each class, got one output "
-                "per sample. For that use loss='squared_error' or a callable."
+                "loss='cross_entropy' needs a model with an output for each class. Got one output "
+                "per sample. Use loss='squared_error' or a callable instead."
             )
         if self.target == "predicted":
             return output.argmax(-1)
         if self.target in ("sampled", "random"):
-            draws = torch.as_tensor(uniforms(self.seed, start, *output.shape[:2]))
+            draws = torch.as_tensor(uniform_draws(self.seed, start, *output.shape[:2]))
             if self.target == "random":
                 return (draws * n_classes).long().to(output.device)
             p = output.double().softmax(-1).cumsum(-1)
             return (p < draws.to(output.device)[..., None]).sum(-1).clamp(max=n_classes - 1)
         if labels.is_floating_point():
             raise ValueError(
-                "y must hold integer class positions for loss='cross_entropy', got dtype "
-                f"{str(labels.dtype).removeprefix('torch.')}."
+                "y must contain integer class positions for loss='cross_entropy'. Got dtype "
+                f"{str(labels.dtype).removeprefix('torch.')} instead."
             )
         labels = labels.reshape(len(output), -1).long()
         if labels.shape[1] != output.shape[1]:
@@ -126,16 +126,16 @@ class Objective:
                 f"y has {labels.shape[1]} labels for each sample, but the model has outputs at "
                 f"{output.shape[1]} positions."
             )
-        known = labels[labels != IGNORED]
+        known = labels[labels != IGNORED_LABEL]
         if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < n_classes:
             raise ValueError(
-                f"y must hold class positions from 0 to {n_classes - 1}, the outputs of the model, "
-                f"got values from {int(known.min())} to {int(known.max())}."
+                f"y must contain class positions from 0 to {n_classes - 1}, one for each output of "
+                f"the model. Got values from {int(known.min())} to {int(known.max())} instead."
             )
         return labels
 
     def __call__(self, output, targets, mask=None) -> torch.Tensor:
-        """Return the scalars, of shape (B,).
+        """Return the scalars of a batch, of shape (B,).
 
         Parameters
         ----------
@@ -144,25 +144,25 @@ class Objective:
         targets : Tensor or None
             From `targets`.
         mask : Tensor of shape (B, T) or None
-            Tokens that count.
+            Tokens to include.
         """
         if self.target == "output":
-            return _mean(self._combined(_classes_last(output, None)), mask)
+            return _masked_mean(self._random_combination(_classes_last(output, None)), mask)
         if callable(self.loss):
-            return self._called(output, targets)
+            return self._values_of_callable(output, targets)
         if self.loss == "squared_error":
             squares = (output - targets.reshape(output.shape)).square()
-            return _mean(_classes_last(squares, None).sum(-1), mask)
+            return _masked_mean(_classes_last(squares, None).sum(-1), mask)
         output = _classes_last(output, targets)
         values = F.cross_entropy(
-            output.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
+            output.flatten(0, 1), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
         ).reshape(targets.shape)
-        kept = targets != IGNORED
+        kept = targets != IGNORED_LABEL
         if mask is not None and mask.shape == kept.shape:
             kept = kept & mask.bool()
-        return _mean(values, kept)
+        return _masked_mean(values, kept)
 
-    def _combined(self, output):
+    def _random_combination(self, output):
         n_outputs = output.shape[-1]
         if n_outputs == 1:
             return output[..., 0]
@@ -170,31 +170,34 @@ class Objective:
         z = 2 * stream.integers(2, size=n_outputs) - 1
         return output @ torch.as_tensor(z / np.sqrt(n_outputs)).to(output)
 
-    def _called(self, output, labels):
+    def _values_of_callable(self, output, labels):
         values = []
         for i in range(len(output)):
             value = self.loss(output[i], labels[i])
             if not isinstance(value, torch.Tensor) or value.numel() != 1:
                 got = tuple(value.shape) if isinstance(value, torch.Tensor) else repr(value)
-                raise ValueError(f"loss must return one value per sample, got shape {got}.")
+                raise ValueError(
+                    "The 'loss' parameter must return one value per sample. "
+                    f"Got shape {got} instead."
+                )
             values.append(value.reshape(()))
         return torch.stack(values)
 
 
 def _classes_last(output, labels):
-    """Return outputs of shape (B, T, K): one position for plain outputs."""
+    """Return outputs reshaped to (B, T, K), with T = 1 if they have up to two dimensions."""
     if output.ndim <= 2:
         return output.reshape(len(output), 1, -1)
     if output.ndim == 3:
-        # (B, T, K) as language models give, unless the labels fit torch's (B, K, T) alone.
+        # (B, T, K) as in language models, unless the labels only fit torch's (B, K, T).
         fits = labels is None or labels.ndim != 2 or labels.shape[1] != output.shape[2]
         if fits or labels.shape[1] == output.shape[1]:
             return output
     return output.flatten(2).transpose(1, 2)
 
 
-def _mean(values, mask):
-    """Return the mean over positions, those in the mask only where there is one that fits."""
+def _masked_mean(values, mask):
+    """Return the mean over positions, only over those in the mask if its shape fits."""
     if mask is None or mask.shape != values.shape:
         return values.mean(1)
     mask = mask.to(values)

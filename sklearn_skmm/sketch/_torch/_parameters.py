@@ -1,4 +1,4 @@
-"""Which parameters of a model are differentiated by."""
+"""Selection of the parameters that gradients are computed for."""
 
 from numbers import Integral
 
@@ -13,18 +13,21 @@ def select_parameters(model: torch.nn.Module, layers) -> dict[str, torch.nn.Para
     model : torch.nn.Module
         The model.
     layers : None, str, int, or list of str and int
-        None takes every parameter that requires a gradient, or every one where none does. A name
-        takes that submodule with all below it. A position counts over the modules that hold
-        parameters of their own, negative from the end.
+        None selects every parameter that requires a gradient, or all parameters if none does. A
+        name selects that submodule and everything below it. An integer is a position among the
+        modules that own parameters; negative positions count from the end.
     """
     named = dict(model.named_parameters())
     if layers is None:
         if not named:
-            raise ValueError(f"model={type(model).__name__} has no parameters.")
-        trained = {name: p for name, p in named.items() if p.requires_grad}
-        # Quantized weights are integers.
-        return trained or {name: p for name, p in named.items() if p.is_floating_point()}
-    own = [
+            raise ValueError(
+                "The 'model' parameter must be a module with parameters, but "
+                f"{type(model).__name__} has no parameters."
+            )
+        trainable = {name: p for name, p in named.items() if p.requires_grad}
+        # Quantized weights are integers, which cannot be differentiated.
+        return trainable or {name: p for name, p in named.items() if p.is_floating_point()}
+    layers_with_parameters = [
         name
         for name, module in model.named_modules()
         if any(True for _ in module.parameters(recurse=False))
@@ -35,26 +38,29 @@ def select_parameters(model: torch.nn.Module, layers) -> dict[str, torch.nn.Para
         if isinstance(layer, str):
             if layer not in modules:
                 raise ValueError(
-                    f"The 'layers' parameter names {layer!r}, which is no module of the model. "
-                    f"Those with parameters are {own}."
+                    f"The 'layers' parameter names {layer!r}, which is not a module of the model. "
+                    f"Modules with parameters are {layers_with_parameters}."
                 )
-            found = modules[layer].parameters()
+            selected = modules[layer].parameters()
         else:
             layer = int(layer)
-            if not -len(own) <= layer < len(own):
+            if not -len(layers_with_parameters) <= layer < len(layers_with_parameters):
                 raise ValueError(
-                    f"The 'layers' parameter holds position {layer}, but the model has "
-                    f"{len(own)} layers with parameters: {own}."
+                    f"The 'layers' parameter contains position {layer}, but the model has "
+                    f"{len(layers_with_parameters)} layers with parameters: "
+                    f"{layers_with_parameters}."
                 )
-            found = modules[own[layer]].parameters(recurse=False)
-        wanted.update(id(parameter) for parameter in found)
+            selected = modules[layers_with_parameters[layer]].parameters(recurse=False)
+        wanted.update(id(parameter) for parameter in selected)
     chosen = {name: p for name, p in named.items() if id(p) in wanted}
     if not chosen:
-        raise ValueError(f"layers={layers!r} selects no parameters.")
+        raise ValueError(
+            f"The 'layers' parameter selects no parameters of the model. Got {layers!r}."
+        )
     return chosen
 
 
 def matrix_shape(parameter: torch.Tensor) -> tuple[int, int]:
-    """Return the rows and columns of a parameter as a matrix."""
+    """Return the numbers of rows and columns of a parameter as a matrix."""
     rows = parameter.shape[0] if parameter.ndim else 1
     return rows, parameter.numel() // max(rows, 1)

@@ -1,127 +1,140 @@
-"""How each parameter's gradient is found and sketched, decided on the first samples.
+"""Plan how the gradient of each parameter is computed and sketched, from the first samples.
 
-A rule of `_layer_rules` is used for a parameter where it reproduces autograd's gradient. It
-does not for a layer that is called by another way than its ``forward``, say, or whose input does
-not have the samples in its rows.
+A rule of `_layer_rules` is used for a parameter if it reproduces the gradient from autograd. It
+does not if, for example, the layer is not called through its ``forward``, or the rows of its input
+are not the samples.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from sklearn_skmm.sketch._product import ProductProjection
 from sklearn_skmm.sketch._projection import projection_for
-from sklearn_skmm.sketch._sketch_plan import FORMED, PlannedParameter
+from sklearn_skmm.sketch._sketch_plan import MAX_FORMED_ENTRIES, PlannedParameter
 from sklearn_skmm.sketch._torch._autograd_check import (
-    agree,
-    agreeing,
+    AutogradSums,
     autograd_sums,
-    confirm,
-    noise,
+    equal_up_to_rounding,
+    parameters_confirmed_by_autograd,
+    parameters_that_agree,
+    random_like,
 )
 from sklearn_skmm.sketch._torch._batches import Batch
-from sklearn_skmm.sketch._torch._engine import Engine, evaluation_mode
+from sklearn_skmm.sketch._torch._engine import Engine
 from sklearn_skmm.sketch._torch._layer_calls import UNUSED, Signature
+from sklearn_skmm.sketch._torch._model_state import evaluation_mode
 from sklearn_skmm.sketch._torch._parameters import matrix_shape
+from sklearn_skmm.sketch._torch._per_sample import per_sample_gradients
 
-# Multiply-adds per sample, a few microseconds.
-NOTHING = 2**18
+# Multiply-adds per sample that take only a few microseconds.
+NEGLIGIBLE_COST = 2**18
 
 
 def _same_outputs(output, other) -> bool:
-    """Whether two ways to the same outputs agree."""
+    """Return whether two computations of the same outputs agree up to rounding."""
     if output.shape != other.shape:
         return False
     norm = float(output.norm())
-    return agree(float((output - other).norm()), norm, norm, output.dtype)
+    return equal_up_to_rounding(float((output - other).norm()), norm, norm, output.dtype)
 
 
 def _check_independence(engine, batch, output):
-    """Raise if what a sample gives depends on the samples beside it, or on chance."""
-    mixing = [
+    """Raise if the output for a sample depends on other samples in the batch, or on chance."""
+    batch_normalised = [
         name
         for name, module in engine.model.named_modules()
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.running_mean is None
     ]
-    if mixing:
+    if batch_normalised:
         raise ValueError(
-            "The 'model' parameter must treat each sample on its own, but these layers normalise "
-            f"over the batch, in evaluation mode too: {mixing}."
+            "The 'model' parameter must treat each sample independently, but these layers "
+            f"normalise over the batch even in evaluation mode: {batch_normalised}. Use "
+            "track_running_stats=True, or a layer that normalises each sample."
         )
     if output.ndim == 0 or len(output) != batch.size:
         raise ValueError(
-            "The 'model' parameter must return outputs whose first dimension is the samples, got "
-            f"shape {tuple(output.shape)} for {batch.size} samples."
+            "The 'model' parameter must return outputs whose first dimension is the samples. Got "
+            f"shape {tuple(output.shape)} for {batch.size} samples instead."
         )
     args, kwargs = tuple(a[:1] for a in batch.args), {k: v[:1] for k, v in batch.kwargs.items()}
-    alone = engine.call(engine.chosen, args, kwargs).detach()
+    alone = engine.call_model(engine.chosen, args, kwargs).detach()
     if alone.shape != output[:1].shape:
         raise ValueError(
             f"The 'model' parameter must return outputs of shape {tuple(output[:1].shape)} for one "
-            f"sample, as it does for {batch.size} of shape {tuple(output.shape)}, got "
-            f"{tuple(alone.shape)}."
+            f"sample, because it returns shape {tuple(output.shape)} for {batch.size} samples. Got "
+            f"{tuple(alone.shape)} instead."
         )
     if not _same_outputs(output[:1], alone):
         raise ValueError(
-            "The 'model' parameter must treat each sample on its own, but its output for the first "
-            "sample depends on the samples beside it, or on chance, in evaluation mode too."
+            "The 'model' parameter must treat each sample independently, but its output for the "
+            "first sample depends on the other samples in the batch or on chance, even in "
+            "evaluation mode."
         )
 
 
-def plan(engine: Engine, batch: Batch, sketch: str, m: int, seed: int) -> list[PlannedParameter]:
-    """Look at the first samples and say how each parameter's gradient is found and sketched.
+def plan_parameters(
+    engine: Engine, batch: Batch, sketch: str, m: int, seed: int
+) -> list[PlannedParameter]:
+    """Plan from the first samples how each parameter's gradient is computed and sketched.
 
     Parameters
     ----------
     engine : Engine
-        With the model and its chosen parameters.
+        Engine with the model and its chosen parameters.
     batch : Batch
-        The first samples, two are enough.
+        The first samples; two are enough.
     sketch : {"auto", "gaussian", "sparse_sign", "product"}
-        The embedding.
+        Kind of random projection.
     m : int
         Sketch dimension.
     seed : int
-        Of Γ.
+        Seed of Γ.
+
+    Returns
+    -------
+    planned : list of PlannedParameter
+        One entry for each chosen parameter, in the model's order.
     """
     if batch.size == 1:
-        # Of one sample nobody could tell whether samples are kept apart.
+        # With one sample it cannot be checked that samples are independent.
         twice = {name: torch.cat([value, value]) for name, value in batch.kwargs.items()}
         batch = Batch(tuple(torch.cat([a, a]) for a in batch.args), twice, None, 2)
     batch = engine.place(batch)
     with evaluation_mode(engine.model), torch.enable_grad():
-        sources, signatures, positions = _sources(engine, batch)
+        sources, signatures, positions = _gradient_sources(engine, batch)
     names = list(engine.chosen)
-    where = _owners(engine)
-    found: list[PlannedParameter] = []
+    owners = _owners(engine)
+    planned: list[PlannedParameter] = []
     for i, name in enumerate(names):
-        module, layer, local = where[name]
+        module, layer, local = owners[name]
         shape = matrix_shape(engine.chosen[name])
         r = shape[0] * shape[1]
         rule = engine.rules.get(module) if sources[name] == "hooks" else None
-        delta = None if rule is None else rule.delta
+        delta_side = None if rule is None else rule.delta_side
         method, partner = sketch, None
-        weight = engine.names[module].get("weight")
+        weight = engine.parameter_names[module].get("weight")
         if sketch == "auto":
-            method = "gaussian" if r <= FORMED else "sparse_sign"
-            if delta is not None and local == "weight" and r > FORMED:
+            method = "gaussian" if r <= MAX_FORMED_ENTRIES else "sparse_sign"
+            if delta_side is not None and local == "weight" and r > MAX_FORMED_ENTRIES:
                 method = "product"
-        if delta is not None and local == "bias" and weight is not None:
-            joined = next((p for p in found if p.name == weight), None)
-            if joined is not None and joined.method == "product" and joined.source == "hooks":
+        if delta_side is not None and local == "bias" and weight is not None:
+            found = next((p for p in planned if p.name == weight), None)
+            if found is not None and found.method == "product" and found.source == "hooks":
                 method, partner = "product", weight
         if method == "product":
-            side, terms = (seed, i, 0), _terms(shape, m, positions.get(name, 1))
-            if partner is not None and delta is not None:
-                # The side of the weight that takes the output's gradient.
-                w = names.index(partner)
-                side, terms = (seed, w, delta), found[w].projection.terms
-            projection: Any = ProductProjection(*shape, m, side, (seed, i, 1), terms)
+            row_stream, terms = (seed, i, 0), _n_products(shape, m, positions.get(name, 1))
+            if partner is not None and delta_side is not None:
+                # Share the factor on the side of the weight that δ belongs to.
+                weight_index = names.index(partner)
+                row_stream = (seed, weight_index, delta_side)
+                terms = planned[weight_index].projection.terms
+            projection: Any = ProductProjection(*shape, m, row_stream, (seed, i, 1), terms)
         else:
-            own = int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] >> 1)
-            projection = projection_for(method, r, m, own)
-        found.append(
+            state = np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)
+            projection = projection_for(method, r, m, int(state[0] >> 1))
+        planned.append(
             PlannedParameter(
                 name,
                 layer,
@@ -135,123 +148,129 @@ def plan(engine: Engine, batch: Batch, sketch: str, m: int, seed: int) -> list[P
                 signatures[name],
             )
         )
-    return found
+    return planned
 
 
-def _terms(shape, m, positions) -> int:
-    """Return how many products to average: four, or what is cheap.
+def _n_products(shape, m, positions) -> int:
+    """Return the number of products to average: up to four, as long as they are cheap.
 
-    Cheap is what costs no more than the layer's forward and backward, or next to nothing. It does
-    not depend on the number of tokens, so that Γ does not.
+    They are cheap if they cost no more than the layer's forward and backward pass, or if their cost
+    is negligible. The result does not depend on the number of tokens, and so neither does Γ.
     """
     rows, cols = shape
     budget = 3 * rows * cols
     if positions == 1:
-        budget = max(budget, NOTHING)
+        budget = max(budget, NEGLIGIBLE_COST)
     return int(np.clip(budget // ((rows + cols) * m), 1, 4))
 
 
 def _owners(engine) -> dict[str, tuple]:
-    """Return the module, its name and the local name of each chosen parameter."""
+    """Return the owner of each chosen parameter: module, its name, parameter's local name."""
     owners: dict[str, tuple] = {}
     for layer, module in engine.model.named_modules():
-        for local, name in engine.names[module].items():
+        for local, name in engine.parameter_names[module].items():
             owners.setdefault(name, (module, layer, local))
     return owners
 
 
-def _sources(engine, batch) -> tuple[dict[str, str], dict[str, Signature], dict[str, int]]:
-    """Try the hooks, then `torch.func`, against autograd on the first samples."""
-    output, uses = engine.forward(batch)
+def _gradient_sources(engine, batch) -> tuple[dict[str, str], dict[str, Signature], dict[str, int]]:
+    """Compare the hooks, then `torch.func`, with autograd on the first samples."""
+    output, calls = engine.forward(batch)
     if not torch.isfinite(output).all():
-        raise ValueError("The 'model' parameter gives outputs that are not finite on X.")
+        raise ValueError(
+            "The 'model' parameter must return finite outputs, but its outputs on X are not finite."
+        )
     _check_independence(engine, batch, output.detach())
     if output.grad_fn is None:
         raise ValueError(
             "The outputs of the 'model' parameter do not depend on the chosen parameters, or are "
-            "computed without gradients."
+            "computed without gradients. Choose other layers, or remove detach and no_grad from "
+            "the forward method."
         )
-    _share(engine, batch, output.detach(), uses)
-    agreed, shown, signatures, positions, sums = _probe(engine, batch, list(engine.chosen))
-    # What is zero for all samples confirms nothing. New adapters are multiplied by a weight of
-    # zeros, so look again with others.
-    hidden = [name for name in agreed - shown if signatures[name] != UNUSED]
-    if hidden:
+    _find_shared_layers(engine, batch, output.detach(), calls)
+    compared = _compare_hooks_with_autograd(engine, batch, list(engine.chosen))
+    agreed, nonzero, signatures = compared.agreed, compared.nonzero, compared.signatures
+    # Gradients that are zero for all samples confirm nothing. New adapters are multiplied by a
+    # weight of zeros, so compare again with random weights in place of zeros.
+    all_zero = [name for name in agreed - nonzero if signatures[name] != UNUSED]
+    if all_zero:
         chosen = engine.chosen
         try:
             engine.chosen = {
-                name: p if p.any() else (noise(engine, p) / 100).requires_grad_()
+                name: p if p.any() else (random_like(engine, p) / 100).requires_grad_()
                 for name, p in chosen.items()
             }
-            again, shown_again, *_ = _probe(engine, batch, hidden)
+            again = _compare_hooks_with_autograd(engine, batch, all_zero)
         finally:
             engine.chosen = chosen
-        agreed -= shown_again - again
-        shown |= shown_again
-    for name in agreed - shown:
-        signatures[name] = UNUSED  # to be confirmed when it is used
-    ruled = {
-        own[local]
-        for own in map(engine.names.get, engine.rules)
-        for local in own.keys() & {"weight", "bias"}
+        agreed -= again.nonzero - again.agreed
+        nonzero |= again.nonzero
+    for name in agreed - nonzero:
+        signatures[name] = UNUSED  # confirm when its gradient is not zero
+    with_rule = {
+        local_names[local]
+        for local_names in map(engine.parameter_names.get, engine.rules)
+        for local in local_names.keys() & {"weight", "bias"}
     }
-    rest = [name for name in engine.chosen if name not in agreed & ruled]
+    others = [name for name in engine.chosen if name not in agreed & with_rule]
     sources = dict.fromkeys(engine.chosen, "hooks")
-    if rest:
-        works = _vmap_works(engine, batch, rest, *sums)
-        sources |= dict.fromkeys(rest, "torch.func" if works else "loop")
-    return sources, signatures, positions
+    if others:
+        works = _vmap_works(engine, batch, others, compared)
+        sources |= dict.fromkeys(others, "torch.func" if works else "loop")
+    return sources, signatures, compared.positions
 
 
-def _share(engine, batch, output, uses):
-    """Find layers whose one output all samples share, such as embeddings of positions.
+def _find_shared_layers(engine, batch, output, calls):
+    """Find layers that return one row for all samples, such as position embeddings.
 
-    The engine repeats it for each sample, if that is all the same to the model.
+    The engine repeats this row for each sample, if that does not change the outputs of the model.
     """
-    engine.shared = {use.module for use in uses if use.a.shape[:1] == (1,)}
+    engine.shared = {call.module for call in calls if call.input.shape[:1] == (1,)}
     if engine.shared:
         try:
             again, _ = engine.forward(batch)
             same = _same_outputs(output, again.detach())
-        except Exception:  # shapes that do not fit, of many kinds
+        except Exception:  # mismatched shapes raise many kinds of errors
             same = False
         if not same:
             engine.shared = set()
 
 
-def _probe(engine, batch, names):
-    """Compare the hooks' gradients of named parameters with autograd's.
+class HookComparison(NamedTuple):
+    """Comparison of the gradients from hooks with those from autograd."""
 
-    Returns
-    -------
-    agreed, shown : set of str
-        Parameters for which they agree, and those with a gradient that is not zero.
-    signatures : dict of str to Signature
-        Of all parameters.
-    positions : dict of str to int
-        Tokens or pixels per sample that layers see.
-    sums : tuple
-        Cotangent, weights of the samples, and weighted sums of autograd's gradients.
-    """
-    output, uses = engine.forward(batch)
-    cotangent = noise(engine, output)
-    deltas = engine.backward(output, uses, cotangent, retain_graph=True)
-    weights, truths = autograd_sums(engine, names, output, cotangent)
-    agreed = confirm(engine, weights, truths, uses, deltas)
+    agreed: set[str]  # parameters for which both agree
+    nonzero: set[str]  # parameters with a gradient that is not zero
+    signatures: dict[str, Signature]  # of all parameters
+    positions: dict[str, int]  # tokens or pixels per sample in the layers' inputs
+    cotangent: torch.Tensor  # random, at the outputs of the batch
+    sums: AutogradSums  # autograd's gradients with this cotangent
+
+
+def _compare_hooks_with_autograd(engine, batch, names) -> HookComparison:
+    """Compare the hooks' gradients of named parameters with those from autograd."""
+    output, calls = engine.forward(batch)
+    cotangent = random_like(engine, output)
+    deltas = engine.backward(output, calls, cotangent, retain_graph=True)
+    sums = autograd_sums(engine, names, output, cotangent)
+    agreed = parameters_confirmed_by_autograd(engine, sums, calls, deltas)
     positions: dict[str, int] = {}
-    for use, delta in zip(uses, deltas, strict=True):
-        if delta is not None and use.ratio is not None:
-            for name, term in engine.terms(use, delta, batch.size).items():
+    for call, delta in zip(calls, deltas, strict=True):
+        if delta is not None and call.rows_per_sample is not None:
+            for name, term in engine.gradient_terms(call, delta, batch.size).items():
                 positions[name] = positions.get(name, 0) + term.positions
-    shown = {name for name in names if truths[name].any()}
-    return agreed, shown, engine.signatures(output, uses), positions, (cotangent, weights, truths)
+    nonzero = {name for name in names if sums.gradients[name].any()}
+    signatures = engine.signatures(output, calls)
+    return HookComparison(agreed, nonzero, signatures, positions, cotangent, sums)
 
 
-def _vmap_works(engine, batch, names, cotangent, weights, truths) -> bool:
+def _vmap_works(engine, batch, names, compared: HookComparison) -> bool:
     try:
-        parts = [*engine.per_sample(names, batch, cotangent, "torch.func")]
-    except Exception:  # torch raises many kinds for what vmap cannot do
+        parts = [*per_sample_gradients(engine, names, batch, compared.cotangent, "torch.func")]
+    except Exception:  # torch raises many kinds of errors for what vmap does not support
         return False
-    found = {name: weights @ torch.cat([part[name] for part in parts]) for name in names}
-    flat = {name: truth.flatten() for name, truth in truths.items()}
-    return agreeing(engine, {**flat, **found}, flat, truths) >= set(names)
+    weights, gradients = compared.sums
+    from_vmap = {name: weights @ torch.cat([part[name] for part in parts]) for name in names}
+    from_autograd = {name: gradient.flatten() for name, gradient in gradients.items()}
+    found = {**from_autograd, **from_vmap}
+    return parameters_that_agree(engine, found, from_autograd, gradients) >= set(names)

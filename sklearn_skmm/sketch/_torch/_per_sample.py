@@ -1,0 +1,69 @@
+"""Per-sample gradients by `torch.func` or by a loop over the samples."""
+
+import warnings
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch.func import grad, vmap
+
+from sklearn_skmm.sketch._torch._batches import Batch
+
+# Memory for the gradients that are formed at the same time, which limits the size of a chunk.
+CHUNK_BYTES = 256 * 2**20
+
+
+def per_sample_gradients(engine, names, batch: Batch, cotangent, source) -> Iterator[dict]:
+    """Yield the flat per-sample gradients of named parameters, for chunks of a batch.
+
+    Parameters
+    ----------
+    engine : Engine
+        Engine with the model and its chosen parameters.
+    names : list of str
+        Parameters to differentiate with respect to.
+    batch : Batch
+        Samples, on the device of the engine.
+    cotangent : Tensor
+        Gradient of the objective at the outputs of the batch.
+    source : {"torch.func", "loop"}
+        How the gradients are computed.
+    """
+    if not names:
+        return
+    fixed = {name: p.detach() for name, p in engine.chosen.items()}
+    differentiated = {name: fixed.pop(name) for name in names}
+
+    def value(differentiated, args, kwargs, cotangent):
+        return (engine.call_model({**fixed, **differentiated}, args, kwargs) * cotangent).sum()
+
+    def value_of_one_sample(differentiated, args, kwargs, cotangent):
+        # Add the batch dimension that the model expects.
+        args, kwargs = tuple(a[None] for a in args), {k: v[None] for k, v in kwargs.items()}
+        return value(differentiated, args, kwargs, cotangent[None])
+
+    entries = sum(p.numel() for p in differentiated.values())
+    rows = max(1, CHUNK_BYTES // (4 * entries)) if source == "torch.func" else 1
+    for start in range(0, batch.size, rows):
+        part = slice(start, start + rows)
+        args = tuple(a[part] for a in batch.args)
+        kwargs = {k: v[part] for k, v in batch.kwargs.items()}
+        if source == "torch.func":
+            function = vmap(grad(value_of_one_sample), in_dims=(None, 0, 0, 0))
+            with warnings.catch_warnings():
+                # vmap warns where it loops over samples internally, which is fine here.
+                warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+                gradients = function(differentiated, args, kwargs, cotangent[part])
+        else:
+            leaves = {name: p.requires_grad_() for name, p in differentiated.items()}
+            total = value(leaves, args, kwargs, cotangent[part])
+            grads: Iterable = [None] * len(leaves)
+            if total.requires_grad:
+                grads = torch.autograd.grad(total, [*leaves.values()], allow_unused=True)
+            gradients = {
+                name: torch.zeros_like(p)[None] if g is None else g.to_dense()[None]
+                for (name, p), g in zip(leaves.items(), grads, strict=True)
+            }
+        yield {
+            name: g.detach().reshape(len(g), -1).to(engine.sketch_dtype)
+            for name, g in gradients.items()
+        }
