@@ -120,7 +120,7 @@ def effective_c_S(G, indices) -> float:
     return float("inf") if least <= len(values) * np.finfo(float).eps else 1.0 / least
 
 
-def _projector(basis, n_features):
+def _subspace_basis(basis, n_features):
     """Return an orthonormal basis (n_features, k) of the subspace; None is everything."""
     if basis is None:
         return np.eye(n_features)
@@ -160,7 +160,7 @@ def variance_term(G, indices, *, sigma=1.0, basis=None) -> float:
     """
     G, coreset = _check(G, indices)
     _check_number(sigma, "sigma")
-    P = _projector(basis, G.shape[1])
+    P = _subspace_basis(basis, G.shape[1])
     if not P.shape[1]:
         return 0.0  # a basis of zeros
     # Σ_S restricted to range(P): P's columns are orthonormal, so the pseudo-inverse is inside.
@@ -196,7 +196,7 @@ def bias_term(G, indices, *, theta_norm=1.0, basis=None) -> float:
     """
     G, coreset = _check(G, indices)
     _check_number(theta_norm, "theta_norm")
-    P = spectrum(coreset).eigenvectors if basis is None else _projector(basis, G.shape[1])
+    P = spectrum(coreset).eigenvectors if basis is None else _subspace_basis(basis, G.shape[1])
     outside = G - (G @ P) @ P.T
     return float(2.0 * theta_norm**2 * np.square(outside).sum() / len(G))
 

@@ -93,7 +93,7 @@ AS_FOR_MANY = [
     (_exchange, {"PAIRS": 8, "WORKING_SET": 1}),
     (_design, {"WORKING_SET": 1, "ROUND_ITER": 5}),
     (_simplex, {"BLOCK": 4, "NEWTON_STEPS": 1}),
-    (_v_optimal, {"SMALL": 0}),
+    (_v_optimal, {"ONE_THREAD_ENTRIES": 0}),
 ]
 # In units of the data: powers of its scale.
 UNITS = {"alpha": 2, "bandwidth": 1}

@@ -14,18 +14,18 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 PROG = "sklearn-skmm"
-TABLES = (".csv", ".parquet")
-INPUTS = (".npy", ".npz", *TABLES)
+TABLE_SUFFIXES = (".csv", ".parquet")
+POOL_SUFFIXES = (".npy", ".npz", *TABLE_SUFFIXES)
 # What an .npy begins with.
-MAGIC = b"\x93NUMPY"
+NPY_MAGIC = b"\x93NUMPY"
 # What comes of files that are broken, in their headers or in what is compressed.
-BROKEN = (
+READ_ERRORS = (
     *(ValueError, EOFError, KeyError, TypeError, RuntimeError, SyntaxError, tokenize.TokenError),
     *(struct.error, zipfile.BadZipFile, zlib.error),
 )
 
 
-class Refused(Exception):
+class CommandError(Exception):
     """The reason why nothing was written."""
 
 
@@ -42,31 +42,31 @@ def suffix(path) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def listed(names) -> str:
+def quoted(names) -> str:
     """Return the names for a message."""
     return ", ".join(map(repr, names)) or "none"
 
 
 def _read_array(path, key) -> Pool:
     with open(path, "rb") as file:  # NumPy leaves it open where it is broken
-        if suffix(path) == ".npy" and file.read(len(MAGIC)) == MAGIC:
-            return _checked(path, np.load(path, mmap_mode="r", allow_pickle=False), key)
+        if suffix(path) == ".npy" and file.read(len(NPY_MAGIC)) == NPY_MAGIC:
+            return _pool_from_array(path, np.load(path, mmap_mode="r", allow_pickle=False), key)
         file.seek(0)
-        return _checked(path, np.load(file, allow_pickle=False), key)
+        return _pool_from_array(path, np.load(file, allow_pickle=False), key)
 
 
-def _checked(path, loaded, key) -> Pool:
+def _pool_from_array(path, loaded, key) -> Pool:
     # NumPy goes by the content, so each kind of file may hold the other.
     if isinstance(loaded, np.lib.npyio.NpzFile):
         with loaded:
             if key is None and len(loaded.files) != 1:
-                raise Refused(f"{path} holds {listed(loaded.files)}: choose one with --key.")
+                raise CommandError(f"{path} holds {quoted(loaded.files)}: choose one with --key.")
             if key is not None and key not in loaded.files:
-                raise Refused(f"{path} has no {key!r}, it holds {listed(loaded.files)}.")
+                raise CommandError(f"{path} has no {key!r}, it holds {quoted(loaded.files)}.")
             loaded = loaded[loaded.files[0] if key is None else key]
     if loaded.ndim != 2 or loaded.dtype.kind not in "biuf":
         got = f"shape {loaded.shape} and dtype {loaded.dtype}"
-        raise Refused(f"{path} must be a 2-d array of real numbers, got {got}.")
+        raise CommandError(f"{path} must be a 2-d array of real numbers, got {got}.")
     return Pool(loaded)
 
 
@@ -74,26 +74,28 @@ def _read_frame(path):
     try:
         import pandas as pd
     except ImportError:
-        raise Refused(f"{path} needs pandas: pip install 'sklearn-skmm[pandas]'.") from None
+        raise CommandError(f"{path} needs pandas: pip install 'sklearn-skmm[pandas]'.") from None
     # An open file, since pandas would take some names for addresses on the network.
     with open(path, "rb") as file:
         if suffix(path) == ".csv":
             frame = pd.read_csv(file, low_memory=False)
             numbers = [c for c in frame if re.fullmatch(r"[-+]?\d*\.\d+(e[-+]?\d+)?", c, re.I)]
             if numbers:  # or all positions would be off by one
-                raise Refused(f"{path} must begin with the columns' names, got {listed(numbers)}.")
+                raise CommandError(
+                    f"{path} must begin with the columns' names, got {quoted(numbers)}."
+                )
             return pd, frame
         try:
             return pd, pd.read_parquet(file, engine="pyarrow")
         except ImportError:
-            raise Refused(f"{path} needs pyarrow: pip install pyarrow.") from None
+            raise CommandError(f"{path} needs pyarrow: pip install pyarrow.") from None
 
 
 def _read_table(path, columns, stratify) -> Pool:
     pd, frame = _read_frame(path)
     named = [*(columns or ()), *([] if stratify is None else [stratify])]
     if missing := [c for c in named if c not in frame.columns]:
-        raise Refused(f"{path} has no {listed(missing)}; its columns are {listed(frame)}.")
+        raise CommandError(f"{path} has no {quoted(missing)}; its columns are {quoted(frame)}.")
 
     def usable(column) -> bool:
         dtype = frame[column].dtype
@@ -101,7 +103,7 @@ def _read_table(path, columns, stratify) -> Pool:
 
     if columns is not None:
         if text := [c for c in columns if not usable(c)]:
-            raise Refused(f"{path} has no numbers in {listed(text)}.")
+            raise CommandError(f"{path} has no numbers in {quoted(text)}.")
         kept, left_out = columns, []
     else:
         # A column without a name is the row labels that pandas wrote, no feature.
@@ -109,13 +111,13 @@ def _read_table(path, columns, stratify) -> Pool:
         kept = [c for c in frame.columns if c not in (stratify, index) and usable(c)]
         left_out = [str(c) for c in frame.columns if c != stratify and c not in kept]
         if not kept:
-            raise Refused(f"{path} has no numeric columns.")
+            raise CommandError(f"{path} has no numeric columns.")
     y = None
     if stratify is not None:
         # Sorted, as np.unique would order them: the strata are drawn in that order.
         y = pd.factorize(frame[stratify], sort=True)[0]
         if (y < 0).any():
-            raise Refused(f"{path} lacks {(y < 0).sum()} of the labels in {stratify!r}.")
+            raise CommandError(f"{path} lacks {(y < 0).sum()} of the labels in {stratify!r}.")
     features = frame[kept]
     dtype = np.float32 if (features.dtypes == np.float32).all() else np.float64
     return Pool(features.to_numpy(dtype=dtype, na_value=np.nan), y, tuple(left_out))
@@ -127,7 +129,7 @@ def read_pool(path, *, key=None, columns=None, stratify=None) -> Pool:
     Parameters
     ----------
     path : str
-        File whose name ends in one of `INPUTS`.
+        File whose name ends in one of `POOL_SUFFIXES`.
     key : str, default=None
         Name of the array in an ``.npz``; None takes the only one.
     columns : list of str, default=None
@@ -142,42 +144,42 @@ def read_pool(path, *, key=None, columns=None, stratify=None) -> Pool:
 
     Raises
     ------
-    Refused
+    CommandError
         If there is no such thing in the file, or not what a pool is made of.
     """
     try:
-        if suffix(path) in TABLES:
+        if suffix(path) in TABLE_SUFFIXES:
             return _read_table(path, columns, stratify)
         return _read_array(path, key)
-    except BROKEN as error:
-        reason = first_line(error)
+    except READ_ERRORS as error:
+        reason = one_line(error)
         if "pickle" in reason:  # NumPy's advice, to allow it, is not to be passed on
             reason = "it is no array, or one of Python objects."
-        raise Refused(f"{path} cannot be read: {reason}") from None
+        raise CommandError(f"{path} cannot be read: {reason}") from None
 
 
-def _normal(path) -> str:
+def _resolve_folder(path) -> str:
     """Resolve the folder, but not a link in the last place: that is what gets replaced."""
     folder, name = os.path.split(path)
     return os.path.join(os.path.realpath(folder or "."), name)
 
 
-def check_target(path, pool, *, force) -> None:
+def check_output_path(path, pool, *, force) -> None:
     """Refuse before the work what could not be written after it."""
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise Refused(f"{path}: there is no folder {folder!r}.")
+        raise CommandError(f"{path}: there is no folder {folder!r}.")
     if not os.access(folder, os.W_OK):
-        raise Refused(f"{path}: the folder {folder!r} cannot be written to.")
-    if _normal(path) in (_normal(pool), os.path.realpath(pool)):
-        raise Refused(f"{path} is the pool itself.")
+        raise CommandError(f"{path}: the folder {folder!r} cannot be written to.")
+    if _resolve_folder(path) in (_resolve_folder(pool), os.path.realpath(pool)):
+        raise CommandError(f"{path} is the pool itself.")
     if os.path.lexists(path) and not os.path.islink(path) and not os.path.isfile(path):
-        raise Refused(f"{path} exists and is no regular file.")
+        raise CommandError(f"{path} exists and is no regular file.")
     if os.path.lexists(path) and not force:
-        raise Refused(f"{path} exists: --force replaces it.")
+        raise CommandError(f"{path} exists: --force replaces it.")
 
 
-class Staged:
+class StagedFiles:
     """Files that keep a temporary name, beside their own, until all of them are whole."""
 
     def __init__(self, force: bool):
@@ -232,10 +234,10 @@ class Staged:
                         os.unlink(path)  # empty
                         raise
             except FileExistsError:
-                raise Refused(f"{path} exists: --force replaces it.") from None
+                raise CommandError(f"{path} exists: --force replaces it.") from None
 
 
-def first_line(error) -> str:
+def one_line(error) -> str:
     """Return the error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

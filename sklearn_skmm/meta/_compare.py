@@ -25,7 +25,7 @@ class _Comparison(CallbackSupportMixin):
         context.call_on_fit_task_begin(estimator=self)
         rows = []
         for row in Parallel(n_jobs=n_jobs, return_as="generator")(
-            delayed(_one)(*task) for task in tasks
+            delayed(_select_fit_score)(*task) for task in tasks
         ):
             subcontext = context.subcontext(task_name=f"{row['selector']}, n={row['n']}")
             subcontext.call_on_fit_task_begin(estimator=self)
@@ -35,14 +35,14 @@ class _Comparison(CallbackSupportMixin):
         return rows
 
 
-def _final(selector):
+def _final_step(selector):
     return selector[-1] if isinstance(selector, Pipeline) else selector
 
 
-def _one(name, selector, estimator, scorer, X, y, train, test, n, split, seed):
+def _select_fit_score(name, selector, estimator, scorer, X, y, train, test, n, split, seed):
     """Select, fit and score once; everything random is drawn from the seed."""
     selector, estimator = clone(selector), clone(estimator)
-    final = _final(selector)
+    final = _final_step(selector)
     final.set_params(n_to_select=n)
     for part in (final, estimator):
         if "random_state" in part.get_params():
@@ -134,7 +134,7 @@ def compare_selectors(
     import pandas as pd  # an extra: only what returns a frame needs it
 
     if not isinstance(selectors, Mapping):
-        names = [type(_final(selector)).__name__ for selector in selectors]
+        names = [type(_final_step(selector)).__name__ for selector in selectors]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(

@@ -75,12 +75,12 @@ class SelectorQuery(BaseEstimator):
     def __init__(self, selector, *, missing_label=np.nan):
         self.selector = selector
         self.missing_label = missing_label
-        _register()
+        _register_with_skactiveml()
 
     def __setstate__(self, state):
         """Restore from a pickle, perhaps in a process that has made no instance before."""
         super().__setstate__(state)
-        _register()
+        _register_with_skactiveml()
 
     @_fit_context(prefer_skip_nested_validation=False)
     def query(self, X, y, candidates=None, batch_size=1, return_utilities=False):
@@ -127,55 +127,57 @@ class SelectorQuery(BaseEstimator):
         # Positions count from here: samples given by themselves are put behind X.
         offset = 0
         if candidates is None:
-            rows = np.flatnonzero(missing)
+            candidate_rows = np.flatnonzero(missing)
         elif np.ndim(candidates) == 1:
-            rows = self._check_positions(candidates, missing)
+            candidate_rows = self._check_positions(candidates, missing)
         else:
             offset = n_samples
-            X = _stack(X, candidates)
-            rows = np.arange(offset, _num_samples(X))
-        if not rows.size:
+            X = _append_rows(X, candidates)
+            candidate_rows = np.arange(offset, _num_samples(X))
+        if not candidate_rows.size:
             raise ValueError("There is no candidate to query: every sample is labelled.")
-        if batch_size > rows.size:
+        if batch_size > candidate_rows.size:
             warnings.warn(
                 f"batch_size={batch_size} is above the number of candidates, of which there are "
-                f"{rows.size}; all of them are queried.",
+                f"{candidate_rows.size}; all of them are queried.",
                 stacklevel=2,
             )
-            batch_size = rows.size
+            batch_size = candidate_rows.size
         with all_or_nothing(self):
-            queried = self._query(X, labelled, rows, batch_size)
+            queried = self._select_unlabelled(X, labelled, candidate_rows, batch_size)
         if not return_utilities:
             return queried - offset
         utilities = np.full((batch_size, _num_samples(X)), np.nan)
-        utilities[:, rows] = 0.0
+        utilities[:, candidate_rows] = 0.0
         for b in range(batch_size):
             utilities[b, queried[b:]] = 1.0
             utilities[b, queried[:b]] = np.nan
         return queried - offset, utilities[:, offset:]
 
-    def _query(self, X, labelled, rows, batch_size):
-        """Return the picks that no labelled sample takes the place of."""
+    def _select_unlabelled(self, X, labelled, candidate_rows, batch_size):
+        """Return the selected that no labelled sample takes the place of."""
         selector = clone(self.selector)
         final = selector[-1] if isinstance(selector, Pipeline) else selector
         final.set_params(n_to_select=len(labelled) + batch_size)
-        pool = np.union1d(labelled, rows)
+        pool = np.union1d(labelled, candidate_rows)
         if len(pool) == _num_samples(X):
-            picks = selector.fit_transform(X)
+            selected = selector.fit_transform(X)
         else:
             # From the pool, but matched to all.
-            picks = pool[selector.fit(X).transform(_safe_indexing(X, pool))]
+            selected = pool[selector.fit(X).transform(_safe_indexing(X, pool))]
         self.selector_ = selector
-        free = picks[~np.isin(picks, labelled)]
-        unmatched = np.setdiff1d(labelled, picks)
-        if not unmatched.size:
-            return free
-        seen = _safe_indexing(X, np.concatenate([unmatched, free]))
+        unlabelled_selected = selected[~np.isin(selected, labelled)]
+        unselected_labelled = np.setdiff1d(labelled, selected)
+        if not unselected_labelled.size:
+            return unlabelled_selected
+        features = _safe_indexing(X, np.concatenate([unselected_labelled, unlabelled_selected]))
         if isinstance(selector, Pipeline):
-            seen = selector[:-1].transform(seen)
-        seen = seen if sparse.issparse(seen) else np.asarray(seen)
-        cost = euclidean_distances(seen[: len(unmatched)], seen[len(unmatched) :], squared=True)
-        return np.delete(free, linear_sum_assignment(cost)[1])
+            features = selector[:-1].transform(features)
+        features = features if sparse.issparse(features) else np.asarray(features)
+        cost = euclidean_distances(
+            features[: len(unselected_labelled)], features[len(unselected_labelled) :], squared=True
+        )
+        return np.delete(unlabelled_selected, linear_sum_assignment(cost)[1])
 
     def _is_missing(self, y):
         with computing_in_numpy():
@@ -201,7 +203,7 @@ class SelectorQuery(BaseEstimator):
         return rows
 
 
-def _register():
+def _register_with_skactiveml():
     """Let wrappers of scikit-activeml, which ask for an instance of its class, take ours."""
     # At the first instance, because importing this package must not load scikit-activeml.
     try:
@@ -211,7 +213,7 @@ def _register():
     SingleAnnotatorPoolQueryStrategy.register(SelectorQuery)
 
 
-def _stack(X, candidates):
+def _append_rows(X, candidates):
     """Put the candidates behind X."""
     if sparse.issparse(X) or sparse.issparse(candidates):
         return sparse.vstack([X, candidates], format="csr")

@@ -94,41 +94,43 @@ class AdaptiveSelector(BaseSelector):
 
     def _select(self, X, n, reference, rng, step):
         norms = row_norms(X, squared=True)
-        free = np.ones(X.shape[0], dtype=bool)
+        unselected = np.ones(X.shape[0], dtype=bool)
         indices: list[int] = []
         while len(indices) < n:
-            residual = np.where(free, norms, 0.0)
+            residual = np.where(unselected, norms, 0.0)
             floor = 1e-13 * residual.max()
             basis = np.empty((0, X.shape[1]))
             if floor == 0.0:  # only zero rows are left: nothing tells them apart
-                rest = np.flatnonzero(free)
-                left_over = n - len(indices)
+                rest = np.flatnonzero(unselected)
+                n_missing = n - len(indices)
                 if self.pivoting == "greedy":
-                    rest = rest[:left_over]
+                    rest = rest[:n_missing]
                 else:
-                    rest = rng.choice(rest, size=left_over, replace=False)
+                    rest = rng.choice(rest, size=n_missing, replace=False)
                 indices += rest.tolist()
                 break
             while len(indices) < n and residual.max() > floor:
                 if self.pivoting == "greedy":
                     tie = residual.max() * (1.0 - 1e-12)
-                    candidates, u = np.array([np.argmax(residual >= tie)]), np.zeros(1)
+                    candidates, uniforms = np.array([np.argmax(residual >= tie)]), np.zeros(1)
                 else:
                     size = min(self.block_size, n - len(indices))
-                    mass = np.cumsum(residual)
-                    candidates = np.searchsorted(mass, rng.uniform(size=size) * mass[-1], "right")
-                    u = rng.uniform(size=size)
+                    cumulative = np.cumsum(residual)
+                    candidates = np.searchsorted(
+                        cumulative, rng.uniform(size=size) * cumulative[-1], "right"
+                    )
+                    uniforms = rng.uniform(size=size)
                 start = len(basis)
-                for i, threshold in zip(candidates, u, strict=True):
+                for i, uniform in zip(candidates, uniforms, strict=True):
                     row = X[[i]].toarray().ravel() if hasattr(X, "toarray") else X[i]
                     for _ in range(2):  # twice is enough for orthogonality to rounding
                         row = row - (row @ basis.T) @ basis
                     left = float(row @ row)
                     # Drawn from the residuals at the block's start, kept by the current one.
-                    if free[i] and left > floor and left >= threshold * residual[i]:
+                    if unselected[i] and left > floor and left >= uniform * residual[i]:
                         basis = np.vstack([basis, row / np.sqrt(left)])
                         indices.append(int(i))
-                        free[i] = False
+                        unselected[i] = False
                         step()
                     elif left <= floor:
                         # Down to rounding, whatever is left of it after the subtractions below:
@@ -136,5 +138,5 @@ class AdaptiveSelector(BaseSelector):
                         residual[i] = 0.0
                 new = basis[start:]
                 residual -= np.square(safe_sparse_dot(X, new.T, dense_output=True)).sum(axis=1)
-                residual = np.where(free & (residual > floor), residual, 0.0)
+                residual = np.where(unselected & (residual > floor), residual, 0.0)
         return Selection(np.array(indices))

@@ -114,17 +114,17 @@ class FacilityLocationSelector(BaseSelector):
         return peak_of_exemplars(n_samples, n_features, 8 if self.metric == "euclidean" else 4)
 
     def _select(self, X, n, reference, rng, step):
-        h = float("nan")
+        bandwidth = float("nan")
         if self.metric == "gaussian":
-            h = self.bandwidth or 0.5 * reference.learn(
+            bandwidth = self.bandwidth or 0.5 * reference.learn(
                 "median", lambda X, y: median_distance(X, rng)
             )
         # Beyond these bounds the kernel is 0 or 1 anyway, but its exponent out of range.
-        least = max(1e-16 * largest_entry(X), 1e-152)
-        within = min(max(h, least), 1e153)
-        result = greedy_exemplars(X, n, metric=self.metric, bandwidth=within, step=step)
+        smallest = max(1e-16 * largest_entry(X), 1e-152)
+        bandwidth_in_range = min(max(bandwidth, smallest), 1e153)
+        result = greedy_exemplars(X, n, metric=self.metric, bandwidth=bandwidth_in_range, step=step)
         return Selection(
             result.indices,
             sample_weight=result.counts,
-            attributes={"objective_": result.objective, "bandwidth_": h},
+            attributes={"objective_": result.objective, "bandwidth_": bandwidth},
         )

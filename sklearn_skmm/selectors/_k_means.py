@@ -96,7 +96,7 @@ class KMeansSelector(BaseSelector):
         return 8 * n_samples * ((2 if n == 1 else 1) * n_features + 2 + 2 * candidates)
 
     def _select(self, X, n, reference, rng, step):
-        def cluster(X, y=None):
+        def fit_kmeans(X, y=None):
             # tol=0: run until the cells stand still, so that centres are means and picks medoids.
             seed = rng.randint(MAX_SEED)
             kmeans = KMeans(n, n_init=self.n_init, max_iter=self.max_iter, tol=0, random_state=seed)
@@ -106,13 +106,13 @@ class KMeansSelector(BaseSelector):
                 return kmeans.fit(X)
 
         mean = reference.mean  # here, for `transform` has no data to take it from
-        kmeans = reference.learn("kmeans", cluster)
+        kmeans = reference.learn("kmeans", fit_kmeans)
         if kmeans.n_clusters != n:
-            kmeans = cluster(X)
+            kmeans = fit_kmeans(X)
         centres = kmeans.cluster_centers_
         # Not the labels of the fit: equal centres may share their samples in another way there, and
         # `transform` has to repeat it.
-        labels = _predict(kmeans, X, mean)
+        labels = _predict_centred(kmeans, X, mean)
         nearest, counts = np.full(n, -1), np.bincount(labels, minlength=n)
         for k in np.flatnonzero(counts):
             members = np.flatnonzero(labels == k)
@@ -135,7 +135,7 @@ class KMeansSelector(BaseSelector):
         )
 
 
-def _predict(kmeans, X, mean):
+def _predict_centred(kmeans, X, mean):
     """Return the cells of X as the fit finds them: off the origin, squared distances cancel."""
     if sparse.issparse(X):
         return kmeans.predict(X)

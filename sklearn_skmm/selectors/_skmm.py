@@ -23,7 +23,7 @@ from sklearn_skmm.utils._sklearn import Interval, StrOptions
 RELATIVE_GAP = 1e-3
 # What these roundings hold at their peak next to X, in arrays of its shape like it and in double
 # precision, and in vectors like it and in double precision.
-COPIES = {"spread": (5, 0, 2, 5), "cube": (3, 3, 2, 5), "local_cube": (4, 3, 6, 5)}
+ARRAYS_AT_PEAK = {"spread": (5, 0, 2, 5), "cube": (3, 3, 2, 5), "local_cube": (4, 3, 6, 5)}
 
 
 class SkMMSelector(BaseSelector):
@@ -244,8 +244,8 @@ class SkMMSelector(BaseSelector):
         solver = held + block + 7 * itemsize * n_samples
         if self.rounding in ROUNDINGS:
             return solver
-        if self.rounding in COPIES:
-            like_X, double, vectors, double_vectors = COPIES[self.rounding]
+        if self.rounding in ARRAYS_AT_PEAK:
+            like_X, double, vectors, double_vectors = ARRAYS_AT_PEAK[self.rounding]
             vectors = vectors * itemsize + 8 * double_vectors
             peak = like_X * size + n_samples * (double * 8 * n_features + vectors)
             # The last items play among all of their distances, next to the components.
@@ -316,24 +316,26 @@ class SkMMSelector(BaseSelector):
         """Return the coreset and what each member stands for, or None if all the same."""
         if self.rounding in ROUNDINGS or not eigenvalues.size:  # all samples are equal to zero
             return ROUNDINGS.get(self.rounding, systematic)(s, n, rng), None
-        P = Components(X, directions, unit)
+        components = Components(X, directions, unit)
         if self.rounding == "spread":
-            return spread(s, n, P[:], rng), None
+            return spread(s, n, components[:], rng), None
         if self.rounding == "cube":
-            return cube(s, n, np.square(P[:]), rng), None
+            return cube(s, n, np.square(components[:]), rng), None
         if self.rounding == "local_cube":
-            return local_cube(s, n, np.square(P[:]), P[:], rng), None
+            return local_cube(s, n, np.square(components[:]), components[:], rng), None
         # At least n samples have a weight, none of which is above 1 / n.
         support = np.flatnonzero(s > 0.0)
         weight = s[support] / s.sum(dtype=np.float64).astype(s.dtype)
         if len(support) < len(s):
-            P = Components(X, directions, unit, members=support)
+            components = Components(X, directions, unit, members=support)
         if self.rounding == "exemplar":
-            cells = exemplar_cells(P, weight, n, rng, step)
+            cells = exemplar_cells(components, weight, n, rng, step)
             order = np.argsort(cells.exemplars)
             mass = np.bincount(cells.labels, weights=weight, minlength=n) * len(s)
             return support[cells.exemplars[order]], mass[order]
-        cells = bounded_cells(P, weight, n, rng, step)
-        F = MomentFeatures(P, eigenvalues, n)
-        picks = match_in_cells(F, F.mean(weight), cells, self.centrality, rng)
-        return np.sort(support[picks]), None
+        cells = bounded_cells(components, weight, n, rng, step)
+        moment_features = MomentFeatures(components, eigenvalues, n)
+        members = match_in_cells(
+            moment_features, moment_features.mean(weight), cells, self.centrality, rng
+        )
+        return np.sort(support[members]), None

@@ -20,7 +20,7 @@ from sklearn_skmm.core._exchange import PAIRS, exchange, greedy
 from sklearn_skmm.utils._sklearn import Interval, StrOptions
 from sklearn_skmm.utils._threads import one_thread
 
-SMALL = 10**6  # entries
+ONE_THREAD_ENTRIES = 10**6  # entries
 
 
 class VOptimalSelector(BaseSelector):
@@ -162,12 +162,12 @@ class VOptimalSelector(BaseSelector):
 
     def _select(self, X, n, reference, rng, step):
         alpha = reference.learn(
-            "alpha", lambda X, y: self._ridge(reference.spectrum.eigenvalues, n, X.shape[0])
+            "alpha", lambda X, y: self._resolve_alpha(reference.spectrum.eigenvalues, n, X.shape[0])
         )
         problem = scale(X, reference.spectrum, alpha)
-        start = None if isinstance(self.init, str) else self._positions(n, X.shape[0])
+        start = None if isinstance(self.init, str) else self._check_init(n, X.shape[0])
         # Thousands of products of small matrices: handing them to several threads costs more.
-        small = problem.rows.size < SMALL
+        small = problem.rows.size < ONE_THREAD_ENTRIES
         with one_thread() if small else nullcontext():
             relaxation = relax(problem, n, step=step)
             if start is None and self.init == "relaxation":
@@ -191,11 +191,11 @@ class VOptimalSelector(BaseSelector):
             },
         )
 
-    def _ridge(self, values, n, n_samples):
+    def _resolve_alpha(self, values, n, n_samples):
         alpha = default_alpha(values, n, n_samples) if self.alpha is None else float(self.alpha)
         return max(alpha, least_alpha(values, n))
 
-    def _positions(self, n, n_samples):
+    def _check_init(self, n, n_samples):
         init = check_array(self.init, ensure_2d=False, dtype=None, input_name="init")
         if init.ndim != 1 or not np.issubdtype(init.dtype, np.integer):
             raise ValueError(
