@@ -102,7 +102,7 @@ UNBIASED = {"RidgeLeverageSelector", "TruncatedLeverageSelector"}  # weights sum
 REFUSED = (
     "n_to_select=",
     "The 'c_S' parameter",
-    "init must hold positions",
+    "The 'init' parameter of VOptimalSelector must contain positions",
     "The mean squared norm",
 )
 # Seconds that a problem may take.

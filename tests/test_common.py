@@ -290,7 +290,7 @@ def test_callbacks_see_the_fit_and_do_not_change_it(cls, X, capsys):
 def test_callback_can_stop_the_solver(X):
     recorder = Recorder(stop_after=3)
     selector = SkMMSelector(10, tol=0, random_state=0).set_callbacks(recorder)
-    with pytest.warns(UserWarning, match="dual gap"):
+    with pytest.warns(UserWarning, match="duality gap"):
         selector.fit(X, LABELS)
     assert selector.n_iter_ == 3
 
