@@ -723,7 +723,7 @@ CORESETS = {
         X,
         Y,
         TypeError,
-        "'selector' parameter must be",
+        "'selector' parameter of CoresetEstimator must be",
     ),
     "estimator text": ({"estimator": "ridge"}, X, Y, ValueError, "'estimator' parameter"),
     "weights of none": (
@@ -734,7 +734,7 @@ CORESETS = {
         X,
         Y,
         TypeError,
-        "use_sample_weight=True, .* KNeighborsClassifier",
+        "use_sample_weight=True .* KNeighborsClassifier",
     ),
     "weights": ({"use_sample_weight": "yes"}, X, Y, ValueError, "'use_sample_weight' parameter"),
     "y short": ({}, X, Y[:-1], ValueError, "inconsistent"),
@@ -759,7 +759,7 @@ def test_an_unfitted_coreset_estimator():
 OPEN = np.where(Y, np.nan, 0.0)
 QUERIES = {
     "nothing to query": (lambda s: s.query(X, np.zeros(N)), ValueError, "no candidate"),
-    "labelled": (lambda s: s.query(X, OPEN, candidates=[0]), ValueError, r"labelled, got \[0\]"),
+    "labelled": (lambda s: s.query(X, OPEN, candidates=[0]), ValueError, r"labelled \[0\] instead"),
     "floats": (lambda s: s.query(X, OPEN, candidates=[0.5]), TypeError, "integer positions"),
     "outside": (lambda s: s.query(X, OPEN, candidates=[99]), ValueError, "between 0 and 23"),
     "batch zero": (lambda s: s.query(X, OPEN, batch_size=0), ValueError, "batch_size == 0"),
