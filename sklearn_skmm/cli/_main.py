@@ -1,4 +1,4 @@
-"""The command line: a pool in a file, the positions and weights of the picks in another."""
+"""The command line: reads a pool from a file, and writes the selected positions and weights."""
 
 import argparse
 import csv
@@ -52,13 +52,13 @@ MEASURE_TITLES = {
 
 
 def _summary(args, pool, features, selector, sketch) -> dict[str, Any]:
-    """Return what was reached, beside the mean of uniform draws of as many samples."""
+    """Return diagnostics of the coreset, and their means over random samples of the same size."""
     shape, wide = pool.X.shape, features.shape[1] > features.shape[0]
-    # In the span of the rows nothing changes, and no matrix has the columns' number squared.
+    # Coordinates in the span of the rows change no diagnostic, and keep the matrices small.
     coordinates = np.asarray(
         features @ spectrum(features).eigenvectors if wide else features, dtype=np.float64
     )
-    # The ridge of `score`; all-zero rows have none.
+    # The ridge of `BaseSelector.score`, or 1 if all rows are zero.
     alpha = mean_squared_norm(coordinates) / len(coordinates) or 1.0
 
     def measure(indices):
@@ -92,9 +92,9 @@ def _print_summary(summary) -> None:
     lines = [
         f"pool                 N = {summary['N']}, {summary['columns']} columns",
         f"sketch               {summary['sketch']}",
-        f"picks                n = {summary['n']}, {summary['selector']}, seed {summary['seed']}",
+        f"coreset              n = {summary['n']}, {summary['selector']}, seed {summary['seed']}",
         f"intrinsic dimension  {summary['intrinsic_dimension']}",
-        f"{'':<21}{'picks':<12}uniform, mean of {UNIFORM_REPEATS} draws",
+        f"{'':<21}{'coreset':<12}random sampling, mean of {UNIFORM_REPEATS} repeats",
     ]
     for name, title in MEASURE_TITLES.items():
         coreset, uniform = summary["picks"][name], summary["uniform"][name]
@@ -103,46 +103,46 @@ def _print_summary(summary) -> None:
 
 
 def _write_and_flush(stream, text) -> None:
-    """Write the text, and what waits to be written."""
+    """Write the text and flush the stream."""
     try:
         stream.write(text)
         stream.flush()
     except OSError:
-        # What waits would fail again as Python ends, which would complain and exit with 120.
+        # Otherwise Python would flush again at exit, fail, print a message and exit with 120.
         with suppress(OSError), open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
         raise
 
 
 def _print_stderr(text, end="\n") -> None:
-    """Write a line to stderr; if there is none, or no room, nothing else depends on it."""
+    """Write a line to stderr; failures are ignored, because the result does not depend on it."""
     if sys.stderr is not None:
         with suppress(OSError):
             _write_and_flush(sys.stderr, text + end)
 
 
 def _print_stdout(text) -> None:
-    """Write to stdout."""
+    """Write to stdout, or raise an error if that fails."""
     if sys.stdout is None:
-        raise CommandError("there is no stdout: choose a file with --out.")
+        raise CommandError("there is no stdout. Choose a file with --out.")
     try:
         _write_and_flush(sys.stdout, text)
-    except BrokenPipeError:  # the reader, such as head, has what it wanted
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         pass
     except OSError as error:
         raise CommandError(f"stdout: {one_line(error)}") from None
 
 
 def _npy_bytes(rows) -> bytes:
-    """Return the picks as an ``.npy``."""
-    # In memory first: in a file, NumPy would not notice that a disk is full.
+    """Return the content of an ``.npy`` with the positions and weights."""
+    # In memory, because NumPy does not notice a full disk when it writes to a file.
     buffer = io.BytesIO()
     np.save(buffer, np.array(rows, dtype=[("index", "<i8"), ("weight", "<f8")]))
     return buffer.getvalue()
 
 
 def _null_for_infinity(value):
-    """Return the value with null for infinity, which JSON does not have."""
+    """Replace infinities, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _null_for_infinity(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -152,11 +152,11 @@ def _write_plot(file, path, selector, features) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # No pyplot figure: it would open the user's backend.
+    # Not a pyplot figure, which would start the user's backend.
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     display = sklearn_skmm.CoresetDisplay.from_selector(selector, features, ax=figure.subplots())
-    # Beside the points: the search for a free place among them takes long.
+    # Beside the points, because the search for a free place among them is slow.
     display.ax_.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
     figure.savefig(file, format=suffix(path)[1:])
 
@@ -185,13 +185,13 @@ def _run_select(args) -> None:
     pool = read_pool(args.pool, key=args.key, columns=args.columns, stratify=args.stratify)
     if pool.left_out and not args.quiet:
         names = quoted(pool.left_out)
-        _print_stderr(f"{PROG}: left out, text or row labels: {names}")
+        _print_stderr(f"{PROG}: columns not used (text or row labels): {names}")
 
     features, sketch = pool.X, ""
     if args.m is None:
-        sketch = "none, --m none"
+        sketch = "none (--m none)"
     elif features.shape[1] <= args.m:
-        sketch = f"none, {features.shape[1]} columns are no more than m = {args.m}"
+        sketch = f"none ({features.shape[1]} columns, m = {args.m})"
     else:
         features = sklearn_skmm.GradientSketcher(args.m, random_state=args.seed).fit_transform(
             features
@@ -200,7 +200,7 @@ def _run_select(args) -> None:
     options = {"random_state": args.seed, "c_S": args.c_S}
     known = selector.get_params()
     selector.set_params(**{k: v for k, v in options.items() if k in known and v is not None})
-    # The bar goes to stdout, which is for the picks.
+    # The progress bar is written to stdout, which is reserved for the result.
     selector.set_callbacks(*callbacks)
     with redirect_stdout(sys.stderr):
         selector.fit(features, pool.y)
@@ -221,7 +221,7 @@ def _run_select(args) -> None:
         if args.plot:
             with staged.open(args.plot) as file:
                 _write_plot(file, args.plot, selector, features)
-        if to_stdout:  # if that fails there are no files either
+        if to_stdout:  # before publishing: if this fails, no files are written
             _print_stdout(table)
         staged.publish()
     if summary and not args.quiet:
@@ -229,7 +229,7 @@ def _run_select(args) -> None:
 
 
 def _number_in(convert, low, high, what):
-    """Return the type of an option whose value is between low and high."""
+    """Return an argparse type that converts the text and checks that low <= value <= high."""
 
     def parse(text):
         try:
@@ -237,16 +237,16 @@ def _number_in(convert, low, high, what):
         except ValueError:
             value = None
         if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no {what}")
+            raise argparse.ArgumentTypeError(f"must be {what}, got {text!r}")
         return value
 
     return parse
 
 
-_positive_integer = _number_in(int, 1, math.inf, "whole number from 1")
-_fraction = _number_in(float, math.ulp(0.0), 1.0, "count from 1 or share in (0, 1]")
-_seed_value = _number_in(int, 0, 2**32 - 1, "whole number from 0 to 2**32 - 1")
-_positive_number = _number_in(float, math.ulp(0.0), sys.float_info.max, "positive number")
+_positive_integer = _number_in(int, 1, math.inf, "a positive integer")
+_fraction = _number_in(float, math.ulp(0.0), 1.0, "a positive integer or a fraction in (0, 1]")
+_seed_value = _number_in(int, 0, 2**32 - 1, "an integer from 0 to 2**32 - 1")
+_positive_number = _number_in(float, math.ulp(0.0), sys.float_info.max, "a positive, finite number")
 
 
 def _count_or_fraction(text):
@@ -260,14 +260,16 @@ def _sketch_dimension(text):
 def _column_names(text):
     names = next(csv.reader([text]), [])
     if not all(names) or not names or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"{text!r} must be distinct names between commas")
+        raise argparse.ArgumentTypeError(
+            f"must be distinct names separated by commas, got {text!r}"
+        )
     return names
 
 
 def _path_ending_in(*endings):
     def parse(text):
         if suffix(text) not in endings:
-            raise argparse.ArgumentTypeError(f"{text!r} must end in {' or '.join(endings)}")
+            raise argparse.ArgumentTypeError(f"must end in {' or '.join(endings)}, got {text!r}")
         return text
 
     return parse
@@ -275,71 +277,84 @@ def _path_ending_in(*endings):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog=PROG, description="Pick which samples to label or finetune on.", allow_abbrev=False
+        prog=PROG, description="Select which samples to label or finetune on.", allow_abbrev=False
     )
     version = f"{PROG} {sklearn_skmm.__version__}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    select = commands.add_parser("select", help="select a coreset of a pool", allow_abbrev=False)
+    select = commands.add_parser(
+        "select", help="select a coreset of the pool in a file", allow_abbrev=False
+    )
     add = select.add_argument
     add(
-        "pool", type=_path_ending_in(*POOL_SUFFIXES), help="2-d array, one row per sample, or table"
+        "pool",
+        type=_path_ending_in(*POOL_SUFFIXES),
+        help="2-d array or table with one row per sample",
     )
     add(
-        "--n", type=_count_or_fraction, required=True, help="how many samples, or a share in (0, 1]"
+        "--n",
+        type=_count_or_fraction,
+        required=True,
+        help="number of samples to select, or a fraction in (0, 1]",
     )
-    add("--selector", choices=SELECTORS, default="skmm", help="default: %(default)s")
+    add("--selector", choices=SELECTORS, default="skmm", help="how to select; default: %(default)s")
     add(
         "--m",
         type=_sketch_dimension,
         default=64,
-        help="sketch dimension, or none; default: %(default)s",
+        help="sketch dimension, or none for no sketch; default: %(default)s",
     )
     add(
         "--c-S",
         type=_positive_number,
         metavar="C",
-        help="constant of the moment constraint of skmm",
+        help="constant of the moment constraint, for skmm only",
     )
-    add("--seed", type=_seed_value, default=0, help="default: %(default)s")
-    add("--key", help="which array of an .npz")
+    add("--seed", type=_seed_value, default=0, help="random seed; default: %(default)s")
+    add("--key", help="name of the array in an .npz")
     add(
         "--columns",
         type=_column_names,
         metavar="A,B",
-        help="features of a table; default: all numbers",
+        help="columns of a table to use as features; default: all numeric columns",
     )
-    add("--stratify", metavar="COLUMN", help="labels in a table, to select within each class")
-    add("--out", metavar="FILE", help="index and weight of the picks, .npy or CSV; default: stdout")
+    add(
+        "--stratify",
+        metavar="COLUMN",
+        help="column of a table with labels, to select within each class",
+    )
+    add(
+        "--out", metavar="FILE", help="file for positions and weights, .npy or CSV; default: stdout"
+    )
     add(
         "--summary",
         metavar="FILE.json",
         type=_path_ending_in(".json"),
-        help="what was reached, as JSON",
+        help="file for the diagnostics, as JSON",
     )
     add(
         "--plot",
         metavar="FILE",
         type=_path_ending_in(*PLOT_SUFFIXES),
-        help="the pool and the picks",
+        help="file for a plot of the pool and the coreset",
     )
-    add("--force", action="store_true", help="replace files that exist")
-    add("--quiet", action="store_true", help="nothing on stderr but errors")
-    add("--progress", action="store_true", help="progress bar on stderr")
+    add("--force", action="store_true", help="replace existing files")
+    add("--quiet", action="store_true", help="print only errors to stderr")
+    add("--progress", action="store_true", help="show a progress bar on stderr")
     return parser, select
 
 
 def _check_usage(args, error) -> None:
-    """Call `error` for options that do not go together."""
+    """Call `error` if options cannot be combined."""
     kind = suffix(args.pool)
     if args.key is not None and kind != ".npz":
-        error("--key is for an .npz")
+        error("--key needs a pool in an .npz")
     if kind not in TABLE_SUFFIXES and not (args.columns is None and args.stratify is None):
-        error(f"--columns and --stratify are for a table, {' or '.join(TABLE_SUFFIXES)}")
+        error(f"--columns and --stratify need a table, {' or '.join(TABLE_SUFFIXES)}")
     if args.stratify is not None and args.stratify in (args.columns or ()):
-        error(f"the labels {args.stratify!r} cannot be one of --columns")
+        error(f"the column of --stratify, {args.stratify!r}, must not be one of --columns")
     if args.c_S is not None and args.selector != "skmm":
-        error("--c-S is for --selector skmm")
+        error("--c-S needs --selector skmm")
     files = [
         os.path.realpath(f) for f in (args.out, args.summary, args.plot) if f not in (None, "-")
     ]
@@ -352,7 +367,7 @@ def _run(argv) -> int:
         parser, select = _parser()
         args = parser.parse_args(argv)
         _check_usage(args, select.error)
-    except SystemExit as stop:  # argparse has said why, or what it was asked for
+    except SystemExit as stop:  # argparse has printed the error or the help
         _print_stderr("", end="")
         if sys.stdout is not None:
             _print_stdout("")
@@ -367,12 +382,12 @@ def main(argv=None) -> int:
     Parameters
     ----------
     argv : list of str, default=None
-        Arguments after the program's name; None takes those of the process.
+        Arguments after the program's name. None means those of the process.
 
     Returns
     -------
     code : int
-        0, or 2 for wrong usage, 1 for what could not be done, 130 after Ctrl-C.
+        Exit code: 0 on success, 1 on failure, 2 for wrong usage, 130 after Ctrl-C.
     """
     try:
         return _run(argv)
