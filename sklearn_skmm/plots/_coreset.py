@@ -85,15 +85,15 @@ class CoresetDisplay:
         if weight_area and self.weights is None:
             raise ValueError("weight_area=True needs weights. Got weights=None instead.")
         ax, legend_kw = axes_for(self, ax)
-        pool, picks = self.points, self.points[self.indices]
+        pool, coreset = self.points, self.points[self.indices]
         style = {"linewidths": 0, "label": f"pool, N = {len(pool)}"}
         pool_kw = {"s": 8, "c": "0.75"} | style | (pool_kw or {})
-        style = {"edgecolors": "white", "linewidths": 0.5, "label": f"coreset, n = {len(picks)}"}
+        style = {"edgecolors": "white", "linewidths": 0.5, "label": f"coreset, n = {len(coreset)}"}
         coreset_kw = {"s": 30, "c": COLORS[0]} | style | (coreset_kw or {})
         if weight_area:
             coreset_kw["s"] = coreset_kw["s"] * self.weights / self.weights.mean()
         self.pool_ = ax.scatter(*pool.T, **pool_kw)
-        self.coreset_ = ax.scatter(*picks.T, **coreset_kw)
+        self.coreset_ = ax.scatter(*coreset.T, **coreset_kw)
         ax.legend(**legend_kw)
         return self
 

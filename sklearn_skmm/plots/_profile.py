@@ -109,13 +109,13 @@ class PerformanceProfileDisplay:
         for i, name in enumerate(names):
             inside = ratios[:, i][ratios[:, i] <= max_factor]
             factors = np.unique(np.concatenate([[1.0], inside, [max_factor]]))
-            share = np.searchsorted(np.sort(ratios[:, i]), factors, side="right") / len(ratios)
+            fraction = np.searchsorted(np.sort(ratios[:, i]), factors, side="right") / len(ratios)
             style = {"color": COLORS[i % len(COLORS)], "linestyle": LINES[i % len(LINES)]}
             # Few markers, staggered between lines, tell lines apart without colour.
             style |= {"marker": MARKERS[i % len(MARKERS)], "markersize": 5}
             style |= {"markevery": (0.03 + 0.17 * i / len(names), 0.17), "label": str(name)}
             style |= line_kw.get(name, {})
-            (self.lines_[name],) = ax.step(factors, share, where="post", **style)
+            (self.lines_[name],) = ax.step(factors, fraction, where="post", **style)
         ax.set(xscale="log", xlim=(1, max_factor), ylim=(0, 1.03))
         ticks = [t for t in (1, 1.1, 1.25, 1.5, 2, 3, 4, 6, 10, 20, 50, 100) if t <= max_factor]
         if max_factor <= 200:
