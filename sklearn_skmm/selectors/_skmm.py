@@ -60,8 +60,8 @@ class SkMMSelector(BaseSelector):
     samples and makes a cell around each. It then selects one sample per cell so that the first and
     second moments of the n selected samples match those of all samples.
 
-    *The paper's algorithm* starts the solver from n samples drawn uniformly, a vertex of the
-    feasible set, and draws the coreset from the weights that the solver reaches::
+    *The paper's algorithm* starts the solver at a random vertex of the feasible set, which is n
+    samples drawn uniformly, and draws the coreset from the weights that the solver reaches::
 
         SkMMSelector(n, init="vertex", rounding="choice")
 
@@ -120,8 +120,8 @@ class SkMMSelector(BaseSelector):
     tol : float, default=1e-7
         Tolerance of the solver, which stops when the duality gap is at most
         :math:`tol \cdot \sum_j (\lambda_j / c_S)^2`, or a thousandth of the objective. The default
-        is small because a direction whose eigenvalue is 1/1000 of the largest contributes 1/1000²
-        to the sum, and may be a cluster.
+        is small because a direction whose eigenvalue is 1/1000 of the largest can be a cluster, but
+        contributes only 1/1000² to the sum.
     {stratify}
     {random_state}
 
@@ -176,10 +176,9 @@ class SkMMSelector(BaseSelector):
 
     *Memory.* X is read in place, in blocks of rows, if it is float32 or float64 and its rows are
     contiguous; a read-only ``numpy.memmap`` works too. float32 stays float32, with sums in double
-    precision. Next to X there are about ten vectors of N entries. There are also values that the
-    solver, and then the layout of cells, would otherwise recompute in each pass. All of them are
-    kept, as many bytes as X has, if that is up to 512 MiB. For larger X the solver keeps at most
-    512 MiB and half the bytes of X.
+    precision. Next to X there are about ten vectors of N entries. If X has up to 512 MiB, as many
+    bytes again hold values that the solver, and then the layout of cells, would otherwise recompute
+    in each pass. For larger X the solver holds at most 512 MiB and half the bytes of X.
 
     ``"cells"`` and ``"exemplar"`` need up to 200 MiB besides, whatever N is, for the costs of a
     subsample of 8,192. They need less for n up to 256. For n above 2,048, or above 25,000 if n·N is
