@@ -1,4 +1,4 @@
-"""The paper's synthetic task."""
+"""Synthetic data sets."""
 
 from numbers import Integral, Real
 
@@ -27,33 +27,37 @@ def make_gmm_regression(
 ):
     r"""Make the regression task of the paper's Table 1.
 
-    A Gaussian mixture with clusters of very different sizes: cluster k lies around
-    :math:`scale \cdot u_k e_k`, with :math:`u_k` uniform on 1, …, n_clusters, and has isotropic
-    noise with a standard deviation drawn from :math:`U(0, noise)`. Its size comes from uniformly
-    drawn breakpoints. Targets are constant within a cluster: the centre's inner product with
-    :math:`\theta \sim N(0, I)` in the span of the centres. A good coreset finds every cluster.
+    The samples come from a Gaussian mixture with clusters of very different sizes. A good coreset
+    has samples from every cluster.
+
+    Cluster k lies around :math:`scale \cdot u_k e_k`, with :math:`u_k` uniform on 1, …, n_clusters.
+    It has isotropic noise with a standard deviation drawn from :math:`U(0, noise)`. Uniformly drawn
+    breakpoints determine the sizes of the clusters. The target is constant within a cluster: it is
+    the inner product of the centre with :math:`\theta \sim N(0, I)` in the span of the centres.
 
     Parameters
     ----------
     n_samples : int, default=2000
-        N.
+        Number of samples, N.
     n_features : int, default=2400
-        r, at least n_clusters. Examples that need to be quick take a small r, such as 50.
+        Number of features, r, at least n_clusters. For quick examples use a small number, such
+        as 50.
     n_clusters : int, default=8
         Number of clusters.
     scale : float, default=8.0
-        Distance of the nearest possible centre from the origin.
+        Smallest possible distance of a centre from the origin.
     noise : float, default=0.04
-        Largest standard deviation of the noise of a cluster.
+        Upper bound on the standard deviation of the noise in a cluster.
     random_state : int, RandomState instance or None, default=None
-        Seeds everything; with 0 the clusters have 82, 69, 389, 76, 406, 251, 427 and 300 samples.
+        Controls the randomness of the data. With 0, the clusters of the default data set have 82,
+        69, 389, 76, 406, 251, 427 and 300 samples.
 
     Returns
     -------
     data : Bunch
-        With `X` (n_samples, n_features), `y` (n_samples,), `clusters` (n_samples,) the cluster of
-        each sample, `centers` (n_clusters, n_features), `theta` (n_features,) the coefficients,
-        and `noise_std` (n_clusters,).
+        Data `X` of shape (n_samples, n_features) and targets `y` of shape (n_samples,);
+        `clusters` (n_samples,), the cluster of each sample; `centers` (n_clusters, n_features);
+        `theta` (n_features,), the coefficients; and `noise_std` (n_clusters,).
 
     Raises
     ------
@@ -81,7 +85,7 @@ def make_gmm_regression(
         random_state = check_random_state(random_state).randint(MAX_SEED)
     rng = np.random.default_rng(int(random_state))
     breaks = np.array([0, 0])
-    while len(np.unique(breaks)) < len(breaks):  # distinct ones leave no cluster empty
+    while len(np.unique(breaks)) < len(breaks):  # distinct breakpoints leave no cluster empty
         breaks = np.sort(rng.integers(1, n_samples - 1, size=n_clusters - 1))
     sizes = np.diff(np.concatenate([[0], breaks, [n_samples]]))
     clusters = np.repeat(np.arange(n_clusters), sizes)

@@ -1,8 +1,9 @@
-r"""How good is a coreset? The quantities of the paper's theory, for any index set.
+r"""Quantities of the paper's theory, for any coreset.
 
-G is (N, r), one (sketched) gradient per row, :math:`\Sigma = G^\top G / N`, and
-:math:`\Sigma_S = G_S^\top G_S / n` for a coreset S of n rows. Each function is finite, or
-infinite by its definition, for a rank-deficient S.
+Use them to compare a coreset with a random sample without labels. G is (N, r), with one gradient,
+sketched or not, per row. :math:`\Sigma = G^\top G / N` is its second moment (the uncentred
+covariance), and :math:`\Sigma_S = G_S^\top G_S / n` that of a coreset S of n rows. For a
+rank-deficient S each function is finite, or infinite by its definition.
 """
 
 from numbers import Real
@@ -51,10 +52,12 @@ def _check(G, indices):
 
 
 def intrinsic_dimension(G) -> int:
-    r"""Return :math:`\bar r = \min\{t : tr(\Sigma - \langle\Sigma\rangle_t) \le tr(\Sigma)/N\}`.
+    r"""Return the intrinsic dimension, the number of directions that matter.
 
-    The number of directions that matter; the paper asks for a sketch dimension of at least
-    :math:`11 \bar r`.
+    It is an effective rank,
+    :math:`\bar r = \min\{t : tr(\Sigma - \langle\Sigma\rangle_t) \le tr(\Sigma)/N\}`: the smallest
+    number of eigenvectors of :math:`\Sigma` that hold all but 1/N of its trace. The paper asks for
+    a sketch dimension of at least :math:`11 \bar r`.
 
     Parameters
     ----------
@@ -64,7 +67,7 @@ def intrinsic_dimension(G) -> int:
     Returns
     -------
     r : int
-        The intrinsic dimension, zero for gradients that are all zero.
+        The intrinsic dimension. It is 0 if all gradients are zero.
 
     Examples
     --------
@@ -83,7 +86,8 @@ def intrinsic_dimension(G) -> int:
 def effective_c_S(G, indices) -> float:
     r"""Return the smallest c with :math:`\Sigma \preceq c \Sigma_S`.
 
-    The largest generalised eigenvalue of :math:`(\Sigma, \Sigma_S)`; infinite if S does not span
+    It shows how weakly the coreset represents its worst direction; smaller is better. It is the
+    largest generalised eigenvalue of :math:`(\Sigma, \Sigma_S)`, and infinite if S does not span
     the range of :math:`\Sigma`.
 
     Parameters
@@ -108,27 +112,30 @@ def effective_c_S(G, indices) -> float:
     values, vectors = spectrum(G)
     if not values.size:
         return 1.0
-    # In coordinates where Σ is the identity, c is one over the least eigenvalue of Σ_S.
+    # In coordinates where Σ is the identity, c is one over the smallest eigenvalue of Σ_S.
     white = coreset @ (vectors / np.sqrt(values))
     least = float(linalg.eigvalsh(white.T @ white / len(coreset))[0])
     return float("inf") if least <= len(values) * np.finfo(float).eps else 1.0 / least
 
 
-def _projector(basis, n_features):
-    """Return an orthonormal basis (n_features, k) of the subspace; None is everything."""
+def _subspace_basis(basis, n_features):
+    """Return an orthonormal basis (n_features, k) of the subspace; None is the whole space."""
     if basis is None:
         return np.eye(n_features)
     basis = open_samples(basis, name="basis", dtypes=[np.float64], sparse=False).X
     if basis.shape[1] != n_features:
         raise ValueError(
-            f"basis must have {n_features} columns, as G has, got {basis.shape[1]}: its rows span "
+            f"basis must have {n_features} columns, as G has, got {basis.shape[1]}. Its rows span "
             "the subspace."
         )
     return linalg.orth(basis.T)
 
 
 def variance_term(G, indices, *, sigma=1.0, basis=None) -> float:
-    r"""Return :math:`\frac{\sigma^2}{n} tr(\Sigma (P \Sigma_S P)^\dagger)`.
+    r"""Return the variance term of the excess risk.
+
+    It is :math:`\frac{\sigma^2}{n} tr(\Sigma (P \Sigma_S P)^\dagger)`, where P projects onto a
+    subspace. It is small if S represents every direction of the subspace well.
 
     Parameters
     ----------
@@ -137,14 +144,14 @@ def variance_term(G, indices, *, sigma=1.0, basis=None) -> float:
     indices : array-like of shape (n,)
         Positions of the coreset, or a mask.
     sigma : float, default=1.0
-        Standard deviation of the labels' noise.
+        Standard deviation of the label noise.
     basis : array-like of shape (k, n_features), default=None
-        Rows that span the range of P; None is the whole space.
+        Rows that span the range of P. None means the whole space.
 
     Returns
     -------
     variance : float
-        The variance term of the excess risk.
+        The variance term. Smaller is better.
 
     Examples
     --------
@@ -154,7 +161,7 @@ def variance_term(G, indices, *, sigma=1.0, basis=None) -> float:
     """
     G, coreset = _check(G, indices)
     _check_number(sigma, "sigma")
-    P = _projector(basis, G.shape[1])
+    P = _subspace_basis(basis, G.shape[1])
     if not P.shape[1]:
         return 0.0  # a basis of zeros
     # Σ_S restricted to range(P): P's columns are orthonormal, so the pseudo-inverse is inside.
@@ -164,23 +171,26 @@ def variance_term(G, indices, *, sigma=1.0, basis=None) -> float:
 
 
 def bias_term(G, indices, *, theta_norm=1.0, basis=None) -> float:
-    r"""Return :math:`2\,tr(\Sigma P^\perp) \|\theta_*\|^2`.
+    r"""Return the bias term of the excess risk.
+
+    It is :math:`2\,tr(\Sigma P^\perp) \|\theta_*\|^2`, where P projects onto a subspace. It is
+    small if little of the second moment lies outside that subspace.
 
     Parameters
     ----------
     G : array-like of shape (n_samples, n_features)
         Gradients.
     indices : array-like of shape (n,)
-        Positions of the coreset, or a mask; with ``basis=None`` P projects onto its span.
+        Positions of the coreset, or a mask.
     theta_norm : float, default=1.0
         Norm of the best parameters.
     basis : array-like of shape (k, n_features), default=None
-        Rows that span the range of P; None is the span of the coreset.
+        Rows that span the range of P. None means the span of the coreset.
 
     Returns
     -------
     bias : float
-        The bias term of the excess risk.
+        The bias term. Smaller is better.
 
     Examples
     --------
@@ -190,13 +200,15 @@ def bias_term(G, indices, *, theta_norm=1.0, basis=None) -> float:
     """
     G, coreset = _check(G, indices)
     _check_number(theta_norm, "theta_norm")
-    P = spectrum(coreset).eigenvectors if basis is None else _projector(basis, G.shape[1])
+    P = spectrum(coreset).eigenvectors if basis is None else _subspace_basis(basis, G.shape[1])
     outside = G - (G @ P) @ P.T
     return float(2.0 * theta_norm**2 * np.square(outside).sum() / len(G))
 
 
 def v_optimality(G, indices, *, alpha) -> float:
-    r"""Return :math:`tr(\Sigma (\Sigma_S + \alpha I)^{-1})`.
+    r"""Return the V-optimality criterion of a coreset.
+
+    It is :math:`tr(\Sigma (\Sigma_S + \alpha I)^{-1})`, which `VOptimalSelector` minimises.
 
     Parameters
     ----------
@@ -205,12 +217,12 @@ def v_optimality(G, indices, *, alpha) -> float:
     indices : array-like of shape (n,)
         Positions of the coreset, or a mask.
     alpha : float
-        Positive ridge, in units of the eigenvalues.
+        Positive ridge, in units of the eigenvalues of the second moment.
 
     Returns
     -------
     v : float
-        The V-optimality criterion; less is better.
+        The criterion. Smaller is better.
 
     Examples
     --------
@@ -225,12 +237,13 @@ def v_optimality(G, indices, *, alpha) -> float:
 
 
 def excess_risk_bound(G, indices, *, sigma=1.0, theta_norm=1.0) -> float:
-    r"""Return the least of variance plus bias over the leading eigenspaces of :math:`\Sigma_S`.
+    r"""Return a bound on the expected excess risk of ridge regression on the coreset.
 
-    For the span of any eigenvectors of :math:`\Sigma_S` the expected excess risk of ridge
-    regression on the coreset, ``Ridge(alpha=sigma**2 / theta_norm**2)`` without intercept, is at
-    most `variance_term` plus `bias_term`. The minimum is over the spans of the t leading ones,
-    t = 0, …, rank. For other subspaces of the span of S the sum of the terms need not be a bound.
+    Let P project onto the span of any eigenvectors of :math:`\Sigma_S`. The expected excess risk of
+    ``Ridge(alpha=sigma**2 / theta_norm**2)`` without intercept, fitted on the coreset, is then at
+    most `variance_term` plus `bias_term`. The bound is the smallest such sum over the spans of the
+    t leading eigenvectors, t = 0, …, rank. For other subspaces of the span of S the sum need not be
+    a bound.
 
     Parameters
     ----------
@@ -239,7 +252,7 @@ def excess_risk_bound(G, indices, *, sigma=1.0, theta_norm=1.0) -> float:
     indices : array-like of shape (n,)
         Positions of the coreset, or a mask.
     sigma : float, default=1.0
-        Standard deviation of the labels' noise.
+        Standard deviation of the label noise.
     theta_norm : float, default=1.0
         Norm of the best parameters.
 

@@ -101,7 +101,7 @@ AS_FOR_MANY = [
     (_exchange, {"PAIRS_PER_BLOCK": 8, "WORKING_SET": 1}),
     (_design, {"WORKING_SET": 1, "ROUND_ITER": 5}),
     (_simplex, {"BLOCK": 4, "NEWTON_STEPS": 1}),
-    (_v_optimal, {"SMALL": 0}),
+    (_v_optimal, {"ONE_THREAD_ENTRIES": 0}),
 ]
 # In units of the data: powers of its scale.
 UNITS = {"alpha": 2, "bandwidth": 1}
@@ -110,7 +110,7 @@ UNBIASED = {"RidgeLeverageSelector", "TruncatedLeverageSelector"}  # weights sum
 REFUSED = (
     "n_to_select=",
     "The 'c_S' parameter",
-    "init must hold positions",
+    "The 'init' parameter of VOptimalSelector must contain positions",
     "The mean squared norm",
 )
 # Seconds that a problem may take.

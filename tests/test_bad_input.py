@@ -348,12 +348,12 @@ def test_one_sample(cls):
 POSITIONS = {
     "repeated": ([0, 0], "distinct positions"),
     "empty": ([], r"0 sample\(s\)"),
-    "2-d": ([[1]], r"1-d array of integer positions, got shape \(1, 1\)"),
-    "floats": ([0.5], "integer positions, got shape .* dtype float64"),
-    "too large": ([99], "positions in X from 0 to 23.* 99"),
-    "negative": ([-1], "positions in X from 0 to 23.* -1"),
+    "2-d": ([[1]], r"1-d array of integer positions\. Got an array of shape \(1, 1\)"),
+    "floats": ([0.5], r"integer positions\. Got .* dtype float64"),
+    "too large": ([99], "positions from 0 to 23.* 99"),
+    "negative": ([-1], "positions from 0 to 23.* -1"),
     "text": (["a"], "integer positions"),
-    "too many": (list(range(6)), "at most n=5 positions, got 6"),
+    "too many": (list(range(6)), r"at most n=5 positions\. Got 6"),
     "NaN": ([np.nan], "NaN"),
 }
 
@@ -368,7 +368,11 @@ def test_bad_positions_to_start_from(name):
 @pytest.mark.parametrize("c_S", [1e-320, 1e-3, 5 / 25])
 def test_a_constant_that_no_coreset_reaches(c_S):
     selector = skmm.SkMMSelector(5, random_state=0).fit(X).set_params(c_S=c_S)
-    assert_rejected(lambda: selector.fit(X), f"'c_S' parameter must be at least .*{c_S}", selector)
+    assert_rejected(
+        lambda: selector.fit(X),
+        f"'c_S' parameter of SkMMSelector must be at least .*{c_S}",
+        selector,
+    )
 
 
 @pytest.mark.parametrize("bandwidth", [1e-320, 1e-200, 1e-30, 1e30, 1e200, 1e308])
@@ -719,7 +723,7 @@ CORESETS = {
         X,
         Y,
         TypeError,
-        "'selector' parameter must be",
+        "'selector' parameter of CoresetEstimator must be",
     ),
     "estimator text": ({"estimator": "ridge"}, X, Y, ValueError, "'estimator' parameter"),
     "weights of none": (
@@ -730,7 +734,7 @@ CORESETS = {
         X,
         Y,
         TypeError,
-        "use_sample_weight=True, .* KNeighborsClassifier",
+        "use_sample_weight=True .* KNeighborsClassifier",
     ),
     "weights": ({"use_sample_weight": "yes"}, X, Y, ValueError, "'use_sample_weight' parameter"),
     "y short": ({}, X, Y[:-1], ValueError, "inconsistent"),
@@ -755,7 +759,7 @@ def test_an_unfitted_coreset_estimator():
 OPEN = np.where(Y, np.nan, 0.0)
 QUERIES = {
     "nothing to query": (lambda s: s.query(X, np.zeros(N)), ValueError, "no candidate"),
-    "labelled": (lambda s: s.query(X, OPEN, candidates=[0]), ValueError, r"labelled, got \[0\]"),
+    "labelled": (lambda s: s.query(X, OPEN, candidates=[0]), ValueError, r"labelled \[0\] instead"),
     "floats": (lambda s: s.query(X, OPEN, candidates=[0.5]), TypeError, "integer positions"),
     "outside": (lambda s: s.query(X, OPEN, candidates=[99]), ValueError, "between 0 and 23"),
     "batch zero": (lambda s: s.query(X, OPEN, batch_size=0), ValueError, "batch_size == 0"),

@@ -125,7 +125,7 @@ def test_npz(capsys):
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] != outputs[2]
     refused(capsys, ["two.npz", "--n", "9"], "'a', 'b'", "--key")
-    refused(capsys, ["two.npz", "--n", "9", "--key", "c"], "no 'c'", "'a', 'b'")
+    refused(capsys, ["two.npz", "--n", "9", "--key", "c"], "no array 'c'", "'a', 'b'")
 
 
 def test_table(frame, capsys):
@@ -133,7 +133,7 @@ def test_table(frame, capsys):
     out, err = capsys.readouterr()
     expected = SkMMSelector(9, random_state=0).fit_transform(X)
     assert picks(out)[0].tolist() == expected.tolist()
-    assert "left out, text or row labels: 'name', 'label'" in err
+    assert "columns not used (text or row labels): 'name', 'label'" in err
 
 
 def test_columns_and_strata(frame, capsys):
@@ -173,7 +173,7 @@ def test_parquet(frame, capsys):
     assert sketch.dtype == read_pool("pool.parquet", columns=["a", "b"]).X.dtype == np.float32
     selector = SkMMSelector(9, stratify=True, random_state=0)
     assert picks(out)[0].tolist() == selector.fit_transform(sketch, frame["label"]).tolist()
-    assert "left out, text or row labels: 'name'\n" in err
+    assert "columns not used (text or row labels): 'name'\n" in err
     Path("bad.parquet").write_text("no parquet")
     refused(capsys, ["bad.parquet", "--n", "9"], "bad.parquet cannot be read")
 
@@ -181,9 +181,9 @@ def test_parquet(frame, capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--columns", "a,z"], ["no 'z'", "'label'"]),
-        (["--stratify", "z"], ["no 'z'"]),
-        (["--columns", "a,name"], ["no numbers in 'name'"]),
+        (["--columns", "a,z"], ["no column 'z'", "'label'"]),
+        (["--stratify", "z"], ["no column 'z'"]),
+        (["--columns", "a,name"], ["not numeric: 'name'"]),
         (["--n", "121"], ["n_to_select=121", "120"]),
     ],
 )
@@ -195,7 +195,7 @@ def test_bad_table_arguments(frame, capsys, argv, words):
     ("text", "words"),
     [
         ("", ["cannot be read"]),
-        ("0.25,1.5\n1,2\n3,4\n", ["must begin with the columns' names", "'0.25'"]),
+        ("0.25,1.5\n1,2\n3,4\n", ["must begin with a line of column names", "'0.25'"]),
         ("a,b\nx,y\n", ["no numeric columns"]),
         ("a,b\n1,2\n,3\n", ["NaN"]),
         ("a,b\n1,2,3,4\n1\n1,2,3,4,5,6\n", ["cannot be read"]),
@@ -210,7 +210,7 @@ def test_bad_csv(capsys, text, words):
 def test_missing_labels(frame, capsys):
     frame.loc[3, "label"] = None
     frame.to_csv("pool.csv", index=False)
-    refused(capsys, ["pool.csv", "--n", "9", "--stratify", "label"], "1 of the labels")
+    refused(capsys, ["pool.csv", "--n", "9", "--stratify", "label"], "1 missing labels")
 
 
 @pytest.mark.parametrize(
@@ -325,8 +325,8 @@ def test_targets_that_force_does_not_help(capsys):
     os.mkdir("folder")
     os.symlink("pool.npy", "link.npy")
     argv = ["--n", "9", "--force", "--out"]
-    refused(capsys, ["pool.npy", *argv, "folder"], "no regular file")
-    refused(capsys, ["pool.npy", *argv, "nowhere/idx.csv"], "no folder 'nowhere'")
+    refused(capsys, ["pool.npy", *argv, "folder"], "not a regular file")
+    refused(capsys, ["pool.npy", *argv, "nowhere/idx.csv"], "folder 'nowhere' does not exist")
     refused(capsys, ["pool.npy", *argv, "folder/../pool.npy"], "the pool itself")
     refused(capsys, ["link.npy", *argv, "pool.npy"], "the pool itself")
     refused(capsys, ["link.npy", *argv, "link.npy"], "the pool itself")
@@ -336,7 +336,11 @@ def test_read_only_folder(capsys, monkeypatch):
     os.mkdir("folder", 0o500)
     if os.access("folder", os.W_OK):  # root writes anywhere
         monkeypatch.setattr(os, "access", lambda path, mode: path != "folder")
-    refused(capsys, ["pool.npy", "--n", "9", "--out", "folder/a.csv"], "cannot be written to")
+    refused(
+        capsys,
+        ["pool.npy", "--n", "9", "--out", "folder/a.csv"],
+        "no permission to write to the folder",
+    )
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -391,7 +395,7 @@ def test_summary(capsys):
     indices = VOptimalSelector(9).fit_transform(X)
     alpha = np.square(X).sum(axis=1).mean() / len(X)
     assert (summary["N"], summary["columns"], summary["m"], summary["n"]) == (120, 6, None, 9)
-    assert summary["sketch"] == "none, 6 columns are no more than m = 64"
+    assert summary["sketch"] == "none (6 columns, m = 64)"
     assert summary["intrinsic_dimension"] == diagnostics.intrinsic_dimension(X)
     assert summary["picks"] == pytest.approx(
         {
@@ -427,7 +431,7 @@ def test_summary_of_fewer_picks_than_directions(capsys):
     assert main(argv) == 0
     assert capsys.readouterr().err == ""
     summary = json.loads(Path("s.json").read_text(), parse_constant=pytest.fail)
-    assert summary["sketch"] == "none, --m none"
+    assert summary["sketch"] == "none (--m none)"
     assert summary["picks"]["effective_c_S"] is None
     assert summary["uniform"]["bias_term"] > 0
 
@@ -448,7 +452,7 @@ def test_summary_of_wide_and_of_zero_pools():
 
 @pytest.mark.parametrize(
     ("m", "said"),
-    [("5", "m = 5"), ("6", "none, 6 columns are no more than m = 6"), ("none", "none, --m none")],
+    [("5", "m = 5"), ("6", "none (6 columns, m = 6)"), ("none", "none (--m none)")],
 )
 def test_sketch_is_said(capsys, m, said):
     assert main(["select", "pool.npy", "--n", "9", "--m", m]) == 0
@@ -575,7 +579,7 @@ def test_streams_without_room(argv, stream, code, message):
 
 @FULL
 def test_no_device_is_written_to(capsys):
-    refused(capsys, ["pool.npy", "--n", "9", "--force", "--out", "/dev/full"], "no regular file")
+    refused(capsys, ["pool.npy", "--n", "9", "--force", "--out", "/dev/full"], "not a regular file")
 
 
 @pytest.mark.parametrize("missing", ["stdout", "stderr"])

@@ -222,8 +222,8 @@ def test_from_estimators_checks_options_before_the_work():
     [
         ([1, 2], "results=.*must be a pandas DataFrame"),
         (frame(accuracy).drop(columns=["n", "score"]), r"lacks \['n', 'score'\]"),
-        (frame(accuracy)[:0], "must have rows.*got 0 rows"),
-        (frame(risk).assign(n=0), "positive n; got 30 rows, smallest n=0"),
+        (frame(accuracy)[:0], "must have rows.*Got 0 rows"),
+        (frame(risk).assign(n=0), r"positive n\. Got 30 rows, smallest n=0"),
     ],
 )
 def test_bad_results(results, match):
@@ -322,13 +322,13 @@ def test_scatter_keywords():
 @pytest.mark.parametrize(
     ("points", "indices", "weights", "match"),
     [
-        (np.eye(3), [0], None, r"points must have two columns, got shape \(3, 3\)"),
+        (np.eye(3), [0], None, r"points must have two columns\. Got shape \(3, 3\)"),
         (np.eye(2), [0, 2], None, r"indices=\[0, 2\].*positions from 0 to 1|indices=array"),
         (np.eye(2), [-1], None, "indices="),
         (np.eye(2), [], None, "indices="),
         (np.eye(2), [True, False], None, "indices="),
         (np.eye(2), [[0], [1]], None, "indices="),
-        (np.eye(2), [0, 1], [1], "weights=.* must be 2 numbers"),
+        (np.eye(2), [0, 1], [1], "weights=.* must be 2 non-negative numbers"),
         (np.eye(2), [0, 1], [1, -1], "weights="),
         (np.eye(2), [0, 1], [1, np.nan], "weights="),
         (np.eye(2), [0, 1], [0, 0], "weights="),

@@ -101,7 +101,7 @@ def test_spectra_that_cannot_be_drawn():
 
 @pytest.mark.parametrize("values", [[], [0.0], [-1.0, 2.0], [np.nan], [np.inf], [[1.0]]])
 def test_bad_eigenvalues(values):
-    with pytest.raises(ValueError, match=r"eigenvalues=.*must be numbers >= 0"):
+    with pytest.raises(ValueError, match=r"eigenvalues=.*must be non-negative numbers"):
         SpectrumDisplay(values, n_samples=2)
 
 
@@ -148,7 +148,7 @@ def test_all_samples_match_their_own_moments():
     assert not display.uncovered_.get_xdata().size
     assert display.weighted_ is None
     labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
-    assert "below half of it" not in labels
+    assert "below half of the target" not in labels
     assert display.ax_.get_ylim()[0] == 0
 
 
@@ -219,7 +219,7 @@ def test_bad_options_of_moments(plt):
         with pytest.raises(ValueError, match="indices="):
             MomentMatchDisplay.from_indices(data(), indices)
     for weight in ([1.0], [1.0, -1.0], [0.0, 0.0]):
-        with pytest.raises(ValueError, match=r"sample_weight=.*must be 2 numbers"):
+        with pytest.raises(ValueError, match=r"sample_weight=.*must be 2 non-negative numbers"):
             MomentMatchDisplay.from_indices(data(), [0, 1], sample_weight=weight)
     with pytest.raises(ValueError, match="zero in all directions"):
         MomentMatchDisplay.from_indices(np.zeros((3, 2)), [0])
@@ -336,7 +336,7 @@ def test_bad_losses_and_results():
         PerformanceProfileDisplay([[1.0]])
     with pytest.raises(ValueError, match="must have rows and columns"):
         PerformanceProfileDisplay(pd.DataFrame())
-    with pytest.raises(ValueError, match="losses must be non-negative, but the least is -1"):
+    with pytest.raises(ValueError, match="losses must be non-negative, but the smallest is -1"):
         PerformanceProfileDisplay(pd.DataFrame({"a": [-1.0]}))
     frame = results({"a": [0.9, 0.8]})
     for bad, match in (

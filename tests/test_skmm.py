@@ -98,7 +98,9 @@ def test_infinite_centrality_takes_the_exemplars(X):
 
 
 def test_c_S_below_n_over_N_is_refused(X):
-    with pytest.raises(ValueError, match=r"'c_S' .* at least n / N = 200 / 300 .* c_S=0.5"):
+    with pytest.raises(
+        ValueError, match=r"'c_S' .* at least n / N = 200 / 300 .* Got 0\.5 instead"
+    ):
         SkMMSelector(200, c_S=0.5).fit(X)
     with pytest.raises(ValueError, match=r"'c_S' parameter"):
         SkMMSelector(10, c_S=0.0).fit(X)
@@ -132,7 +134,7 @@ def test_rank_deficient_and_duplicate_rows():
 
 
 def test_running_out_of_iterations_is_said(X):
-    with pytest.warns(ConvergenceWarning, match="after 2 iterations at a dual gap"):
+    with pytest.warns(ConvergenceWarning, match="after 2 iterations with a duality gap"):
         selector = SkMMSelector(40, max_iter=2, tol=1e-12, random_state=0).fit(X)
     assert selector.n_iter_ == 2
 

@@ -201,11 +201,14 @@ def test_warm_start_is_never_worse_and_greedy_completes_it():
     ("init", "message"),
     [
         ([0, 0], "distinct positions"),
-        ([-1, 2], r"from 0 to 29, but X has n_samples=30 and init ranges from -1 to 2"),
-        ([3, 30], r"from 0 to 29, but X has n_samples=30 and init ranges from 3 to 30"),
-        ([0.5, 1.0], r"1-d array of integer positions, got shape \(2,\) and dtype float64"),
-        ([[0, 1]], r"got shape \(1, 2\)"),
-        ([0, 1, 2, 3, 4], "at most n=4 positions, got 5"),
+        ([-1, 2], r"from 0 to 29, because X has n_samples=30\. Got positions from -1 to 2"),
+        ([3, 30], r"from 0 to 29, because X has n_samples=30\. Got positions from 3 to 30"),
+        (
+            [0.5, 1.0],
+            r"1-d array of integer positions\. Got an array of shape \(2,\) and dtype float64",
+        ),
+        ([[0, 1]], r"array of shape \(1, 2\)"),
+        ([0, 1, 2, 3, 4], r"at most n=4 positions\. Got 5"),
         ("random", "The 'init' parameter"),
         (None, "The 'init' parameter"),
     ],
@@ -219,7 +222,7 @@ def test_init_is_checked_again_for_another_pool():
     X = decaying(30, 3)
     selector = VOptimalSelector(4, init=[20, 25]).fit(X)
     np.testing.assert_array_equal(selector.transform(X), selector.sample_indices_)
-    with pytest.raises(ValueError, match="X has n_samples=10 and init ranges from 20 to 25"):
+    with pytest.raises(ValueError, match=r"X has n_samples=10\. Got positions from 20 to 25"):
         selector.transform(X[:10])
 
 

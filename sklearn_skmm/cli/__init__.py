@@ -1,1 +1,4 @@
-"""."""
+"""The command line, ``sklearn-skmm``.
+
+It may import everything else; only `sklearn_skmm.__main__` imports it.
+"""

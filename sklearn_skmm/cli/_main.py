@@ -1,4 +1,4 @@
-"""The command line: a pool in a file, the positions and weights of the picks in another."""
+"""The command line: reads a pool from a file, and writes the selected positions and weights."""
 
 import argparse
 import csv
@@ -15,14 +15,14 @@ import numpy as np
 import sklearn_skmm
 from sklearn_skmm import diagnostics
 from sklearn_skmm.cli._files import (
-    INPUTS,
+    POOL_SUFFIXES,
     PROG,
-    TABLES,
-    Refused,
-    Staged,
-    check_target,
-    first_line,
-    listed,
+    TABLE_SUFFIXES,
+    CommandError,
+    StagedFiles,
+    check_output_path,
+    one_line,
+    quoted,
     read_pool,
     suffix,
 )
@@ -41,9 +41,9 @@ SELECTORS = {
     "ridge-leverage": sklearn_skmm.RidgeLeverageSelector,
     "truncated-leverage": sklearn_skmm.TruncatedLeverageSelector,
 }
-PLOTS = (".png", ".pdf", ".svg")
-UNIFORM_DRAWS = 5
-MEASURES = {
+PLOT_SUFFIXES = (".png", ".pdf", ".svg")
+UNIFORM_REPEATS = 5
+MEASURE_TITLES = {
     "effective_c_S": "effective c_S",
     "variance_term": "variance term",
     "bias_term": "bias term",
@@ -51,25 +51,27 @@ MEASURES = {
 }
 
 
-def _summary(args, pool, G, selector, sketch) -> dict[str, Any]:
-    """Return what was reached, beside the mean of uniform draws of as many samples."""
-    shape, wide = pool.X.shape, G.shape[1] > G.shape[0]
-    # In the span of the rows nothing changes, and no matrix has the columns' number squared.
-    H = np.asarray(G @ spectrum(G).eigenvectors if wide else G, dtype=np.float64)
-    # The ridge of `score`; all-zero rows have none.
-    alpha = mean_squared_norm(H) / len(H) or 1.0
+def _summary(args, pool, features, selector, sketch) -> dict[str, Any]:
+    """Return diagnostics of the coreset, and their means over random samples of the same size."""
+    shape, wide = pool.X.shape, features.shape[1] > features.shape[0]
+    # Coordinates in the span of the rows change no diagnostic, and keep the matrices small.
+    coordinates = np.asarray(
+        features @ spectrum(features).eigenvectors if wide else features, dtype=np.float64
+    )
+    # The ridge of `BaseSelector.score`, or 1 if all rows are zero.
+    alpha = mean_squared_norm(coordinates) / len(coordinates) or 1.0
 
     def measure(indices):
         return {
-            "effective_c_S": diagnostics.effective_c_S(H, indices),
-            "variance_term": diagnostics.variance_term(H, indices),
-            "bias_term": diagnostics.bias_term(H, indices),
-            "v_optimality": diagnostics.v_optimality(H, indices, alpha=alpha),
+            "effective_c_S": diagnostics.effective_c_S(coordinates, indices),
+            "variance_term": diagnostics.variance_term(coordinates, indices),
+            "bias_term": diagnostics.bias_term(coordinates, indices),
+            "v_optimality": diagnostics.v_optimality(coordinates, indices, alpha=alpha),
         }
 
     n, rng = len(selector.sample_indices_), np.random.RandomState([args.seed, 1])
     uniform = sklearn_skmm.UniformSelector(n, stratify=selector.stratify, random_state=rng)
-    draws = [measure(uniform.fit_transform(H, pool.y)) for _ in range(UNIFORM_DRAWS)]
+    repeats = [measure(uniform.fit_transform(coordinates, pool.y)) for _ in range(UNIFORM_REPEATS)]
     return {
         "N": shape[0],
         "columns": shape[1],
@@ -79,10 +81,10 @@ def _summary(args, pool, G, selector, sketch) -> dict[str, Any]:
         "n": n,
         "selector": args.selector,
         "seed": args.seed,
-        "intrinsic_dimension": diagnostics.intrinsic_dimension(H),
+        "intrinsic_dimension": diagnostics.intrinsic_dimension(coordinates),
         "alpha": alpha,
         "picks": measure(selector.sample_indices_),
-        "uniform": {name: float(np.mean([d[name] for d in draws])) for name in draws[0]},
+        "uniform": {name: float(np.mean([d[name] for d in repeats])) for name in repeats[0]},
     }
 
 
@@ -90,71 +92,71 @@ def _print_summary(summary) -> None:
     lines = [
         f"pool                 N = {summary['N']}, {summary['columns']} columns",
         f"sketch               {summary['sketch']}",
-        f"picks                n = {summary['n']}, {summary['selector']}, seed {summary['seed']}",
+        f"coreset              n = {summary['n']}, {summary['selector']}, seed {summary['seed']}",
         f"intrinsic dimension  {summary['intrinsic_dimension']}",
-        f"{'':<21}{'picks':<12}uniform, mean of {UNIFORM_DRAWS} draws",
+        f"{'':<21}{'coreset':<12}random sampling, mean of {UNIFORM_REPEATS} repeats",
     ]
-    for name, title in MEASURES.items():
-        picks, uniform = summary["picks"][name], summary["uniform"][name]
-        lines.append(f"{title:<21}{picks:<12.4g}{uniform:.4g}")
-    _say("\n".join(lines))
+    for name, title in MEASURE_TITLES.items():
+        coreset, uniform = summary["picks"][name], summary["uniform"][name]
+        lines.append(f"{title:<21}{coreset:<12.4g}{uniform:.4g}")
+    _print_stderr("\n".join(lines))
 
 
-def _write(stream, text) -> None:
-    """Write the text, and what waits to be written."""
+def _write_and_flush(stream, text) -> None:
+    """Write the text and flush the stream."""
     try:
         stream.write(text)
         stream.flush()
     except OSError:
-        # What waits would fail again as Python ends, which would complain and exit with 120.
+        # Otherwise Python would flush again at exit, fail, print a message and exit with 120.
         with suppress(OSError), open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
         raise
 
 
-def _say(text, end="\n") -> None:
-    """Write a line to stderr; if there is none, or no room, nothing else depends on it."""
+def _print_stderr(text, end="\n") -> None:
+    """Write a line to stderr; failures are ignored, because the result does not depend on it."""
     if sys.stderr is not None:
         with suppress(OSError):
-            _write(sys.stderr, text + end)
+            _write_and_flush(sys.stderr, text + end)
 
 
-def _put(text) -> None:
-    """Write to stdout."""
+def _print_stdout(text) -> None:
+    """Write to stdout, or raise an error if that fails."""
     if sys.stdout is None:
-        raise Refused("there is no stdout: choose a file with --out.")
+        raise CommandError("there is no stdout. Choose a file with --out.")
     try:
-        _write(sys.stdout, text)
-    except BrokenPipeError:  # the reader, such as head, has what it wanted
+        _write_and_flush(sys.stdout, text)
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         pass
     except OSError as error:
-        raise Refused(f"stdout: {first_line(error)}") from None
+        raise CommandError(f"stdout: {one_line(error)}") from None
 
 
-def _array(picks) -> bytes:
-    """Return the picks as an ``.npy``."""
-    # In memory first: in a file, NumPy would not notice that a disk is full.
+def _npy_bytes(rows) -> bytes:
+    """Return the content of an ``.npy`` with the positions and weights."""
+    # In memory, because NumPy does not notice a full disk when it writes to a file.
     buffer = io.BytesIO()
-    np.save(buffer, np.array(picks, dtype=[("index", "<i8"), ("weight", "<f8")]))
+    np.save(buffer, np.array(rows, dtype=[("index", "<i8"), ("weight", "<f8")]))
     return buffer.getvalue()
 
 
-def _strict(value):
-    """Return the value with null for infinity, which JSON does not have."""
+def _null_for_infinity(value):
+    """Replace infinities, which JSON does not have, by None."""
     if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
+        return {key: _null_for_infinity(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_plot(file, path, selector, G) -> None:
+def _write_plot(file, path, selector, features) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # No pyplot figure: it would open the user's backend.
+    # Not a pyplot figure, which would start the user's backend.
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
-    display = sklearn_skmm.CoresetDisplay.from_selector(selector, G, ax=figure.subplots())
-    # Beside the points: the search for a free place among them takes long.
+    display = sklearn_skmm.CoresetDisplay.from_selector(selector, features, ax=figure.subplots())
+    # Beside the points, because the search for a free place among them is slow.
     display.ax_.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
     figure.savefig(file, format=suffix(path)[1:])
 
@@ -165,65 +167,69 @@ def _progress_bar():
     try:
         return ProgressBar()
     except ImportError:
-        raise Refused("--progress needs rich: pip install rich.") from None
+        raise CommandError("--progress needs rich: pip install rich.") from None
 
 
-def _select(args) -> None:
+def _run_select(args) -> None:
     to_stdout = args.out in (None, "-")
     for path in filter(None, (None if to_stdout else args.out, args.summary, args.plot)):
-        check_target(path, args.pool, force=args.force)
+        check_output_path(path, args.pool, force=args.force)
     callbacks = [_progress_bar()] if args.progress else []
     if args.plot:
         try:
             import matplotlib  # noqa: F401
         except ImportError:
-            raise Refused("--plot needs matplotlib: pip install 'sklearn-skmm[plot]'.") from None
+            raise CommandError(
+                "--plot needs matplotlib: pip install 'sklearn-skmm[plot]'."
+            ) from None
     pool = read_pool(args.pool, key=args.key, columns=args.columns, stratify=args.stratify)
     if pool.left_out and not args.quiet:
-        names = listed(pool.left_out)
-        _say(f"{PROG}: left out, text or row labels: {names}")
+        names = quoted(pool.left_out)
+        _print_stderr(f"{PROG}: columns not used (text or row labels): {names}")
 
-    G, sketch = pool.X, ""
+    features, sketch = pool.X, ""
     if args.m is None:
-        sketch = "none, --m none"
-    elif G.shape[1] <= args.m:
-        sketch = f"none, {G.shape[1]} columns are no more than m = {args.m}"
+        sketch = "none (--m none)"
+    elif features.shape[1] <= args.m:
+        sketch = f"none ({features.shape[1]} columns, m = {args.m})"
     else:
-        G = sklearn_skmm.GradientSketcher(args.m, random_state=args.seed).fit_transform(G)
+        features = sklearn_skmm.GradientSketcher(args.m, random_state=args.seed).fit_transform(
+            features
+        )
     selector = SELECTORS[args.selector](args.n, stratify=pool.y is not None)
     options = {"random_state": args.seed, "c_S": args.c_S}
     known = selector.get_params()
     selector.set_params(**{k: v for k, v in options.items() if k in known and v is not None})
-    # The bar goes to stdout, which is for the picks.
+    # The progress bar is written to stdout, which is reserved for the result.
     selector.set_callbacks(*callbacks)
     with redirect_stdout(sys.stderr):
-        selector.fit(G, pool.y)
+        selector.fit(features, pool.y)
 
     summary = None
     if args.summary or not args.quiet:
-        summary = _summary(args, pool, G, selector, sketch)
+        summary = _summary(args, pool, features, selector, sketch)
     indices, weights = selector.sample_indices_.tolist(), selector.sample_weight_.tolist()
-    picks = list(zip(indices, weights, strict=True))
-    table = "".join(["index,weight\n", *(f"{i},{w!r}\n" for i, w in picks)])
-    with Staged(args.force) as staged:
+    rows = list(zip(indices, weights, strict=True))
+    table = "".join(["index,weight\n", *(f"{i},{w!r}\n" for i, w in rows)])
+    with StagedFiles(args.force) as staged:
         if not to_stdout:
             with staged.open(args.out) as file:
-                file.write(_array(picks) if suffix(args.out) == ".npy" else table.encode())
+                file.write(_npy_bytes(rows) if suffix(args.out) == ".npy" else table.encode())
         if args.summary:
             with staged.open(args.summary) as file:
-                file.write((json.dumps(_strict(summary), indent=2) + "\n").encode())
+                file.write((json.dumps(_null_for_infinity(summary), indent=2) + "\n").encode())
         if args.plot:
             with staged.open(args.plot) as file:
-                _write_plot(file, args.plot, selector, G)
-        if to_stdout:  # if that fails there are no files either
-            _put(table)
+                _write_plot(file, args.plot, selector, features)
+        if to_stdout:  # before publishing: if this fails, no files are written
+            _print_stdout(table)
         staged.publish()
     if summary and not args.quiet:
         _print_summary(summary)
 
 
-def _number(convert, low, high, what):
-    """Return the type of an option whose value is between low and high."""
+def _number_in(convert, low, high, what):
+    """Return an argparse type that converts the text and checks that low <= value <= high."""
 
     def parse(text):
         try:
@@ -231,37 +237,39 @@ def _number(convert, low, high, what):
         except ValueError:
             value = None
         if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no {what}")
+            raise argparse.ArgumentTypeError(f"must be {what}, got {text!r}")
         return value
 
     return parse
 
 
-_count = _number(int, 1, math.inf, "whole number from 1")
-_share = _number(float, math.ulp(0.0), 1.0, "count from 1 or share in (0, 1]")
-_seed = _number(int, 0, 2**32 - 1, "whole number from 0 to 2**32 - 1")
-_constant = _number(float, math.ulp(0.0), sys.float_info.max, "positive number")
+_positive_integer = _number_in(int, 1, math.inf, "a positive integer")
+_fraction = _number_in(float, math.ulp(0.0), 1.0, "a positive integer or a fraction in (0, 1]")
+_seed_value = _number_in(int, 0, 2**32 - 1, "an integer from 0 to 2**32 - 1")
+_positive_number = _number_in(float, math.ulp(0.0), sys.float_info.max, "a positive, finite number")
 
 
-def _size(text):
-    return _count(text) if text.isdecimal() else _share(text)
+def _count_or_fraction(text):
+    return _positive_integer(text) if text.isdecimal() else _fraction(text)
 
 
-def _dimension(text):
-    return None if text == "none" else _count(text)
+def _sketch_dimension(text):
+    return None if text == "none" else _positive_integer(text)
 
 
-def _names(text):
+def _column_names(text):
     names = next(csv.reader([text]), [])
     if not all(names) or not names or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"{text!r} must be distinct names between commas")
+        raise argparse.ArgumentTypeError(
+            f"must be distinct names separated by commas, got {text!r}"
+        )
     return names
 
 
-def _ending(*endings):
+def _path_ending_in(*endings):
     def parse(text):
         if suffix(text) not in endings:
-            raise argparse.ArgumentTypeError(f"{text!r} must end in {' or '.join(endings)}")
+            raise argparse.ArgumentTypeError(f"must end in {' or '.join(endings)}, got {text!r}")
         return text
 
     return parse
@@ -269,42 +277,84 @@ def _ending(*endings):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog=PROG, description="Pick which samples to label or finetune on.", allow_abbrev=False
+        prog=PROG, description="Select which samples to label or finetune on.", allow_abbrev=False
     )
     version = f"{PROG} {sklearn_skmm.__version__}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    select = commands.add_parser("select", help="select a coreset of a pool", allow_abbrev=False)
+    select = commands.add_parser(
+        "select", help="select a coreset of the pool in a file", allow_abbrev=False
+    )
     add = select.add_argument
-    add("pool", type=_ending(*INPUTS), help="2-d array, one row per sample, or table")
-    add("--n", type=_size, required=True, help="how many samples, or a share in (0, 1]")
-    add("--selector", choices=SELECTORS, default="skmm", help="default: %(default)s")
-    add("--m", type=_dimension, default=64, help="sketch dimension, or none; default: %(default)s")
-    add("--c-S", type=_constant, metavar="C", help="constant of the moment constraint of skmm")
-    add("--seed", type=_seed, default=0, help="default: %(default)s")
-    add("--key", help="which array of an .npz")
-    add("--columns", type=_names, metavar="A,B", help="features of a table; default: all numbers")
-    add("--stratify", metavar="COLUMN", help="labels in a table, to select within each class")
-    add("--out", metavar="FILE", help="index and weight of the picks, .npy or CSV; default: stdout")
-    add("--summary", metavar="FILE.json", type=_ending(".json"), help="what was reached, as JSON")
-    add("--plot", metavar="FILE", type=_ending(*PLOTS), help="the pool and the picks")
-    add("--force", action="store_true", help="replace files that exist")
-    add("--quiet", action="store_true", help="nothing on stderr but errors")
-    add("--progress", action="store_true", help="progress bar on stderr")
+    add(
+        "pool",
+        type=_path_ending_in(*POOL_SUFFIXES),
+        help="2-d array or table with one row per sample",
+    )
+    add(
+        "--n",
+        type=_count_or_fraction,
+        required=True,
+        help="number of samples to select, or a fraction in (0, 1]",
+    )
+    add("--selector", choices=SELECTORS, default="skmm", help="how to select; default: %(default)s")
+    add(
+        "--m",
+        type=_sketch_dimension,
+        default=64,
+        help="sketch dimension, or none for no sketch; default: %(default)s",
+    )
+    add(
+        "--c-S",
+        type=_positive_number,
+        metavar="C",
+        help="constant of the moment constraint, for skmm only",
+    )
+    add("--seed", type=_seed_value, default=0, help="random seed; default: %(default)s")
+    add("--key", help="name of the array in an .npz")
+    add(
+        "--columns",
+        type=_column_names,
+        metavar="A,B",
+        help="columns of a table to use as features; default: all numeric columns",
+    )
+    add(
+        "--stratify",
+        metavar="COLUMN",
+        help="column of a table with labels, to select within each class",
+    )
+    add(
+        "--out", metavar="FILE", help="file for positions and weights, .npy or CSV; default: stdout"
+    )
+    add(
+        "--summary",
+        metavar="FILE.json",
+        type=_path_ending_in(".json"),
+        help="file for the diagnostics, as JSON",
+    )
+    add(
+        "--plot",
+        metavar="FILE",
+        type=_path_ending_in(*PLOT_SUFFIXES),
+        help="file for a plot of the pool and the coreset",
+    )
+    add("--force", action="store_true", help="replace existing files")
+    add("--quiet", action="store_true", help="print only errors to stderr")
+    add("--progress", action="store_true", help="show a progress bar on stderr")
     return parser, select
 
 
 def _check_usage(args, error) -> None:
-    """Call `error` for options that do not go together."""
+    """Call `error` if options cannot be combined."""
     kind = suffix(args.pool)
     if args.key is not None and kind != ".npz":
-        error("--key is for an .npz")
-    if kind not in TABLES and not (args.columns is None and args.stratify is None):
-        error(f"--columns and --stratify are for a table, {' or '.join(TABLES)}")
+        error("--key needs a pool in an .npz")
+    if kind not in TABLE_SUFFIXES and not (args.columns is None and args.stratify is None):
+        error(f"--columns and --stratify need a table, {' or '.join(TABLE_SUFFIXES)}")
     if args.stratify is not None and args.stratify in (args.columns or ()):
-        error(f"the labels {args.stratify!r} cannot be one of --columns")
+        error(f"the column of --stratify, {args.stratify!r}, must not be one of --columns")
     if args.c_S is not None and args.selector != "skmm":
-        error("--c-S is for --selector skmm")
+        error("--c-S needs --selector skmm")
     files = [
         os.path.realpath(f) for f in (args.out, args.summary, args.plot) if f not in (None, "-")
     ]
@@ -317,12 +367,12 @@ def _run(argv) -> int:
         parser, select = _parser()
         args = parser.parse_args(argv)
         _check_usage(args, select.error)
-    except SystemExit as stop:  # argparse has said why, or what it was asked for
-        _say("", end="")
+    except SystemExit as stop:  # argparse has printed the error or the help
+        _print_stderr("", end="")
         if sys.stdout is not None:
-            _put("")
+            _print_stdout("")
         return int(stop.code or 0)
-    _select(args)
+    _run_select(args)
     return 0
 
 
@@ -332,17 +382,17 @@ def main(argv=None) -> int:
     Parameters
     ----------
     argv : list of str, default=None
-        Arguments after the program's name; None takes those of the process.
+        Arguments after the program's name. None means those of the process.
 
     Returns
     -------
     code : int
-        0, or 2 for wrong usage, 1 for what could not be done, 130 after Ctrl-C.
+        Exit code: 0 on success, 1 on failure, 2 for wrong usage, 130 after Ctrl-C.
     """
     try:
         return _run(argv)
     except KeyboardInterrupt:
         return 130
-    except (Refused, OSError, ValueError, MemoryError) as error:
-        _say(f"{PROG}: error: {first_line(error)}")
+    except (CommandError, OSError, ValueError, MemoryError) as error:
+        _print_stderr(f"{PROG}: error: {one_line(error)}")
         return 1

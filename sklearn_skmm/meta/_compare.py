@@ -1,4 +1,4 @@
-"""Compare selectors on the same work."""
+"""Compare selectors on the same splits and seeds."""
 
 from collections.abc import Mapping
 from time import perf_counter
@@ -17,7 +17,7 @@ from sklearn_skmm.utils._validation import MAX_SEED
 
 
 class _Comparison(CallbackSupportMixin):
-    """Holds the callbacks of one call of `compare_selectors`."""
+    """Run the tasks of one call of `compare_selectors`, and report them to its callbacks."""
 
     @with_callbacks
     def run(self, tasks, n_jobs):
@@ -25,7 +25,7 @@ class _Comparison(CallbackSupportMixin):
         context.call_on_fit_task_begin(estimator=self)
         rows = []
         for row in Parallel(n_jobs=n_jobs, return_as="generator")(
-            delayed(_one)(*task) for task in tasks
+            delayed(_select_fit_score)(*task) for task in tasks
         ):
             subcontext = context.subcontext(task_name=f"{row['selector']}, n={row['n']}")
             subcontext.call_on_fit_task_begin(estimator=self)
@@ -35,14 +35,14 @@ class _Comparison(CallbackSupportMixin):
         return rows
 
 
-def _final(selector):
+def _final_step(selector):
     return selector[-1] if isinstance(selector, Pipeline) else selector
 
 
-def _one(name, selector, estimator, scorer, X, y, train, test, n, split, seed):
-    """Select, fit and score once; everything random is drawn from the seed."""
+def _select_fit_score(name, selector, estimator, scorer, X, y, train, test, n, split, seed):
+    """Select a coreset, fit the estimator on it and score that; the seed is for both."""
     selector, estimator = clone(selector), clone(estimator)
-    final = _final(selector)
+    final = _final_step(selector)
     final.set_params(n_to_select=n)
     for part in (final, estimator):
         if "random_state" in part.get_params():
@@ -79,44 +79,45 @@ def compare_selectors(
 ):
     """Fit an estimator on the coreset of each selector, at each size, on each split.
 
-    All selectors see the same splits and the same seeds, so that differences are paired.
+    Use it to find the selector and the coreset size for an estimator. All selectors get the same
+    splits and seeds, so their differences are paired.
 
     Parameters
     ----------
     selectors : dict of str to selector, or list of selectors
-        What to compare; each may be a Pipeline that ends in a selector. A list takes the class
-        names.
+        The selectors to compare. Each may be a Pipeline that ends in a selector. Those in a list
+        are named by their classes.
     estimator : estimator
-        Fitted on each coreset.
+        The estimator to fit on each coreset.
     X : {array-like, sparse matrix, dataframe} of shape (n_samples, n_features)
         The data.
     y : array-like of shape (n_samples,)
         Targets.
     n_to_select : int, float, or list of int and float
-        Coreset sizes, each as the selectors' parameter.
+        Coreset sizes, each as in the parameter of the selectors.
     cv : int, splitter, iterable or None, default=None
-        Train and test splits, as in `cross_validate`.
+        How to split into training and test sets, as in `cross_validate`.
     scoring : str, callable or None, default=None
-        The score; None is the estimator's own.
+        The score. None means the estimator's own.
     n_repeats : int, default=1
-        Seeds for each split.
+        Number of seeds for each split.
     random_state : int, RandomState instance or None, default=None
-        Seeds selectors and estimators, where they have a `random_state`.
+        Controls the seeds of those selectors and estimators that have a `random_state`.
     n_jobs : int or None, default=None
-        Parallel jobs. The results do not depend on it.
+        Number of parallel jobs. The results do not depend on it.
     callbacks : list of callbacks, default=()
-        For instance scikit-learn's `ProgressBar`.
+        Callbacks of scikit-learn, for instance `ProgressBar`.
 
     Returns
     -------
     results : DataFrame
-        One row for each selector, n, split and seed, with `score` and the `seconds` that the
-        selection took.
+        One row for each selector, n, split and seed. `score` is the score on the test set, and
+        `seconds` is the time that the selection took.
 
     Raises
     ------
     ValueError
-        If two selectors have one name, or from a selector or the estimator.
+        If two selectors have the same name, or if a selector or the estimator raises it.
 
     Examples
     --------
@@ -131,14 +132,15 @@ def compare_selectors(
     >>> results.groupby("selector").size().to_dict()
     {'KMeansSelector': 6, 'UniformSelector': 6}
     """
-    import pandas as pd  # an extra: only what returns a frame needs it
+    import pandas as pd  # an optional dependency
 
     if not isinstance(selectors, Mapping):
-        names = [type(_final(selector)).__name__ for selector in selectors]
+        names = [type(_final_step(selector)).__name__ for selector in selectors]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(
-                f"selectors has more than one {repeated}; give a dict of distinct names."
+                "The 'selectors' parameter of compare_selectors must have distinct class names if "
+                f"it is a list. Got more than one {repeated} instead. Pass a dict of names."
             )
         selectors = dict(zip(names, selectors, strict=True))
     X, y = indexable(X, y)

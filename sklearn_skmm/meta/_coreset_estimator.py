@@ -1,4 +1,4 @@
-"""A meta-estimator that learns from a coreset only."""
+"""A meta-estimator that fits its estimator on a coreset only."""
 
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ from sklearn_skmm.utils._validation import all_or_nothing
 
 
 def _estimator_has(method):
-    """Let a method exist where the estimator, fitted or not, has it."""
+    """Make a method available if the estimator, fitted or not, has it."""
 
     def check(self):
         getattr(getattr(self, "estimator_", self.estimator), method)
@@ -33,19 +33,19 @@ def _estimator_has(method):
 
 
 class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
-    """Fit an estimator on the coreset that a selector picks from the training data.
+    """Fit an estimator on the coreset that a selector chooses from the training data.
 
-    Predicts, scores and looks like the estimator inside, so that a search with labels over the
-    selector's parameters is a plain `GridSearchCV`.
+    It predicts and scores like the estimator inside. Use it to tune the parameters of a selector by
+    the score of an estimator, with a plain `GridSearchCV`. This needs labels.
 
     Parameters
     ----------
     estimator : estimator
-        Any classifier or regressor; a clone of it is fitted on the coreset.
+        Any classifier or regressor. A clone of it is fitted on the coreset.
     selector : selector or Pipeline
-        A selector, or a Pipeline that ends in one. A clone of it sees the whole training data.
+        A selector, or a Pipeline that ends in one. A clone of it is fitted on all training data.
     use_sample_weight : bool, default=False
-        Pass the selector's `sample_weight_` to the estimator's `fit`.
+        Whether to pass the selector's `sample_weight_` to the estimator's `fit`.
 
     Attributes
     ----------
@@ -56,16 +56,16 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     sample_indices_ : ndarray of shape (n_to_select,), dtype int
         Positions of the coreset in the training data.
     classes_ : ndarray of shape (n_classes,)
-        Classes in the coreset, for classifiers.
+        Classes in the coreset. Only for classifiers.
     n_features_in_ : int
-        Number of features in `fit`, where the estimator tells.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where the estimator tells.
+        Number of features seen in `fit`, if the estimator has this attribute.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if the estimator has this attribute.
 
     Raises
     ------
     TypeError
-        In `fit`, if weights are asked for and the estimator's `fit` takes none.
+        In `fit`, if ``use_sample_weight=True`` and the estimator's `fit` accepts no weights.
 
     See Also
     --------
@@ -105,10 +105,11 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         X : {array-like, sparse matrix, dataframe} of shape (n_samples, n_features)
             The training data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Targets. The selector gets them too.
+            Targets. They are passed to the selector too.
         **params : dict
-            Metadata for the estimator's `fit`; what has an entry per sample is cut to the
-            coreset. With metadata routing enabled, what the selector or the estimator requests.
+            Metadata for the estimator's `fit`. Values with one entry per sample are restricted to
+            the coreset. If metadata routing is enabled, metadata that the selector or the estimator
+            requests.
 
         Returns
         -------
@@ -142,7 +143,7 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
                 with task.propagate_callback_context(estimator):
                     estimator.fit(*args, **fit_params)
             else:
-                # Without this, scikit-learn warns that progress of this step is not shown.
+                # Without this branch, scikit-learn warns that the step shows no progress.
                 estimator.fit(*args, **fit_params)
             task.call_on_fit_task_end(estimator=self)
             self.estimator_ = estimator
@@ -154,20 +155,25 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         indices = np.asarray(indices)
         if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
             raise TypeError(
-                "The 'selector' parameter must be a selector or a Pipeline that ends in one, whose "
-                "fit_transform returns integer positions of shape (n_to_select,); got an array of "
-                f"shape {indices.shape} and dtype {indices.dtype} from {self.selector!r}."
+                "The 'selector' parameter of CoresetEstimator must be a selector, or a Pipeline "
+                "that ends in one, whose fit_transform returns integer positions of shape "
+                f"(n_to_select,). Got an array of shape {indices.shape} and dtype {indices.dtype} "
+                f"from {self.selector!r} instead."
             )
         if indices.size and indices.max() >= _num_samples(X):
-            raise ValueError(f"{self.selector!r} selected positions outside of X.")
+            raise ValueError(
+                "The 'selector' parameter of CoresetEstimator must select positions in X. Got "
+                f"positions outside of X from {self.selector!r} instead."
+            )
         return indices
 
     def _add_weights(self, estimator, fit_params):
         final = self.selector_[-1] if isinstance(self.selector_, Pipeline) else self.selector_
         if not has_fit_parameter(estimator, "sample_weight"):
             raise TypeError(
-                f"use_sample_weight=True, but the fit of {type(estimator).__name__} takes no "
-                "sample_weight."
+                "CoresetEstimator with use_sample_weight=True needs an estimator whose fit accepts "
+                f"sample_weight, but {type(estimator).__name__} does not. Use another estimator or "
+                "use_sample_weight=False."
             )
         weight = final.sample_weight_
         given = fit_params.get("sample_weight")
@@ -182,25 +188,23 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Samples.
         **params : dict
-            Metadata for the estimator's `predict`.
+            Metadata for the estimator's method of the same name.
 
         Returns
         -------
         y_pred : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            What the estimator predicts.
+            The predictions.
         """
         return self._delegate("predict", X, **params)
 
     @available_if(_estimator_has("predict_proba"))
     def predict_proba(self, X, **params):
-        """Return class probabilities of the estimator fitted on the coreset.
+        """Predict class probabilities with the estimator fitted on the coreset.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Samples.
-        **params : dict
-            Metadata for the estimator's `predict_proba`.
+        X, **params
+            As in `predict`.
 
         Returns
         -------
@@ -211,57 +215,51 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
 
     @available_if(_estimator_has("predict_log_proba"))
     def predict_log_proba(self, X, **params):
-        """Return logarithms of the class probabilities.
+        """Predict logarithms of class probabilities with the estimator fitted on the coreset.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Samples.
-        **params : dict
-            Metadata for the estimator's `predict_log_proba`.
+        X, **params
+            As in `predict`.
 
         Returns
         -------
         log_proba : ndarray of shape (n_samples, n_classes)
-            Logarithms, in the order of `classes_`.
+            Logarithms of the probabilities, in the order of `classes_`.
         """
         return self._delegate("predict_log_proba", X, **params)
 
     @available_if(_estimator_has("decision_function"))
     def decision_function(self, X, **params):
-        """Return the decision function of the estimator fitted on the coreset.
+        """Return confidence scores of the estimator fitted on the coreset.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Samples.
-        **params : dict
-            Metadata for the estimator's `decision_function`.
+        X, **params
+            As in `predict`.
 
         Returns
         -------
         decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            Confidence scores.
+            The estimator's decision function.
         """
         return self._delegate("decision_function", X, **params)
 
     @available_if(_estimator_has("score"))
     def score(self, X, y=None, **params):
-        """Return the estimator's own score.
+        """Return the score of the estimator fitted on the coreset.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Samples.
+        X, **params
+            As in `predict`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Their targets.
-        **params : dict
-            Metadata for the estimator's `score`.
+            Targets of the samples.
 
         Returns
         -------
         score : float
-            As the estimator defines it: accuracy or R² by default.
+            The estimator's own score, by default accuracy or R².
         """
         return self._delegate("score", X, y, **params)
 
@@ -273,32 +271,34 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
 
     @property
     def classes_(self):
-        """Classes in the coreset, for classifiers."""
+        """Classes in the coreset. Only for classifiers."""
         return self._fitted_attribute("classes_")
 
     @property
     def n_features_in_(self):
-        """Number of features in `fit`."""
+        """Number of features seen in `fit`."""
         return self._fitted_attribute("n_features_in_")
 
     @property
     def feature_names_in_(self):
-        """Names of the features in `fit`."""
+        """Names of the features seen in `fit`."""
         return self._fitted_attribute("feature_names_in_")
 
     def _fitted_attribute(self, name):
         if "estimator_" not in vars(self):
-            raise AttributeError(f"{type(self).__name__} has no {name!r} before fit.")
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute {name!r} before it is fitted."
+            )
         return getattr(self.estimator_, name)
 
     def get_metadata_routing(self):
-        """Tell scikit-learn where metadata goes.
+        """Return how scikit-learn routes metadata.
 
         Returns
         -------
         router : MetadataRouter
-            Metadata of `fit` goes to the selector's `fit_transform` and the estimator's `fit`,
-            that of every other method to the same method of the estimator.
+            Metadata of `fit` is passed to the selector's `fit_transform` and the estimator's `fit`.
+            Metadata of any other method is passed to the same method of the estimator.
         """
         mapping = MethodMapping()
         for method in (
@@ -320,7 +320,7 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         )
 
     def __sklearn_tags__(self):
-        """Take over what the estimator is, and what both accept."""
+        """Return the estimator's tags; sparse input has to be accepted by both."""
         tags = super().__sklearn_tags__()
         inner = get_tags(self.estimator)
         tags.estimator_type = inner.estimator_type

@@ -18,16 +18,19 @@ from sklearn_skmm.utils._validation import all_or_nothing, computing_in_numpy
 
 
 class SelectorQuery(BaseEstimator):
-    """Query the samples that a selector picks: a pool-based strategy of scikit-activeml.
+    """Query the samples that a selector chooses: a pool-based strategy of scikit-activeml.
 
-    Each query asks the selector for a coreset of all samples that is as large as the labelled
-    samples and the batch together. Every labelled sample then takes the place of the pick that is
-    nearest to it, in the assignment with the least sum of squared distances between what the
-    selector sees of them, and the picks that are left are queried. So labelled samples count as
-    selected, and none is queried again.
+    Use it for active learning. In each round, `query` returns the samples to label next. Samples
+    that are already labelled count as part of the coreset and are not queried again.
 
-    The class has the interface of ``SingleAnnotatorPoolQueryStrategy`` and is registered as one
-    where scikit-activeml is installed, so that ``SubSamplingWrapper`` and plots take it.
+    Each query asks the selector for a coreset of all samples. The coreset is as large as the
+    labelled samples and the batch together. Every labelled sample then replaces one selected
+    sample, and the selected samples that are left are queried. The replaced samples are those of
+    the assignment with the smallest sum of squared distances, measured in the features that the
+    selector sees.
+
+    The class has the interface of ``SingleAnnotatorPoolQueryStrategy``. If scikit-activeml is
+    installed, the class is registered as one, so that ``SubSamplingWrapper`` and plots accept it.
 
     Parameters
     ----------
@@ -35,7 +38,7 @@ class SelectorQuery(BaseEstimator):
         A selector that needs no labels, or a Pipeline that ends in one. Its `n_to_select` is
         replaced in each query.
     missing_label : scalar, str or None, default=nan
-        What stands in y for a label that is missing.
+        Value in y that marks a missing label.
 
     Attributes
     ----------
@@ -44,14 +47,14 @@ class SelectorQuery(BaseEstimator):
 
     See Also
     --------
-    CoresetEstimator : Fit on a coreset of data that is labelled.
+    CoresetEstimator : Fits an estimator on a coreset of labelled data.
 
     Notes
     -----
-    A selector judges sets, so it has no utilities for single samples. With
-    ``return_utilities=True`` these are 1 for what is going to be queried and 0 for the other
-    candidates. They cannot be compared between calls, which
-    ``ParallelUtilityEstimationWrapper`` would have to.
+    Selectors choose sets of samples, so there is no meaningful utility per sample. The utilities
+    returned with ``return_utilities=True`` are 1 for the samples that are about to be queried and 0
+    for the other candidates. They cannot be compared between calls, which
+    ``ParallelUtilityEstimationWrapper`` would have to do.
 
     Examples
     --------
@@ -75,12 +78,12 @@ class SelectorQuery(BaseEstimator):
     def __init__(self, selector, *, missing_label=np.nan):
         self.selector = selector
         self.missing_label = missing_label
-        _register()
+        _register_with_skactiveml()
 
     def __setstate__(self, state):
-        """Restore from a pickle, perhaps in a process that has made no instance before."""
+        """Restore from a pickle, perhaps in a process that has not registered the class yet."""
         super().__setstate__(state)
-        _register()
+        _register_with_skactiveml()
 
     @_fit_context(prefer_skip_nested_validation=False)
     def query(self, X, y, candidates=None, batch_size=1, return_utilities=False):
@@ -91,22 +94,23 @@ class SelectorQuery(BaseEstimator):
         X : {array-like, sparse matrix, dataframe} of shape (n_samples, n_features)
             All samples, labelled and unlabelled.
         y : array-like of shape (n_samples,)
-            Their labels, `missing_label` where there is none.
+            Labels of the samples, `missing_label` where there is none.
         candidates : array-like of shape (n_candidates,) or (n_candidates, n_features), default=None
             Positions in X of the samples that may be queried, or these samples themselves, which
-            are then added to X. None is all unlabelled samples.
+            are then appended to X. None means all unlabelled samples.
         batch_size : int, default=1
-            How many samples to query. Above the number of candidates it is lowered to that.
+            Number of samples to query. If there are fewer candidates, all of them are queried.
         return_utilities : bool, default=False
-            Return the utilities too.
+            Whether to return the utilities too.
 
         Returns
         -------
         query_indices : ndarray of shape (batch_size,), dtype int
-            Positions in X, or in `candidates` where these are samples.
+            Positions in X, or in `candidates` if these are samples.
         utilities : ndarray of shape (batch_size, n_samples) or (batch_size, n_candidates)
-            With ``return_utilities=True`` only. In row b, 1 for the samples that are queried in
-            place b and later, 0 for other candidates, NaN for what cannot be queried any more.
+            Only with ``return_utilities=True``. In row b, 1 for the samples that are queried in
+            place b or later, 0 for other candidates, and NaN for all samples that can no longer be
+            queried.
 
         Warns
         -----
@@ -124,63 +128,65 @@ class SelectorQuery(BaseEstimator):
         n_samples = _num_samples(X)
         missing = self._is_missing(y)
         labelled = np.flatnonzero(~missing)
-        # Positions count from here: samples given by themselves are put behind X.
+        # Positions count from here. It is not 0 if the candidates are samples appended to X.
         offset = 0
         if candidates is None:
-            rows = np.flatnonzero(missing)
+            candidate_rows = np.flatnonzero(missing)
         elif np.ndim(candidates) == 1:
-            rows = self._check_positions(candidates, missing)
+            candidate_rows = self._check_positions(candidates, missing)
         else:
             offset = n_samples
-            X = _stack(X, candidates)
-            rows = np.arange(offset, _num_samples(X))
-        if not rows.size:
+            X = _append_rows(X, candidates)
+            candidate_rows = np.arange(offset, _num_samples(X))
+        if not candidate_rows.size:
             raise ValueError("There is no candidate to query: every sample is labelled.")
-        if batch_size > rows.size:
+        if batch_size > candidate_rows.size:
             warnings.warn(
-                f"batch_size={batch_size} is above the number of candidates, of which there are "
-                f"{rows.size}; all of them are queried.",
+                f"batch_size={batch_size} is larger than the number of candidates, "
+                f"{candidate_rows.size}. All candidates are queried.",
                 stacklevel=2,
             )
-            batch_size = rows.size
+            batch_size = candidate_rows.size
         with all_or_nothing(self):
-            queried = self._query(X, labelled, rows, batch_size)
+            queried = self._select_unlabelled(X, labelled, candidate_rows, batch_size)
         if not return_utilities:
             return queried - offset
         utilities = np.full((batch_size, _num_samples(X)), np.nan)
-        utilities[:, rows] = 0.0
+        utilities[:, candidate_rows] = 0.0
         for b in range(batch_size):
             utilities[b, queried[b:]] = 1.0
             utilities[b, queried[:b]] = np.nan
         return queried - offset, utilities[:, offset:]
 
-    def _query(self, X, labelled, rows, batch_size):
-        """Return the picks that no labelled sample takes the place of."""
+    def _select_unlabelled(self, X, labelled, candidate_rows, batch_size):
+        """Return the selected samples that no labelled sample replaces."""
         selector = clone(self.selector)
         final = selector[-1] if isinstance(selector, Pipeline) else selector
         final.set_params(n_to_select=len(labelled) + batch_size)
-        pool = np.union1d(labelled, rows)
+        pool = np.union1d(labelled, candidate_rows)
         if len(pool) == _num_samples(X):
-            picks = selector.fit_transform(X)
+            selected = selector.fit_transform(X)
         else:
-            # From the pool, but matched to all.
-            picks = pool[selector.fit(X).transform(_safe_indexing(X, pool))]
+            # Select from labelled samples and candidates, but match all samples.
+            selected = pool[selector.fit(X).transform(_safe_indexing(X, pool))]
         self.selector_ = selector
-        free = picks[~np.isin(picks, labelled)]
-        unmatched = np.setdiff1d(labelled, picks)
-        if not unmatched.size:
-            return free
-        seen = _safe_indexing(X, np.concatenate([unmatched, free]))
+        unlabelled_selected = selected[~np.isin(selected, labelled)]
+        unselected_labelled = np.setdiff1d(labelled, selected)
+        if not unselected_labelled.size:
+            return unlabelled_selected
+        features = _safe_indexing(X, np.concatenate([unselected_labelled, unlabelled_selected]))
         if isinstance(selector, Pipeline):
-            seen = selector[:-1].transform(seen)
-        seen = seen if sparse.issparse(seen) else np.asarray(seen)
-        cost = euclidean_distances(seen[: len(unmatched)], seen[len(unmatched) :], squared=True)
-        return np.delete(free, linear_sum_assignment(cost)[1])
+            features = selector[:-1].transform(features)
+        features = features if sparse.issparse(features) else np.asarray(features)
+        cost = euclidean_distances(
+            features[: len(unselected_labelled)], features[len(unselected_labelled) :], squared=True
+        )
+        return np.delete(unlabelled_selected, linear_sum_assignment(cost)[1])
 
     def _is_missing(self, y):
         with computing_in_numpy():
             y = check_array(y, ensure_2d=False, dtype=None, ensure_all_finite=False, input_name="y")
-        # As objects, so that labels of any kind can be compared with a missing one of any other.
+        # As objects, labels can be compared with a missing label of any other type.
         y = column_or_1d(y).astype(object)
         if self.missing_label != self.missing_label:  # NaN
             return np.asarray(y != y, dtype=bool)
@@ -190,20 +196,27 @@ class SelectorQuery(BaseEstimator):
     def _check_positions(candidates, missing):
         rows = np.asarray(candidates)
         if rows.size and not np.issubdtype(rows.dtype, np.integer):
-            raise TypeError(f"candidates must be integer positions in X, got dtype {rows.dtype}.")
+            raise TypeError(
+                "The 'candidates' parameter of SelectorQuery.query must contain integer positions "
+                f"in X, or samples. Got dtype {rows.dtype} instead."
+            )
         rows = np.unique(rows.astype(int))
         if rows.size and (rows[0] < 0 or rows[-1] >= len(missing)):
-            raise ValueError(f"candidates must be between 0 and {len(missing) - 1}.")
+            raise ValueError(
+                "The 'candidates' parameter of SelectorQuery.query must contain positions between "
+                f"0 and {len(missing) - 1}. Got positions from {rows[0]} to {rows[-1]} instead."
+            )
         if not missing[rows].all():
             raise ValueError(
-                f"candidates must not be labelled, got {rows[~missing[rows]].tolist()}."
+                "The 'candidates' parameter of SelectorQuery.query must contain unlabelled samples "
+                f"only. Got the labelled {rows[~missing[rows]].tolist()} instead."
             )
         return rows
 
 
-def _register():
-    """Let wrappers of scikit-activeml, which ask for an instance of its class, take ours."""
-    # At the first instance, because importing this package must not load scikit-activeml.
+def _register_with_skactiveml():
+    """Make `SelectorQuery` pass the instance checks of scikit-activeml's wrappers."""
+    # Called for each instance, so that importing this package does not import scikit-activeml.
     try:
         from skactiveml.base import SingleAnnotatorPoolQueryStrategy
     except ImportError:
@@ -211,8 +224,8 @@ def _register():
     SingleAnnotatorPoolQueryStrategy.register(SelectorQuery)
 
 
-def _stack(X, candidates):
-    """Put the candidates behind X."""
+def _append_rows(X, candidates):
+    """Append the candidates to X."""
     if sparse.issparse(X) or sparse.issparse(candidates):
         return sparse.vstack([X, candidates], format="csr")
     return np.concatenate([np.asarray(X), np.asarray(candidates)])

@@ -1,4 +1,8 @@
-"""Plots of what a selection is worth, of what it picked, and of the moments it matches."""
+"""Displays, in scikit-learn's convention: `plot` draws, class methods ``from_*`` prepare and draw.
+
+Matplotlib is imported when drawing. Besides the displays, only the command line's ``--plot``
+imports it.
+"""
 
 from sklearn_skmm.plots._coreset import CoresetDisplay
 from sklearn_skmm.plots._curve import SelectionCurveDisplay

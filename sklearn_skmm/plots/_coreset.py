@@ -1,4 +1,4 @@
-"""A plot of what a selection picked; Matplotlib is imported when drawing."""
+"""A plot of the pool and the coreset; Matplotlib is imported when drawing."""
 
 import numpy as np
 from scipy.sparse import issparse
@@ -11,33 +11,35 @@ from sklearn_skmm.utils._sklearn import _num_samples
 
 
 class CoresetDisplay:
-    """The pool and the picks, in two dimensions.
+    """Scatter plot of the pool and the coreset, in two dimensions.
+
+    Use it to see where the selected samples lie among all samples.
 
     Parameters
     ----------
     points : array-like of shape (n_samples, 2)
-        Where the samples of the pool are drawn.
+        Coordinates of the samples of the pool.
     indices : array-like of shape (n_to_select,), dtype int
-        Positions of the picks in the pool.
+        Positions of the selected samples in the pool.
     weights : array-like of shape (n_to_select,), default=None
-        How many samples each pick stands for.
+        Number of samples that each selected sample represents.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where the points are.
+        The axes and figure of the plot.
     pool_, coreset_ : matplotlib PathCollection
-        The samples of the pool, and the picks.
+        The points of the pool, and those of the selected samples.
 
     Raises
     ------
     ValueError
-        If `points` has not two columns, `indices` are no positions in it, or `weights` are not
-        one per pick, non-negative and of positive sum.
+        If `points` does not have two columns, `indices` are not positions in it, or `weights` are
+        not one non-negative number per selected sample, with a positive sum.
 
     See Also
     --------
-    SelectionCurveDisplay : What the picks are worth.
+    SelectionCurveDisplay : Plots the scores of models trained on coresets.
 
     Examples
     --------
@@ -54,7 +56,7 @@ class CoresetDisplay:
         points = open_samples(points, name="points", sparse=False).X
         indices = np.asarray(indices)
         if points.shape[1] != 2:
-            raise ValueError(f"points must have two columns, got shape {points.shape}.")
+            raise ValueError(f"points must have two columns. Got shape {points.shape} instead.")
         N, n = len(points), indices.size
         whole = n and indices.ndim == 1 and indices.dtype.kind in "iu"
         if not whole or indices.min() < 0 or indices.max() >= N:
@@ -62,46 +64,50 @@ class CoresetDisplay:
         if weights is not None:
             weights = np.asarray(weights, dtype=float)
             if weights.shape != (n,) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
-                raise ValueError(f"weights={weights!r} must be {n} numbers >= 0 of positive sum.")
+                raise ValueError(
+                    f"weights={weights!r} must be {n} non-negative numbers with a positive sum."
+                )
         self.points, self.indices, self.weights = points, indices, weights
 
     def plot(self, ax=None, *, pool_kw=None, coreset_kw=None, weight_area=False):
-        """Draw the pool and the picks on top, and return the display.
+        """Draw the pool, and the coreset on top of it, and return the display.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on; None makes a new figure.
+            Axes to draw on. None creates a new figure.
         pool_kw, coreset_kw : dict, default=None
-            Keywords of matplotlib's `scatter` for the pool and for the picks; colours go by `c`.
+            Keyword arguments of matplotlib's `scatter` for the pool and for the coreset. Set
+            colours with `c`.
         weight_area : bool, default=False
-            Make the areas of the picks proportional to their weights, with the same mean.
+            Whether to make the areas of the selected samples proportional to their weights, with
+            an unchanged mean.
         """
         if weight_area and self.weights is None:
-            raise ValueError("weight_area=True needs weights, but they are None.")
+            raise ValueError("weight_area=True needs weights. Got weights=None instead.")
         ax, legend_kw = axes_for(self, ax)
-        pool, picks = self.points, self.points[self.indices]
+        pool, coreset = self.points, self.points[self.indices]
         style = {"linewidths": 0, "label": f"pool, N = {len(pool)}"}
         pool_kw = {"s": 8, "c": "0.75"} | style | (pool_kw or {})
-        style = {"edgecolors": "white", "linewidths": 0.5, "label": f"coreset, n = {len(picks)}"}
+        style = {"edgecolors": "white", "linewidths": 0.5, "label": f"coreset, n = {len(coreset)}"}
         coreset_kw = {"s": 30, "c": COLORS[0]} | style | (coreset_kw or {})
         if weight_area:
             coreset_kw["s"] = coreset_kw["s"] * self.weights / self.weights.mean()
         self.pool_ = ax.scatter(*pool.T, **pool_kw)
-        self.coreset_ = ax.scatter(*picks.T, **coreset_kw)
+        self.coreset_ = ax.scatter(*coreset.T, **coreset_kw)
         ax.legend(**legend_kw)
         return self
 
     @classmethod
     def from_selector(cls, selector, X, *, components="pca", ax=None, **plot_kw):
-        """Draw what a fitted selector picked, and return the display.
+        """Draw the selection of a fitted selector, and return the display.
 
         Parameters
         ----------
         selector : selector
             A fitted selector.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The pool that it was fitted on.
+            The pool on which it was fitted.
         components, ax, **plot_kw
             As in `from_indices`.
         """
@@ -113,7 +119,7 @@ class CoresetDisplay:
 
     @classmethod
     def from_indices(cls, X, indices, *, sample_weight=None, components="pca", ax=None, **plot_kw):
-        """Draw picks that are given by their positions, and return the display.
+        """Draw the samples at given positions as the coreset, and return the display.
 
         Parameters
         ----------
@@ -122,8 +128,9 @@ class CoresetDisplay:
         indices, sample_weight
             As `indices` and `weights` of the class.
         components : "pca" or pair of int, default="pca"
-            Draw the first two principal components, not centred if X is sparse, or the features
-            at these positions. With "pca" one or two features are drawn as they are.
+            What to draw: the first two principal components, which are not centred if X is sparse,
+            or the features at these two positions. With "pca", one or two features are drawn
+            unchanged.
         ax, **plot_kw
             As in `plot`.
         """

@@ -1,4 +1,4 @@
-"""A plot of what a selection is worth; Matplotlib is imported when drawing."""
+"""A plot of score against coreset size; Matplotlib is imported when drawing."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from sklearn_skmm.utils._sklearn import check_matplotlib_support
 
 
 def _check_options(*, line_kw=None, std_display_style="fill_between", log_scale="auto"):
-    """Check what `SelectionCurveDisplay.plot` takes, and return log_scale as a pair."""
+    """Check the options of `SelectionCurveDisplay.plot`, and return log_scale as a pair."""
     if std_display_style not in (styles := ("fill_between", "errorbar", None)):
         raise ValueError(f"std_display_style={std_display_style!r} must be one of {styles}.")
     pair = log_scale if isinstance(log_scale, tuple) else (log_scale, log_scale)
@@ -17,33 +17,35 @@ def _check_options(*, line_kw=None, std_display_style="fill_between", log_scale=
 
 
 class SelectionCurveDisplay:
-    """Score against the size of the coreset, a line per selector.
+    """Line plot of the score against the size of the coreset, one line per selector.
+
+    Use it to see at which sizes a selector is better than another.
 
     Parameters
     ----------
     results : DataFrame
-        What `compare_selectors` returns; its columns `selector`, `n` and `score` are used.
+        Output of `compare_selectors`. The columns `selector`, `n` and `score` are used.
     score_name : str, default="score"
         Label of the y-axis.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where the curves are.
+        The axes and figure of the plot.
     lines_ : dict of str to matplotlib Line2D
-        The mean scores of each selector.
+        Line of the mean scores of each selector.
     fill_between_, errorbar_ : dict of str to matplotlib artist, or None
-        The standard deviations of each selector; None in the style that is not drawn.
+        Standard deviations of the scores of each selector. None for the style that is not drawn.
 
     Raises
     ------
     ValueError
-        If `results` is not such a DataFrame, is empty or has a size that is not positive; in
+        If `results` is not such a DataFrame, is empty or has a size that is not positive. In
         `plot`, if an option or selector is unknown, or a mean is not positive on a log scale.
 
     See Also
     --------
-    CoresetDisplay : The samples that were picked.
+    CoresetDisplay : Plots the selected samples.
 
     Examples
     --------
@@ -59,24 +61,27 @@ class SelectionCurveDisplay:
         check_results(results)
         if not len(results) or not (results["n"] > 0).all():
             got = f"{len(results)} rows, smallest n={results['n'].min()}"
-            raise ValueError(f"results must have rows, with positive n; got {got}.")
+            raise ValueError(f"results must have rows, with positive n. Got {got} instead.")
         self.results, self.score_name = results, score_name
 
     def plot(self, ax=None, *, line_kw=None, std_display_style="fill_between", log_scale="auto"):
-        """Draw the curves, with a gap where a mean is not finite, and return the display.
+        """Draw the curves and return the display.
+
+        A curve has a gap where a mean is not finite.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on; None makes a new figure.
+            Axes to draw on. None creates a new figure.
         line_kw : dict of str to dict, default=None
-            Keywords of matplotlib's `plot` for the lines of the selectors that it names.
+            Keyword arguments of matplotlib's `plot`, by name of the selector.
         std_display_style : {"fill_between", "errorbar"} or None, default="fill_between"
             How to show the standard deviation of the scores over splits and seeds. On a
-            logarithmic axis it ends at the smallest positive score where it would go below.
+            logarithmic axis it does not go below the smallest positive score.
         log_scale : "auto", bool or tuple of two of these, default="auto"
-            Whether both axes, or x and y, are logarithmic. With "auto" x is where the sizes span
-            a decade, and y where all means are positive and span more than a decade and a half.
+            Whether the axes are logarithmic: one value for both, or a pair for x and y. With
+            "auto", x is logarithmic if the sizes span a decade, and y if all means are positive
+            and span more than a decade and a half.
         """
         log_x, log_y = _check_options(std_display_style=std_display_style, log_scale=log_scale)
         curves, line_kw = self._curves(), line_kw or {}
@@ -118,7 +123,7 @@ class SelectionCurveDisplay:
 
     @classmethod
     def from_results(cls, results, *, ax=None, score_name="score", **plot_kw):
-        """Draw `results`, with the parameters of the class and of `plot`; return the display."""
+        """Draw `results` and return the display; the parameters are as in the class and `plot`."""
         return cls(results, score_name=score_name).plot(ax, **plot_kw)
 
     @classmethod
@@ -135,14 +140,14 @@ class SelectionCurveDisplay:
         n_to_select, cv, scoring, n_repeats, random_state, n_jobs, callbacks
             As in `compare_selectors`.
         score_name : str, default=None
-            Label of the y-axis; None takes `scoring` if that is a string, else "score".
+            Label of the y-axis. None means `scoring` if that is a string, otherwise "score".
         ax, **plot_kw
             As in `plot`.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimators")
         from sklearn_skmm.meta._compare import compare_selectors
 
-        _check_options(**plot_kw)  # before the work
+        _check_options(**plot_kw)  # before the comparison, which takes long
         options = {"n_to_select": n_to_select, "cv": cv, "scoring": scoring, "n_repeats": n_repeats}
         options |= {"random_state": random_state, "n_jobs": n_jobs, "callbacks": callbacks}
         results = compare_selectors(selectors, estimator, X, y, **options)
@@ -150,7 +155,7 @@ class SelectionCurveDisplay:
         return cls(results, score_name=score_name).plot(ax, **plot_kw)
 
     def _curves(self):
-        """Return the sizes, means, deviations and smallest positive scores of each selector."""
+        """Return each selector's sizes, mean scores, deviations and smallest positive scores."""
         curves = {}
         for name, rows in self.results.groupby("selector", sort=False, observed=True):
             score = rows["score"].astype(float).replace([np.inf, -np.inf], np.nan).to_numpy()
@@ -162,7 +167,7 @@ class SelectionCurveDisplay:
 
     @staticmethod
     def _set_ticks(ax, sizes, log):
-        """Put a tick at each size, labelled where there is room."""
+        """Set a tick at each size, and label those for which there is room."""
         place = np.log(sizes / sizes[0]) if log else sizes - sizes[0]
         labels, end = [], -1.0
         for x, size in zip(place / (place[-1] or 1), sizes, strict=True):

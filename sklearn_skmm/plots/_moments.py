@@ -1,4 +1,4 @@
-"""A plot of how well a coreset matches moments; Matplotlib is imported when drawing."""
+"""A plot of the second moments of a coreset; Matplotlib is imported when drawing."""
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -12,47 +12,50 @@ KINDS = ("ratio", "moment")
 
 
 class MomentMatchDisplay:
-    r"""Second moment of the coreset along each eigen-direction of the target's.
+    r"""Plot of the second moment of a coreset along each eigenvector of the target's.
+
+    Use it to see which directions a coreset represents too weakly.
 
     For :math:`\Sigma = \sum_j \lambda_j v_j v_j^\top` and the coreset's :math:`\Sigma_S` it shows
     :math:`v_j^\top \Sigma_S v_j` next to :math:`\lambda_j`. The constraint
-    :math:`\Sigma \preceq c_S \Sigma_S` asks for at least :math:`\lambda_j / c_S` in each direction,
-    and for more than that: it holds between the eigen-directions too, see
-    `diagnostics.effective_c_S`.
+    :math:`\Sigma \preceq c_S \Sigma_S` requires at least :math:`\lambda_j / c_S` along each
+    eigenvector. It also applies to all directions between the eigenvectors, which the plot does not
+    show; see `diagnostics.effective_c_S`.
 
     Parameters
     ----------
     target : array-like of shape (k,)
-        Eigenvalues of the target's second moment, positive.
+        Positive eigenvalues of the target's second moment.
     coreset : array-like of shape (k,)
-        Mean square of the coreset along the same directions.
+        Mean squares of the coreset along the same directions.
     weighted : array-like of shape (k,), default=None
-        The same with the coreset's weights; None leaves it out.
+        The same for the weighted coreset. None omits it.
     c_S : float, default=None
-        Constant of the constraint; None takes 1.
+        Constant of the constraint. None means 1.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where the moments are.
+        The axes and figure of the plot.
     target_ : matplotlib Line2D
-        What each direction is to reach, :math:`\lambda_j / c_S`.
+        Second moment that each direction should reach, :math:`\lambda_j / c_S`.
     coreset_ : matplotlib Line2D
         The moments of the coreset.
     weighted_ : matplotlib Line2D, or None
         The moments of the weighted coreset.
     uncovered_ : matplotlib Line2D
-        Rings around the directions in which the coreset falls short by more than half.
+        Rings around the directions in which the coreset reaches less than half of that.
 
     Raises
     ------
     ValueError
-        If lengths differ, moments are not finite, non-negative and, for the target, positive, or
-        an option is unknown; in `from_estimator` and `from_indices`, if the data do not fit.
+        If lengths differ, moments are not finite and non-negative, those of the target are not
+        positive, or an option is unknown. In `from_estimator` and `from_indices`, also if the data
+        do not fit.
 
     See Also
     --------
-    SpectrumDisplay : The eigenvalues alone.
+    SpectrumDisplay : Plots the eigenvalues alone.
 
     Examples
     --------
@@ -88,12 +91,12 @@ class MomentMatchDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on; None makes a new figure.
+            Axes to draw on. None creates a new figure.
         kind : {"ratio", "moment"}, default="ratio"
-            Draw the moments in units of the target's, or the moments themselves on a logarithmic
-            axis, where those of zero are left out.
+            Whether to draw the moments relative to the target's, or the moments themselves on a
+            logarithmic axis, which omits moments of zero.
         coreset_kw, weighted_kw : dict, default=None
-            Keywords of matplotlib's `plot` for the coreset, and for the weighted one.
+            Keyword arguments of matplotlib's `plot` for the coreset and for the weighted coreset.
         """
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r} must be one of {KINDS}.")
@@ -111,7 +114,7 @@ class MomentMatchDisplay:
             style |= {"label": "coreset, weighted"} | (weighted_kw or {})
             (self.weighted_,) = ax.plot(j, self.weighted / unit, **style)
         short = self.coreset < 0.5 * floor
-        # On a logarithmic axis a moment of zero has no place: the ring goes to where it should be.
+        # A logarithmic axis cannot show zero, so the ring marks the moment to reach instead.
         place = (
             np.where(self.coreset > 0, self.coreset, floor) if kind == "moment" else self.coreset
         )
@@ -123,13 +126,13 @@ class MomentMatchDisplay:
             markersize=10,
             markerfacecolor="none",
             linestyle="none",
-            label="below half of it" if short.any() else "_nolegend_",
+            label="below half of the target" if short.any() else "_nolegend_",
         )
         if kind == "moment":
             ax.set(yscale="log", ylabel="second moment along the direction")
         else:
-            ax.set_ylabel("second moment / target's")
-            # Down to zero, and upwards still to what is drawn on these or on shared axes later.
+            ax.set_ylabel("second moment relative to the target's")
+            # Start the axis at zero, but let later drawings on it or on shared axes extend it.
             self.coreset_.sticky_edges.y.append(0.0)
             ax.update_datalim([(1, 0)])
             ax.autoscale_view()
@@ -139,22 +142,17 @@ class MomentMatchDisplay:
 
     @classmethod
     def from_estimator(cls, selector, X, *, ax=None, **plot_kw):
-        """Draw how a fitted selector matches the samples that it was fitted on.
+        """Draw how a fitted selector matches the pool on which it was fitted; return the display.
 
         Parameters
         ----------
         selector : selector
-            A fitted selector; its `c_S`, where it has one, sets the line to reach. The weighted
-            moments are drawn if its weights differ.
+            A fitted selector. If it has a `c_S`, this sets the line to reach. The weighted moments
+            are drawn if its weights differ.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The pool that it was fitted on.
+            The pool on which it was fitted.
         ax, **plot_kw
             As in `plot`.
-
-        Returns
-        -------
-        display : MomentMatchDisplay
-            The display.
         """
         check_is_fitted(selector, ["sample_indices_", "sample_weight_", "n_samples_seen_"])
         if (N := _num_samples(X)) != selector.n_samples_seen_:
@@ -168,27 +166,22 @@ class MomentMatchDisplay:
     def from_indices(
         cls, X, indices, *, sample_weight=None, reference=None, c_S=None, ax=None, **plot_kw
     ):
-        """Draw how picks that are given by their positions match a target.
+        """Draw how the samples at given positions match a target; return the display.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The pool.
         indices : array-like of shape (n,), dtype int
-            Positions of the picks in the pool.
+            Positions of the selected samples in the pool.
         sample_weight : array-like of shape (n,), default=None
-            Weights of the picks, non-negative.
+            Non-negative weights of the selected samples.
         reference : {array-like, sparse matrix} of shape (n_reference, n_features), default=None
-            Samples of the population to match; None is the pool.
+            Samples of the population to match. None means the pool.
         c_S : float, default=None
             As in the class.
         ax, **plot_kw
             As in `plot`.
-
-        Returns
-        -------
-        display : MomentMatchDisplay
-            The display.
         """
         X, indices = open_samples(X).X, np.asarray(indices)
         whole = indices.size and indices.ndim == 1 and indices.dtype.kind in "iu"
@@ -209,7 +202,8 @@ class MomentMatchDisplay:
             ok = weight.shape == indices.shape and (weight >= 0).all() and 0 < weight.sum() < np.inf
             if not ok:
                 raise ValueError(
-                    f"sample_weight={weight!r} must be {indices.size} numbers >= 0 of positive sum."
+                    f"sample_weight={weight!r} must be {indices.size} non-negative numbers with a "
+                    "positive sum."
                 )
             weighted = weight @ energies / weight.sum()
         display = cls(eigenvalues, energies.mean(axis=0), weighted=weighted, c_S=c_S)

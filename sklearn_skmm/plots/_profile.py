@@ -1,4 +1,4 @@
-"""A plot of how far selectors are from the best; Matplotlib is imported when drawing."""
+"""A plot of how far selectors are from the best one; Matplotlib is imported when drawing."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ import numpy as np
 from sklearn_skmm.plots._style import COLORS, LINES, MARKERS, axes_for, check_results
 from sklearn_skmm.utils._sklearn import check_matplotlib_support
 
-# From a score to a loss of which zero is the best.
+# From a score to a loss, for which zero is best.
 LOSSES = {
     "accuracy": lambda score: 1.0 - score,
     "neg_loss": lambda score: -score,
@@ -16,36 +16,40 @@ LOSSES = {
 
 
 class PerformanceProfileDisplay:
-    """Share of tasks on which each selector is within a factor of the best.
+    """Plot of the fraction of tasks on which each selector is within a factor of the best.
 
-    The performance profile of Dolan and Moré [1]_: a selector's loss on a task is divided by the
-    least of all selectors' there, and the curve is the share of tasks on which that ratio is at
-    most the factor. At factor 1 it says how often a selector is the best, and far to the right
-    whether it is ever far from it. Curves depend on who else is compared.
+    Use it to compare selectors over many tasks. At factor 1, a curve shows how often a selector is
+    the best. Far to the right, it shows whether the selector is ever far from the best.
+
+    This is the performance profile of Dolan and Moré [1]_. The loss of a selector on a task is
+    divided by the smallest loss of all selectors on that task. The curve is the fraction of tasks
+    on which this ratio is at most the factor. A curve depends on which other selectors are
+    compared.
 
     Parameters
     ----------
     losses : DataFrame of shape (n_tasks, n_selectors)
-        Losses, non-negative; a column per selector, a row per task. A loss that is missing counts
-        as one that is within no factor.
+        Non-negative losses, with one column per selector and one row per task. A missing loss is
+        within no factor.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where the profiles are.
+        The axes and figure of the plot.
     lines_ : dict of str to matplotlib Line2D
         The step function of each selector.
     ratios_ : DataFrame of shape (n_tasks, n_selectors)
-        The losses divided by the least of their row; infinite where the loss is missing.
+        The losses divided by the smallest in their row. Infinite where the loss is missing.
 
     Raises
     ------
     ValueError
-        If the data are not such a DataFrame, or empty, a loss is negative, or an option unknown.
+        If the data are not such a DataFrame or are empty, a loss is negative, or an option is
+        unknown.
 
     See Also
     --------
-    SelectionCurveDisplay : The scores against the size of the coreset.
+    SelectionCurveDisplay : Plots the score against the size of the coreset.
 
     References
     ----------
@@ -66,10 +70,12 @@ class PerformanceProfileDisplay:
         if not hasattr(losses, "to_numpy") or getattr(losses, "ndim", 0) != 2:
             raise ValueError(f"losses={losses!r} must be a pandas DataFrame.")
         if not losses.size:
-            raise ValueError(f"losses must have rows and columns, got shape {losses.shape}.")
+            raise ValueError(
+                f"losses must have rows and columns. Got shape {losses.shape} instead."
+            )
         if (losses < 0).any(axis=None):
             least = losses.min().min()
-            raise ValueError(f"losses must be non-negative, but the least is {least:g}.")
+            raise ValueError(f"losses must be non-negative, but the smallest is {least:g}.")
         self.losses = losses
 
     def plot(self, ax=None, *, line_kw=None, max_factor=None):
@@ -78,11 +84,11 @@ class PerformanceProfileDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on; None makes a new figure.
+            Axes to draw on. None creates a new figure.
         line_kw : dict of str to dict, default=None
-            Keywords of matplotlib's `step` for the lines of the selectors that it names.
+            Keyword arguments of matplotlib's `step`, by name of the selector.
         max_factor : float, default=None
-            Where the axis ends; None is a little beyond the largest finite ratio.
+            Where the axis ends. None means a little beyond the largest finite ratio.
         """
         names, line_kw = list(self.losses.columns), line_kw or {}
         if unknown := [name for name in line_kw if name not in names]:
@@ -103,39 +109,41 @@ class PerformanceProfileDisplay:
         for i, name in enumerate(names):
             inside = ratios[:, i][ratios[:, i] <= max_factor]
             factors = np.unique(np.concatenate([[1.0], inside, [max_factor]]))
-            share = np.searchsorted(np.sort(ratios[:, i]), factors, side="right") / len(ratios)
+            fraction = np.searchsorted(np.sort(ratios[:, i]), factors, side="right") / len(ratios)
             style = {"color": COLORS[i % len(COLORS)], "linestyle": LINES[i % len(LINES)]}
-            # Markers at the same few places of each line, staggered, so that grey lines differ.
+            # Few markers, staggered between lines, tell lines apart without colour.
             style |= {"marker": MARKERS[i % len(MARKERS)], "markersize": 5}
             style |= {"markevery": (0.03 + 0.17 * i / len(names), 0.17), "label": str(name)}
             style |= line_kw.get(name, {})
-            (self.lines_[name],) = ax.step(factors, share, where="post", **style)
+            (self.lines_[name],) = ax.step(factors, fraction, where="post", **style)
         ax.set(xscale="log", xlim=(1, max_factor), ylim=(0, 1.03))
         ticks = [t for t in (1, 1.1, 1.25, 1.5, 2, 3, 4, 6, 10, 20, 50, 100) if t <= max_factor]
         if max_factor <= 200:
-            # With a wide axis the first ticks would stand on one another.
+            # On a wide axis the first ticks would overlap.
             ticks = [t for t in ticks if t == 1 or np.log(t) >= 0.04 * np.log(max_factor)]
             ticks = [t for t in ticks if t not in (1.1, 1.25, 1.5) or max_factor <= 8]
             ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
             ax.set_xticks([], minor=True)
         tasks = f"{len(ratios)} task" + "s" * (len(ratios) != 1)
-        ax.set(xlabel="loss divided by the least", ylabel=f"share of {tasks} within the factor")
+        ax.set(
+            xlabel="loss divided by the smallest", ylabel=f"fraction of {tasks} within the factor"
+        )
         ax.legend(**legend_kw)
         return self
 
     @classmethod
     def from_results(cls, results, *, score_kind="accuracy", ax=None, **plot_kw):
-        """Draw the profiles of compared selectors, and return the display.
+        """Draw the profiles of the selectors in `results`, and return the display.
 
         Parameters
         ----------
         results : DataFrame, or dict of str to DataFrame
-            What `compare_selectors` returns, for one data set or for each of several. A task is a
-            size n of a data set, its scores the means over splits and seeds. A single DataFrame
-            may name the data sets in a column `task`.
+            Output of `compare_selectors`, for one data set or for each of several. A task is one
+            size n of one data set, and its scores are means over splits and seeds. A single
+            DataFrame may name the data sets in a column `task`.
         score_kind : {"accuracy", "neg_loss", "loss"}, default="accuracy"
-            How the loss follows from the score: 1 - score, which also suits R², -score as for
-            scikit-learn's ``"neg_mean_squared_error"``, or the score itself.
+            How the loss is computed from the score: as 1 - score, which also suits R²; as -score,
+            for scores like ``"neg_mean_squared_error"``; or as the score itself.
         ax, **plot_kw
             As in `plot`.
         """
@@ -152,12 +160,12 @@ class PerformanceProfileDisplay:
                 frame = frame.assign(task=task or "")
             frames.append(frame[["task", "selector", "n", "score"]])
         if not frames or not sum(map(len, frames)):
-            raise ValueError("results must have rows, got none.")
+            raise ValueError("results must have rows. Got none instead.")
         table = pd.concat(frames, ignore_index=True)
         means = table.groupby(["task", "n", "selector"], sort=False, observed=True)["score"].agg(
             lambda scores: scores.astype(float).to_numpy().mean()
         )
-        # In order of appearance; `unstack(sort=False)` of pandas 2.2 mixes up the values.
+        # Reindexed, because `unstack(sort=False)` of pandas 2.2 mixes up the values.
         names = table["selector"].unique()
         losses = LOSSES[score_kind](means).unstack("selector").reindex(columns=names)
         return cls(losses).plot(ax, **plot_kw)

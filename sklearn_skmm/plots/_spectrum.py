@@ -11,19 +11,21 @@ from sklearn_skmm.plots._style import COLORS, axes_for
 
 
 class SpectrumDisplay:
-    r"""Eigenvalues of the second moment, and the intrinsic dimension.
+    r"""Plot of the eigenvalues of the second moment and of the intrinsic dimension.
 
-    The intrinsic dimension :math:`\bar r` is where the sum of the remaining eigenvalues comes down
-    to 1 / N of their total. The paper asks for a sketch of :math:`m \ge 11 \bar r` dimensions. Of a
-    sketch the plot shows the spectrum of the sketch, not that of the gradients: where the
-    eigenvalues have not fallen off at m, a larger m would have shown more.
+    Use it to check the sketch dimension m. The intrinsic dimension :math:`\bar r`, an effective
+    rank, is the number of eigenvalues after which the sum of the remaining ones is at most 1 / N of
+    their total. The paper asks for :math:`m \ge 11 \bar r`.
+
+    The plot of a sketch shows the spectrum of the sketch, not that of the gradients. If the
+    eigenvalues have not fallen off at m, a larger m would have shown more of them.
 
     Parameters
     ----------
     eigenvalues : array-like of shape (k,)
-        Eigenvalues of the second moment, non-negative; drawn largest first.
+        Non-negative eigenvalues of the second moment. They are drawn largest first.
     n_samples : int
-        N.
+        Number of samples, N.
     m : int, default=None
         Sketch dimension to mark.
     n : int, default=None
@@ -32,25 +34,25 @@ class SpectrumDisplay:
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where the spectrum is.
+        The axes and figure of the plot.
     eigenvalues_, tail_ : matplotlib Line2D
-        The positive eigenvalues, and for each j the sum of those after the first j.
+        The positive eigenvalues, and for each j the sum of the eigenvalues after the first j.
     threshold_ : matplotlib Line2D
-        Where the tail is 1 / N of the total.
+        1 / N of the sum of all eigenvalues.
     marks_ : dict of str to matplotlib Line2D
-        The vertical lines: "intrinsic_dimension", and "m" and "n" if they are given.
+        The vertical lines: "intrinsic_dimension", and "m" and "n" if given.
     intrinsic_dimension_ : int
         :math:`\bar r`, as `diagnostics.intrinsic_dimension` of the same data.
 
     Raises
     ------
     ValueError
-        If `eigenvalues` are not finite, non-negative and of positive sum, or a size is not a
-        positive integer; in `from_estimator`, if the selector has several spectra.
+        If `eigenvalues` are not finite and non-negative with a positive sum, or a size is not a
+        positive integer. In `from_estimator`, if the selector has several spectra.
 
     See Also
     --------
-    MomentMatchDisplay : How much of each direction the coreset covers.
+    MomentMatchDisplay : Plots how strongly the coreset represents each direction.
 
     Examples
     --------
@@ -67,7 +69,8 @@ class SpectrumDisplay:
         good = values.ndim == 1 and (values >= 0).all() and 0 < values.sum() < np.inf
         if not good:
             raise ValueError(
-                f"eigenvalues={eigenvalues!r} must be numbers >= 0 of finite positive sum."
+                f"eigenvalues={eigenvalues!r} must be non-negative numbers with a positive, finite "
+                "sum."
             )
         for name, value in (("n_samples", n_samples), ("m", m), ("n", n)):
             if value is None and name != "n_samples":
@@ -77,19 +80,19 @@ class SpectrumDisplay:
         self.eigenvalues, self.n_samples, self.m, self.n = np.sort(values)[::-1], n_samples, m, n
 
     def plot(self, ax=None, *, line_kw=None):
-        """Draw the spectrum, and return the display.
+        """Draw the spectrum and return the display.
 
-        The y-axis is logarithmic, and so is the x-axis from a hundred directions on.
+        The y-axis is logarithmic. So is the x-axis for a hundred directions or more.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on; None makes a new figure.
+            Axes to draw on. None creates a new figure.
         line_kw : dict, default=None
-            Keywords of matplotlib's `plot` for the eigenvalues.
+            Keyword arguments of matplotlib's `plot` for the eigenvalues.
         """
         values = self.eigenvalues
-        # Summed from the small end, so that the last tails are not lost in the total's rounding.
+        # Summed from the smallest, so that rounding of the total does not affect small tails.
         tails = np.concatenate([np.cumsum(values[::-1])[::-1], [0.0]])
         threshold = tails[0] / self.n_samples
         r = self.intrinsic_dimension_ = int(np.argmax(tails <= threshold))
@@ -104,7 +107,7 @@ class SpectrumDisplay:
             np.where(rest > 0, rest, np.nan),
             color=COLORS[1],
             linestyle="--",
-            label=r"sum of those after $\lambda_j$",
+            label=r"sum of the eigenvalues after $\lambda_j$",
         )
         self.threshold_ = ax.axhline(
             threshold, color="0.6", linewidth=1, label="1 / N of the sum of all"
@@ -118,7 +121,7 @@ class SpectrumDisplay:
             name: ax.axvline(place, color=color, linestyle=line, linewidth=1.6, label=label)
             for name, (place, label, color, line) in marks.items()
         }
-        # Among hundreds of directions the first few would else be one.
+        # On a linear axis of hundreds of directions, the first few could not be told apart.
         last = max(place for place, *_ in (*marks.values(), (len(positive),)))
         ax.set(xscale="log" if last >= 100 else "linear", yscale="log")
         ax.set(xlabel="direction j, largest first", ylabel="second moment")
@@ -127,12 +130,13 @@ class SpectrumDisplay:
 
     @classmethod
     def from_estimator(cls, selector, *, ax=None, **plot_kw):
-        """Draw the spectrum that a fitted `SkMMSelector` saw, and return the display.
+        """Draw the spectrum of the pool of a fitted `SkMMSelector`, and return the display.
 
         Parameters
         ----------
         selector : SkMMSelector
-            A fitted selector. Its number of features is marked as m, its coreset's size as n.
+            A fitted selector. Its number of features is marked as m and the size of its coreset as
+            n.
         ax, **plot_kw
             As in `plot`.
         """
@@ -140,7 +144,7 @@ class SpectrumDisplay:
         if isinstance(selector.eigenvalues_, list):
             raise ValueError(
                 f"selector={selector!r} must have one spectrum, but has "
-                f"{len(selector.eigenvalues_)}, one for each stratum: give X to from_data."
+                f"{len(selector.eigenvalues_)}, one for each stratum. Pass X to from_data instead."
             )
         sizes = {"m": int(selector.n_features_in_), "n": len(selector.sample_indices_)}
         display = cls(selector.eigenvalues_, n_samples=int(selector.n_samples_seen_), **sizes)
@@ -153,7 +157,7 @@ class SpectrumDisplay:
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Gradients, or sketched ones.
+            Gradients, sketched or not.
         m, n
             As in the class.
         ax, **plot_kw

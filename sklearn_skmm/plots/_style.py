@@ -1,23 +1,23 @@
-"""What the displays share: colours, markers, lines, and the axes to draw on."""
+"""Colours, markers, line styles and axes that the displays share."""
 
 from sklearn_skmm.utils._sklearn import check_matplotlib_support
 
-# The colours of Okabe and Ito, for colour-blind readers, but for the yellow, too faint for a line.
+# The colour-blind safe colours of Okabe and Ito, without yellow, which is too faint for a line.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = "os^DvPX<>*p"
 LINES = ("-", "--", "-.", ":")
 
 
 def check_results(results):
-    """Refuse what is no table of `compare_selectors`."""
+    """Raise an error unless the results are a table as `compare_selectors` returns it."""
     if not hasattr(results, "groupby"):
         raise ValueError(f"results={results!r} must be a pandas DataFrame.")
     if missing := [c for c in ("selector", "n", "score") if c not in results.columns]:
-        raise ValueError(f"results must have the columns selector, n, score; lacks {missing}.")
+        raise ValueError(f"results must have the columns selector, n, score; it lacks {missing}.")
 
 
 def axes_for(display, ax):
-    """Set and return the axes, and where the legend goes: beside the axes if they are new."""
+    """Set the display's axes and return them, with options that put the legend beside new axes."""
     check_matplotlib_support(f"{type(display).__name__}.plot")
     import matplotlib.pyplot as plt
 

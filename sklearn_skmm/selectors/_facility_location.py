@@ -1,4 +1,4 @@
-"""Facility location: greedy exemplars."""
+"""Facility location: samples that represent all others."""
 
 from numbers import Real
 from typing import ClassVar
@@ -14,60 +14,59 @@ from sklearn_skmm.utils._sklearn import Interval, StrOptions
 class FacilityLocationSelector(BaseSelector):
     r"""Select the n samples that represent all samples best, greedily.
 
-    With the cost :math:`c_{ij}` of letting j stand for i, each pick lowers
-    :math:`\sum_i \min_{j \in S} c_{ij}` the most. Greedy selection reaches at least
-    1 − 1/e of the best possible saving [1]_. With the Gaussian kernel,
-    :math:`c_{ij} = 1 - \exp(-\|x_i - x_j\|^2 / (2 h^2))`, this is MaxHerding [2]_; with
-    distances it is greedy k-medoids, and CRAIG [3]_ on gradients. Evaluation is lazy [4]_ and by
-    blocks: cost up to O(N²m), memory O(Nm) and at most 144 MiB of kept costs.
+    Every sample is represented by the selected sample that is most similar to it, and samples are
+    selected so that the total cost of this representation becomes small. Use it for classification
+    of embeddings with few selected samples. On regression with outliers it can be worse than random
+    sampling, and it compares all pairs of samples.
+
+    Let :math:`c_{ij}` be the cost of representing sample i by sample j. Each step adds the sample
+    that lowers :math:`\sum_i \min_{j \in S} c_{ij}` the most. This greedy selection reaches at
+    least 1 − 1/e of the best possible saving [1]_. With the Gaussian kernel,
+    :math:`c_{ij} = 1 - \exp(-\|x_i - x_j\|^2 / (2 h^2))`, it is MaxHerding [2]_. With distances it
+    is greedy k-medoids, and CRAIG [3]_ if the rows are gradients. The evaluation is lazy [4]_ and
+    works in blocks. It takes up to O(N²m) time, and O(Nm) memory plus at most 144 MiB for costs
+    that are kept.
 
     Parameters
     ----------
-    n_to_select : int or float
-        How many samples to select; a float in (0, 1] is a share of the samples.
+    {n_to_select}
     metric : {"gaussian", "euclidean", "sqeuclidean"}, default="gaussian"
         The cost.
     bandwidth : float or None, default=None
-        h of the Gaussian kernel; None takes half the median distance between the samples of `fit`
-        (over a random subsample).
-    stratify : bool, default=False
-        Select within each class of y, in proportion to its size.
+        Bandwidth h of the Gaussian kernel. None means half the median distance between the samples
+        of `fit`, estimated on a random subsample.
+    {stratify}
     random_state : int, RandomState instance or None, default=None
-        Seeds the subsample behind the bandwidth.
+        Controls the subsample on which the bandwidth is estimated. Pass an int for the same
+        selection in every call.
 
     Attributes
     ----------
-    sample_indices_ : ndarray of shape (n_to_select,), dtype int
-        Positions of the selected samples, in order of selection.
+    {sample_indices_in_order}
     sample_weight_ : ndarray of shape (n_to_select,)
         Number of samples that each selected sample represents best.
     objective_ : float
         The mean cost :math:`\frac{1}{N}\sum_i \min_{j \in S} c_{ij}`.
     bandwidth_ : float
-        h, with ``metric="gaussian"``; else nan.
-    n_samples_seen_ : int
-        Number of samples in `fit`.
-    strata_ : ndarray
-        Classes of y, with `stratify=True` only.
-    n_features_in_ : int
-        Number of features in `fit`.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X has string column names.
+        The bandwidth h with ``metric="gaussian"``, nan otherwise.
+    {fitted}
 
     See Also
     --------
-    KMeansSelector : Centres first, then samples.
-    KCenterSelector : The largest distance instead of the sum.
+    KMeansSelector : Finds centres first, then the samples nearest to them.
+    KCenterSelector : Makes the largest distance small instead of the sum.
 
     Notes
     -----
-    All pairs of samples are looked at, several times, so that a tenfold N takes a hundredfold time.
-    For hundreds of thousands use ``SkMMSelector(n, rounding="exemplar")``: it lowers the cost with
-    the Gaussian kernel, too, but looks at a subsample for exemplars, in O(N √n m).
+    All pairs of samples are compared several times, so ten times as many samples take about a
+    hundred times as long. For hundreds of thousands of samples use
+    ``SkMMSelector(n, rounding="exemplar")``. It also lowers the cost with the Gaussian kernel, but
+    searches for exemplars in a subsample, in O(N √n m) time.
 
-    Next to X there are two arrays like it in double precision, 3 KiB for each sample, 6 KiB with
-    Euclidean distances, and the costs that are kept: those of all pairs where they fit into 144
-    MiB, for about 8,000 samples, else what some tens of picks fill 144 MiB with.
+    Next to X, memory is needed for two arrays like it in double precision, for 3 KiB per sample
+    (6 KiB with Euclidean distances), and for the costs that are kept. For up to about 8,000
+    samples, the costs of all pairs fit into 144 MiB and are kept. For more samples, the costs that
+    are kept fill 144 MiB after some tens of selected samples.
 
     References
     ----------
@@ -114,17 +113,17 @@ class FacilityLocationSelector(BaseSelector):
         return peak_of_exemplars(n_samples, n_features, 8 if self.metric == "euclidean" else 4)
 
     def _select(self, X, n, reference, rng, step):
-        h = float("nan")
+        bandwidth = float("nan")
         if self.metric == "gaussian":
-            h = self.bandwidth or 0.5 * reference.learn(
+            bandwidth = self.bandwidth or 0.5 * reference.learn(
                 "median", lambda X, y: median_distance(X, rng)
             )
-        # Beyond these bounds the kernel is 0 or 1 anyway, but its exponent out of range.
-        least = max(1e-16 * largest_entry(X), 1e-152)
-        within = min(max(h, least), 1e153)
-        result = greedy_exemplars(X, n, metric=self.metric, bandwidth=within, step=step)
+        # Outside these bounds the kernel is 0 or 1 anyway, but its exponent could overflow.
+        smallest = max(1e-16 * largest_entry(X), 1e-152)
+        bandwidth_in_range = min(max(bandwidth, smallest), 1e153)
+        result = greedy_exemplars(X, n, metric=self.metric, bandwidth=bandwidth_in_range, step=step)
         return Selection(
             result.indices,
             sample_weight=result.counts,
-            attributes={"objective_": result.objective, "bandwidth_": h},
+            attributes={"objective_": result.objective, "bandwidth_": bandwidth},
         )

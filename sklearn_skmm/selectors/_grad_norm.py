@@ -11,41 +11,32 @@ from sklearn_skmm.base import BaseSelector, Selection
 class GradNormSelector(BaseSelector):
     """Select the n samples with the largest gradients.
 
-    GraNd [1]_: the norm of a sample's gradient bounds how much leaving it out changes a step of
-    training. Rows of X are (sketched) gradients.
+    The norm of a sample's gradient bounds how much a training step changes if that sample is left
+    out (GraNd [1]_). Use it to keep the samples that change the model most. The rows of X are
+    gradients, sketched or not.
 
     Parameters
     ----------
-    n_to_select : int or float
-        How many samples to select; a float in (0, 1] is a share of the samples.
-    stratify : bool, default=False
-        Select within each class of y, in proportion to its size.
+    {n_to_select}
+    {stratify}
 
     Attributes
     ----------
     sample_indices_ : ndarray of shape (n_to_select,), dtype int
-        Positions of the selected samples, largest first, ties by position.
-    sample_weight_ : ndarray of shape (n_to_select,)
-        N / n for each.
+        Positions of the selected samples, largest norm first. Ties are in order of position.
+    {sample_weight_equal}
     norms_ : ndarray of shape (N,)
         Norm of each row.
-    n_samples_seen_ : int
-        Number of samples in `fit`.
-    strata_ : ndarray
-        Classes of y, with `stratify=True` only.
-    n_features_in_ : int
-        Number of features in `fit`.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X has string column names.
+    {fitted}
 
     See Also
     --------
-    GradientSketcher : Sketched gradients of a model.
+    GradientSketcher : Sketches the gradients of a model.
 
     Notes
     -----
-    O(N m) time for N samples of m features, in double precision, and memory for four vectors of N
-    entries, or for two and 16 MiB.
+    O(N m) time for N samples of m features, in double precision. Memory is needed for four vectors
+    of N entries, or for two of them and 16 MiB, whichever is more.
 
     References
     ----------
@@ -68,6 +59,6 @@ class GradNormSelector(BaseSelector):
 
     def _select(self, X, n, reference, rng, step):
         norms = row_norms(X)
-        # Norms that differ by rounding are equal; the first comes first.
+        # Norms that differ only by rounding are ties.
         rounded = norms if not norms.max() else np.round(norms / norms.max(), 12)
         return Selection(np.argsort(-rounded, kind="stable")[:n], per_sample={"norms_": norms})

@@ -7,34 +7,26 @@ from sklearn_skmm.base import BaseSelector, Selection
 
 
 class HerdingSelector(BaseSelector):
-    r"""Select the n samples whose mean follows the mean of all, one after the other.
+    r"""Select samples one at a time so that their mean follows the mean of all samples.
 
-    Kernel herding [1]_ with the linear kernel, first moments only, as in the
-    paper's comparison [2]_.
-    Pick t + 1 maximises :math:`\langle x, w_t \rangle` over the samples not yet picked, and
-    :math:`w_{t+1} = w_t + \mu - x_{t+1}`, :math:`w_0 = \mu` the mean of the data of `fit`.
+    Use it when the mean is what the coreset should match. Second moments are not matched. The
+    selection is not random.
+
+    This is kernel herding [1]_ with the linear kernel, as in the paper's comparison [2]_. Sample
+    t + 1 maximises :math:`\langle x, w_t \rangle` over the samples that are not yet selected. The
+    recursion is :math:`w_{t+1} = w_t + \mu - x_{t+1}`, starting from :math:`w_0 = \mu`, the mean of
+    the data of `fit`.
 
     Parameters
     ----------
-    n_to_select : int or float
-        How many samples to select; a float in (0, 1] is a share of the samples.
-    stratify : bool, default=False
-        Select within each class of y, in proportion to its size.
+    {n_to_select}
+    {stratify}
 
     Attributes
     ----------
-    sample_indices_ : ndarray of shape (n_to_select,), dtype int
-        Positions of the selected samples, in order of selection.
-    sample_weight_ : ndarray of shape (n_to_select,)
-        N / n for each.
-    n_samples_seen_ : int
-        Number of samples in `fit`.
-    strata_ : ndarray
-        Classes of y, with `stratify=True` only.
-    n_features_in_ : int
-        Number of features in `fit`.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X has string column names.
+    {sample_indices_in_order}
+    {sample_weight_equal}
+    {fitted}
 
     See Also
     --------
@@ -42,8 +34,8 @@ class HerdingSelector(BaseSelector):
 
     Notes
     -----
-    O(N n m) time for N samples of m features, n passes over X in double precision. Next to that,
-    memory for four vectors of N entries, at least 16 MiB if X has more.
+    O(N n m) time for N samples of m features: n passes over X in double precision. Next to X,
+    memory is needed for four vectors of N entries, and at least 16 MiB if X is larger than that.
 
     References
     ----------
@@ -63,8 +55,8 @@ class HerdingSelector(BaseSelector):
         self.stratify = stratify
 
     def _select(self, X, n, reference, rng, step):
-        # Scores of all samples are kept; a pick changes them by one product with X. Ties, as
-        # between equal rows, are broken by position; what rounding makes of them is not.
+        # The tolerance makes scores that differ only by rounding, as those of equal rows may, ties;
+        # the first position wins.
         gain = safe_sparse_dot(X, reference.mean)
         scores = gain.copy()
         tie = 1e-12 * float(row_norms(X, squared=True).max(initial=0.0))

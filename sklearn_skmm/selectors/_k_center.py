@@ -11,48 +11,42 @@ from sklearn_skmm.utils._sklearn import StrOptions
 
 
 class KCenterSelector(BaseSelector):
-    """Select n samples so that no sample is far from all of them.
+    """Select n samples so that every sample is close to a selected one.
 
-    Greedy farthest-point selection [1]_: each pick is the sample farthest from those
-    already picked.
-    Its covering radius is at most twice the smallest possible from the same number of samples.
+    The selected samples cover all of the data. Use it when no sample may be far from the coreset,
+    but note that outliers are selected early, because they are far from everything else.
+
+    The algorithm is greedy farthest-point selection [1]_: each step adds the sample that is
+    farthest from those already selected. The covering radius is the largest distance from a sample
+    to the nearest selected one. It is at most twice the smallest radius that n samples can achieve.
 
     Parameters
     ----------
-    n_to_select : int or float
-        How many samples to select; a float in (0, 1] is a share of the samples.
+    {n_to_select}
     init : {"random", "center"}, default="random"
-        The first pick: a uniform draw, or the sample nearest to the mean of the data of `fit`.
-    stratify : bool, default=False
-        Select within each class of y, in proportion to its size.
+        The first sample: one drawn uniformly at random, or the one nearest to the mean of the data
+        of `fit`.
+    {stratify}
     random_state : int, RandomState instance or None, default=None
-        Seeds the first pick.
+        Controls which sample is first with ``init="random"``. Pass an int for the same selection
+        in every call.
 
     Attributes
     ----------
-    sample_indices_ : ndarray of shape (n_to_select,), dtype int
-        Positions of the selected samples, in order of selection.
-    sample_weight_ : ndarray of shape (n_to_select,)
-        N / n for each.
+    {sample_indices_in_order}
+    {sample_weight_equal}
     radius_ : float
-        Largest distance of a sample to the nearest selected one.
-    n_samples_seen_ : int
-        Number of samples in `fit`.
-    strata_ : ndarray
-        Classes of y, with `stratify=True` only.
-    n_features_in_ : int
-        Number of features in `fit`.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X has string column names.
+        The covering radius.
+    {fitted}
 
     See Also
     --------
-    FacilityLocationSelector : The mean distance instead of the largest.
+    FacilityLocationSelector : Makes the mean distance small instead of the largest.
 
     Notes
     -----
-    O(N n m) time for N samples of m features, n passes over X in double precision, of which there
-    is a centred copy, with five vectors of N entries.
+    O(N n m) time for N samples of m features: n passes over X in double precision. Memory is needed
+    for a centred copy of X and five vectors of N entries.
 
     References
     ----------
@@ -85,7 +79,7 @@ class KCenterSelector(BaseSelector):
 
     def _select(self, X, n, reference, rng, step):
         if not sparse.issparse(X):
-            X = X - reference.mean  # against cancellation in the squared distances
+            X = X - reference.mean  # avoids cancellation in the squared distances
         norms = row_norms(X, squared=True)
         tie = 1e-12 * float(norms.max(initial=0.0))
 
@@ -105,7 +99,7 @@ class KCenterSelector(BaseSelector):
         for t in range(1, n):
             step()
             nearest[indices[:t]] = -np.inf
-            # Distances within rounding of the largest are ties, broken by position.
+            # Distances that differ only by rounding are ties; the first position wins.
             indices[t] = np.argmax(nearest >= nearest.max() - tie)
             np.minimum(nearest, distances_to(indices[t]), out=nearest)
         nearest[indices] = 0.0

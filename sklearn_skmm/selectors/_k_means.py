@@ -18,53 +18,46 @@ from sklearn_skmm.utils._validation import MAX_SEED
 
 
 class KMeansSelector(BaseSelector):
-    """Cluster into n cells and select the sample nearest to each centre.
+    """Cluster the samples into n clusters and select the sample nearest to each centre.
 
-    That sample is the medoid of its cell for squared distances. `transform` takes the samples of
-    another pool nearest to the centres of `fit`; it clusters that pool if n differs there.
+    The coreset has one typical sample per cluster, weighted by the size of the cluster. Use it for
+    classification of embeddings with few selected samples.
+
+    The selected sample is the medoid of its cluster for squared distances. `transform` selects the
+    samples of another pool that are nearest to the centres of `fit`. If n differs for that pool, it
+    is clustered instead.
 
     Parameters
     ----------
-    n_to_select : int or float
-        How many samples to select; a float in (0, 1] is a share of the samples.
+    {n_to_select}
     n_init : int, default=1
-        Runs of k-means, of which the best is kept.
+        Number of runs of k-means. The best run is kept.
     max_iter : int, default=300
-        Bound on the iterations of each run.
-    stratify : bool, default=False
-        Select within each class of y, in proportion to its size.
-    random_state : int, RandomState instance or None, default=None
-        Seeds the clustering.
+        Maximum number of iterations of each run.
+    {stratify}
+    {random_state}
 
     Attributes
     ----------
-    sample_indices_ : ndarray of shape (n_to_select,), dtype int
-        Positions of the selected samples, ascending.
+    {sample_indices_ascending}
     sample_weight_ : ndarray of shape (n_to_select,)
-        Number of samples in each selected sample's cell.
+        Number of samples in the cluster of each selected sample.
     inertia_ : float
         Sum of squared distances to the nearest centre.
     n_iter_ : int
-        Iterations of the kept run.
-    n_samples_seen_ : int
-        Number of samples in `fit`.
-    strata_ : ndarray
-        Classes of y, with `stratify=True` only.
-    n_features_in_ : int
-        Number of features in `fit`.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X has string column names.
+        Number of iterations of the run that was kept.
+    {fitted}
 
     See Also
     --------
-    FacilityLocationSelector : Exemplars without centres.
+    FacilityLocationSelector : Selects exemplars without computing centres.
 
     Notes
     -----
-    scikit-learn's Lloyd iterations are O(N n m) time each for N samples of m features, in double
-    precision, on a centred copy of X, after k-means++, which holds 6 + 2 log n vectors of N entries
-    besides. For millions of samples and thousands of picks they take
-    hours: ``SkMMSelector(n, rounding="exemplar")`` is O(N √n m).
+    Each of scikit-learn's Lloyd iterations takes O(N n m) time for N samples of m features, in
+    double precision, on a centred copy of X. They start from k-means++, which needs 6 + 2 log n
+    vectors of N entries besides. For millions of samples and thousands of clusters this takes
+    hours; ``SkMMSelector(n, rounding="exemplar")`` is O(N √n m).
 
     Examples
     --------
@@ -90,38 +83,38 @@ class KMeansSelector(BaseSelector):
         self.random_state = random_state
 
     def _peak_bytes(self, n_samples, n_features, n, itemsize):
-        # A centred copy. k-means++ keeps the distances to so many candidates for the next centre,
-        # old and new. Next to the centred copy of a single cell there are its differences.
+        # A centred copy, and the distances of k-means++ to this many candidates for the next
+        # centre, old and new. With a single cluster there are also the differences from its centre.
         candidates = 2 + int(np.log(n))
         return 8 * n_samples * ((2 if n == 1 else 1) * n_features + 2 + 2 * candidates)
 
     def _select(self, X, n, reference, rng, step):
-        def cluster(X, y=None):
-            # tol=0: run until the cells stand still, so that centres are means and picks medoids.
+        def fit_kmeans(X, y=None):
+            # tol=0 runs until no cluster changes, so that centres are means and the selected
+            # samples medoids.
             seed = rng.randint(MAX_SEED)
             kmeans = KMeans(n, n_init=self.n_init, max_iter=self.max_iter, tol=0, random_state=seed)
             with warnings.catch_warnings():
-                # Fewer distinct rows than cells: the empty cells are filled below.
+                # With fewer distinct rows than clusters, empty clusters are filled below.
                 warnings.filterwarnings("ignore", "Number of distinct", ConvergenceWarning)
                 return kmeans.fit(X)
 
-        mean = reference.mean  # here, for `transform` has no data to take it from
-        kmeans = reference.learn("kmeans", cluster)
+        mean = reference.mean  # computed in `fit`: `transform` has no data for it
+        kmeans = reference.learn("kmeans", fit_kmeans)
         if kmeans.n_clusters != n:
-            kmeans = cluster(X)
+            kmeans = fit_kmeans(X)
         centres = kmeans.cluster_centers_
-        # Not the labels of the fit: equal centres may share their samples in another way there, and
-        # `transform` has to repeat it.
-        labels = _predict(kmeans, X, mean)
+        # Not `kmeans.labels_`: with equal centres they may differ from what `transform` predicts.
+        labels = _predict_centred(kmeans, X, mean)
         nearest, counts = np.full(n, -1), np.bincount(labels, minlength=n)
         for k in np.flatnonzero(counts):
             members = np.flatnonzero(labels == k)
-            # The difference itself, dense for one cell at a time: no cancellation off the origin.
+            # Explicit differences, one cluster at a time, avoid cancellation far from the origin.
             distances = row_norms(np.asarray(X[members] - centres[k]))
-            # Two members are equally far from their mean: the first, whatever rounding says.
+            # The first of the tied members: two members are equally far from their mean.
             tied = distances <= distances.min() * (1.0 + 1e-7)
             nearest[k] = members[np.argmax(tied)]
-        for k in np.flatnonzero(counts == 0):  # an empty cell takes the nearest that is left
+        for k in np.flatnonzero(counts == 0):  # an empty cluster takes the nearest sample left
             distances = euclidean_distances(X, centres[[k]]).ravel()
             distances[nearest[nearest >= 0]] = np.inf
             nearest[k] = np.argmin(distances)
@@ -135,8 +128,8 @@ class KMeansSelector(BaseSelector):
         )
 
 
-def _predict(kmeans, X, mean):
-    """Return the cells of X as the fit finds them: off the origin, squared distances cancel."""
+def _predict_centred(kmeans, X, mean):
+    """Return the clusters of X, centred as in `KMeans.fit` so that squared distances are exact."""
     if sparse.issparse(X):
         return kmeans.predict(X)
     kmeans = copy(kmeans)

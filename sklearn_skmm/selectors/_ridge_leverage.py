@@ -13,52 +13,48 @@ from sklearn_skmm.utils._sklearn import Interval
 
 
 class RidgeLeverageSelector(BaseSelector):
-    r"""Draw samples by their leverage in ridge regression.
+    r"""Sample with probabilities proportional to ridge leverage scores.
+
+    The score of a sample measures its influence on the fit of ridge regression. Use it for linear
+    models, or to estimate totals over all samples without bias.
 
     The score of sample i is :math:`\ell_i = x_i^\top (X^\top X + N \alpha I)^{-1} x_i`, the
     diagonal of the hat matrix [1]_, [2]_. Samples are included with probabilities
-    :math:`\pi_i = \min(1, c\,\ell_i)` that sum to n, exactly, by systematic sampling.
+    :math:`\pi_i = \min(1, c\,\ell_i)`, with c such that they sum to n. Systematic sampling realises
+    these probabilities exactly.
 
     Parameters
     ----------
-    n_to_select : int or float
-        How many samples to select; a float in (0, 1] is a share of the samples.
+    {n_to_select}
     alpha : float or None, default=None
-        The ridge, in units of the eigenvalues of :math:`\Sigma = X^\top X / N`. None takes
-        :math:`tr(\Sigma - \langle\Sigma\rangle_k) / k` for k = n / log n, the energy outside of the
-        best rank-k approximation shared by k [2]_: sampling k log k rows keeps k directions.
-    stratify : bool, default=False
-        Select within each class of y, in proportion to its size.
-    random_state : int, RandomState instance or None, default=None
-        Seeds the draw.
+        The ridge, in units of the eigenvalues of :math:`\Sigma = X^\top X / N`. None means
+        :math:`tr(\Sigma - \langle\Sigma\rangle_k) / k` for k = n / log n: what the best rank-k
+        approximation leaves of the trace, divided by k [2]_. Sampling k log k rows preserves k
+        directions.
+    {stratify}
+    {random_state}
 
     Attributes
     ----------
-    sample_indices_ : ndarray of shape (n_to_select,), dtype int
-        Positions of the selected samples, ascending.
+    {sample_indices_ascending}
     sample_weight_ : ndarray of shape (n_to_select,)
-        Inverse inclusion probabilities: weighted totals over the samples with a positive score are
-        unbiased. A sample with none, such as a row of zeros, is left out.
+        Inverse inclusion probabilities. Weighted totals over the samples with a positive score are
+        unbiased. A score of zero, as of a row of zeros, means an inclusion probability of zero,
+        unless fewer than n scores are positive.
     leverage_scores_ : ndarray of shape (N,)
-        The scores; they sum to the effective dimension.
+        Leverage score of each sample. They sum to the effective dimension.
     inclusion_probabilities_ : ndarray of shape (N,)
-        They sum to n.
-    n_samples_seen_ : int
-        Number of samples in `fit`.
-    strata_ : ndarray
-        Classes of y, with `stratify=True` only.
-    n_features_in_ : int
-        Number of features in `fit`.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X has string column names.
+        Inclusion probability of each sample. They sum to n.
+    {fitted}
 
     See Also
     --------
-    TruncatedLeverageSelector : A truncation instead of a ridge.
+    TruncatedLeverageSelector : Truncates the spectrum instead of adding a ridge.
 
     Notes
     -----
-    O(N m²) time for N samples of m features, and two arrays like X in double precision next to it.
+    O(N m²) time for N samples of m features. Memory is needed for two arrays like X in double
+    precision next to it.
 
     References
     ----------

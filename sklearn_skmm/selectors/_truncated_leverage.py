@@ -13,52 +13,46 @@ from sklearn_skmm.utils._sklearn import Interval
 
 
 class TruncatedLeverageSelector(BaseSelector):
-    r"""Draw samples by their leverage in the leading directions.
+    r"""Sample with probabilities proportional to truncated leverage scores.
+
+    The score of a sample measures its influence in the k leading directions of X. Use it for linear
+    models, or to estimate totals over all samples without bias.
 
     The score of sample i is :math:`\ell_i = \sum_{j \le k} (x_i^\top v_j)^2 / (N \lambda_j)`,
     its leverage on the best rank-k approximation of X [1]_. Samples are included with probabilities
-    :math:`\pi_i = \min(1, c\,\ell_i)` that sum to n, exactly, by systematic sampling.
+    :math:`\pi_i = \min(1, c\,\ell_i)`, with c such that they sum to n. Systematic sampling realises
+    these probabilities exactly.
 
     Parameters
     ----------
-    n_to_select : int or float
-        How many samples to select; a float in (0, 1] is a share of the samples.
+    {n_to_select}
     n_components : int or None, default=None
-        The rank k, at most the numerical rank of X. None is n / log n: sampling k log k rows by
-        their leverage keeps k directions.
-    stratify : bool, default=False
-        Select within each class of y, in proportion to its size.
-    random_state : int, RandomState instance or None, default=None
-        Seeds the draw.
+        The rank k, at most the numerical rank of X. None means n / log n: sampling k log k rows by
+        their leverage preserves k directions.
+    {stratify}
+    {random_state}
 
     Attributes
     ----------
-    sample_indices_ : ndarray of shape (n_to_select,), dtype int
-        Positions of the selected samples, ascending.
+    {sample_indices_ascending}
     sample_weight_ : ndarray of shape (n_to_select,)
-        Inverse inclusion probabilities: weighted totals over the samples with a positive score are
-        unbiased. A sample with none, such as a row of zeros, is left out.
+        Inverse inclusion probabilities. Weighted totals over the samples with a positive score are
+        unbiased. A score of zero, as of a row of zeros, means an inclusion probability of zero,
+        unless fewer than n scores are positive.
     leverage_scores_ : ndarray of shape (N,)
-        The scores; they sum to k.
+        Leverage score of each sample. They sum to k.
     inclusion_probabilities_ : ndarray of shape (N,)
-        They sum to n.
-    n_samples_seen_ : int
-        Number of samples in `fit`.
-    strata_ : ndarray
-        Classes of y, with `stratify=True` only.
-    n_features_in_ : int
-        Number of features in `fit`.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X has string column names.
+        Inclusion probability of each sample. They sum to n.
+    {fitted}
 
     See Also
     --------
-    RidgeLeverageSelector : A ridge instead of a truncation.
+    RidgeLeverageSelector : Adds a ridge instead of truncating the spectrum.
 
     Notes
     -----
-    O(N m²) time for N samples of m features in double precision, and memory for the k leading
-    components of each and their squares.
+    O(N m²) time for N samples of m features, in double precision. Memory is needed for the k
+    leading components of each sample and their squares.
 
     References
     ----------

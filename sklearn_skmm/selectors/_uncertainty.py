@@ -17,7 +17,7 @@ def entropy(proba):
 
 
 def margin(proba):
-    """Return minus the difference of the two largest probabilities of each row."""
+    """Return minus the difference between the two largest probabilities of each row."""
     if proba.shape[1] < 2:
         return np.zeros(len(proba))
     top = np.partition(proba, -2, axis=1)[:, -2:]
@@ -33,50 +33,40 @@ CRITERIA = {"entropy": entropy, "margin": margin, "least_confidence": least_conf
 
 
 class UncertaintySelector(BaseSelector):
-    """Select the n samples that a classifier is least certain of.
+    """Select the n samples that a classifier is least certain about.
 
-    Uncertainty sampling [1]_. It looks at one sample at a time, so that it may pick n versions of
-    the same one.
+    This is uncertainty sampling [1]_. Use it to choose what to label next, given a classifier. Each
+    sample is judged alone, so the n selected samples may be near-duplicates of each other.
 
     Parameters
     ----------
-    n_to_select : int or float
-        How many samples to select; a float in (0, 1] is a share of the samples.
+    {n_to_select}
     estimator : classifier
-        With `predict_proba`. A fitted one is used as it is; of another, a clone is fitted on the
-        data of `fit`, which takes y.
+        A classifier with `predict_proba`. If it is fitted, it is used as it is. Otherwise a clone
+        is fitted on the data of `fit`, which then requires y.
     criterion : {"entropy", "margin", "least_confidence"}, default="entropy"
         The measure of uncertainty.
-    stratify : bool, default=False
-        Select within each class of y, in proportion to its size.
+    {stratify}
 
     Attributes
     ----------
     sample_indices_ : ndarray of shape (n_to_select,), dtype int
-        Positions of the selected samples, most uncertain first, ties by position.
-    sample_weight_ : ndarray of shape (n_to_select,)
-        N / n for each.
+        Positions of the selected samples, most uncertain first. Ties are in order of position.
+    {sample_weight_equal}
     uncertainties_ : ndarray of shape (N,)
-        The measure for each sample of `fit`.
-    n_samples_seen_ : int
-        Number of samples in `fit`.
-    strata_ : ndarray
-        Classes of y, with `stratify=True` only.
-    n_features_in_ : int
-        Number of features in `fit`.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X has string column names.
+        Uncertainty of each sample of `fit`.
+    {fitted}
 
     Raises
     ------
     ValueError
-        In `fit`, if the estimator is not fitted and there is no y.
+        In `fit`, if the estimator is not fitted and y is None.
 
     Notes
     -----
-    O(N) time for N samples after the classifier's probabilities, which are asked for once. Next to
-    X in double precision, memory for three arrays like these, at least 16 MiB and two vectors of N
-    entries, and what the classifier itself takes.
+    O(N) time for N samples, after the classifier's probabilities, which are computed once. Next to
+    X in double precision, memory is needed for three arrays like the probabilities, or for 16 MiB
+    and two vectors of N entries, whichever is more, and for what the classifier itself needs.
 
     References
     ----------
@@ -106,7 +96,7 @@ class UncertaintySelector(BaseSelector):
         self.stratify = stratify
 
     def _peak_bytes(self, n_samples, n_features, n, itemsize):
-        # Three arrays like the probabilities. Before a fit nobody knows how many classes there are.
+        # Three arrays like the probabilities. Without a fitted classifier, assume two classes.
         return 24 * n_samples * len(getattr(self.estimator, "classes_", (0, 1)))
 
     def _needs_y(self):
@@ -124,9 +114,10 @@ class UncertaintySelector(BaseSelector):
         proba = np.asarray(classifier.predict_proba(X))
         if proba.ndim != 2 or len(proba) != X.shape[0] or not np.isfinite(proba).all():
             raise ValueError(
-                f"The 'estimator' parameter must have a predict_proba that gives finite numbers of "
-                f"shape ({X.shape[0]}, n_classes), got shape {proba.shape} with "
-                f"{np.count_nonzero(~np.isfinite(proba))} that are not, from {self.estimator!r}."
+                "The 'estimator' parameter of UncertaintySelector must be a classifier whose "
+                f"predict_proba returns finite numbers of shape ({X.shape[0]}, n_classes). Got "
+                f"shape {proba.shape} with {np.count_nonzero(~np.isfinite(proba))} non-finite "
+                f"numbers from {self.estimator!r} instead."
             )
         scores = CRITERIA[self.criterion](proba)
         return Selection(

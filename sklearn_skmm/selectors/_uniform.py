@@ -1,4 +1,4 @@
-"""The baseline of every comparison."""
+"""Uniform random sampling, the baseline of every comparison."""
 
 from typing import ClassVar
 
@@ -10,6 +10,9 @@ from sklearn_skmm.base import BaseSelector, Selection
 class UniformSelector(BaseSelector):
     """Select n samples uniformly at random, the baseline of every comparison.
 
+    Every sample is equally likely to be selected, whatever its features. Use it to check what
+    another selector gains over random sampling.
+
     Parameters
     ----------
     {n_to_select}
@@ -20,7 +23,7 @@ class UniformSelector(BaseSelector):
     ----------
     {sample_indices_ascending}
     sample_weight_ : ndarray of shape (n_to_select,)
-        N / n for each: the inverse of the inclusion probability.
+        N / n for each selected sample: the inverse of the inclusion probability.
     {fitted}
 
     See Also
@@ -29,8 +32,8 @@ class UniformSelector(BaseSelector):
 
     Notes
     -----
-    O(N) time. Of X only the number of rows is used; it is read to check it, with 16 MiB for blocks
-    of its rows. Next to X there is a vector of N entries.
+    O(N) time. Only the number of rows of X is used. Its values are read to validate them, which
+    needs 16 MiB for blocks of rows. Next to X there is a vector of N entries.
 
     Examples
     --------

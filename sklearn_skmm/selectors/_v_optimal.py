@@ -1,4 +1,4 @@
-"""V-optimal selection by exchanges, with a certificate."""
+"""V-optimal selection by exchanges, with a lower bound from a convex relaxation."""
 
 from contextlib import nullcontext
 from numbers import Integral, Real
@@ -20,83 +20,81 @@ from sklearn_skmm.core._exchange import PAIRS_PER_BLOCK, exchange, greedy
 from sklearn_skmm.utils._sklearn import Interval, StrOptions
 from sklearn_skmm.utils._threads import one_thread
 
-SMALL = 10**6  # entries
+# With fewer entries than this, one thread is faster than several.
+ONE_THREAD_ENTRIES = 10**6
 
 
 class VOptimalSelector(BaseSelector):
     r"""Select the n samples that minimise the variance of ridge regression over all N.
 
+    Use it for a linear model that you trust, where label noise is the only concern. It reports how
+    close the selection is to the optimum. It selects the most extreme samples, which mislead most
+    where the linear model is wrong. The selection is not random.
+
     With :math:`\Sigma = X^\top X / N` and :math:`\Sigma_S = X_S^\top X_S / n` it minimises
 
-    .. math:: V(S) = \mathrm{tr}\,\Sigma (\Sigma_S + \alpha I)^{-1}
+    .. math:: V(S) = \mathrm{tr}\,\Sigma (\Sigma_S + \alpha I)^{-1},
 
-    itself, V-optimal design [1]_, where Sketchy Moment Matching relaxes
-    :math:`\Sigma \preceq c_S \Sigma_S` by taking the two matrices to commute. The relaxation to
-    weights :math:`0 \le s_i \le 1/n,\ \sum_i s_i = 1` is convex and is solved first. Its duality
-    gap gives a lower bound on V for every subset; its n largest weights give a subset, which is
-    improved by exchanging a member for another sample [2]_ until no exchange helps.
+    the criterion of V-optimal design [1]_. Sketchy Moment Matching instead relaxes
+    :math:`\Sigma \preceq c_S \Sigma_S` by assuming that the two matrices commute.
 
-    Nothing is drawn at random. The bound is tight when n is several times the number k of
-    directions. On 20,000 Gaussian samples with k = 64 the gap is 1.5 % at n = 8 k and 20 % at
-    n = 2 k, and cannot tell how much of that is the bound's and how much the selection's.
+    The relaxation to weights :math:`0 \le s_i \le 1/n,\ \sum_i s_i = 1` is convex and is solved
+    first. Its duality gap gives a lower bound on V for every subset. Its n largest weights give a
+    subset, which is improved by exchanging a selected sample for another one [2]_ until no exchange
+    helps.
+
+    The bound is tight if n is several times the number k of directions. On 20,000 Gaussian samples
+    with k = 64 the gap is 1.5 % at n = 8 k and 20 % at n = 2 k. The gap does not tell how much of
+    it is due to the bound and how much to the selection.
 
     Parameters
     ----------
-    n_to_select : int or float
-        How many samples to select; a float in (0, 1] is a share of the samples.
+    {n_to_select}
     alpha : float or None, default=None
-        The ridge, in units of the eigenvalues of :math:`\Sigma`. None takes the largest one, at
-        most tr(Σ) / N, the threshold of the paper's intrinsic dimension, at which the effective
-        dimension :math:`\sum_j \lambda_j / (\lambda_j + \alpha)` is n, or 0.9 of the rank if n is
-        more. Too small a ridge costs little. Too large a ridge hides the directions below it,
-        with them whole clusters, and can cost everything.
+        The ridge, in units of the eigenvalues of :math:`\Sigma`. None means the largest one, at
+        most tr(Σ) / N, at which the effective dimension
+        :math:`\sum_j \lambda_j / (\lambda_j + \alpha)` is n, or 0.9 of the rank if n is more.
+        tr(Σ) / N is the threshold of the paper's intrinsic dimension. Too small a ridge costs
+        little. Too large a ridge hides the directions below it, and with them whole clusters, and
+        can ruin the selection.
     init : {"relaxation", "greedy"} or array-like of shape (n_init,), default="relaxation"
         Where the exchanges start: the largest weights of the relaxation, a greedy selection, or
         distinct positions, at most n, which a greedy selection completes. The result is never
         worse than its start.
     max_iter : int, default=100
-        Bound on the sweeps of exchanges; 0 keeps the start.
+        Maximum number of sweeps of exchanges. 0 keeps the start.
     tol : float, default=1e-4
-        An exchange is made if it lowers V by more than this share of V.
-    stratify : bool, default=False
-        Select within each class of y, in proportion to its size.
+        An exchange is made if it lowers V by more than this fraction of V.
+    {stratify}
 
     Attributes
     ----------
-    sample_indices_ : ndarray of shape (n_to_select,), dtype int
-        Positions of the selected samples, ascending.
-    sample_weight_ : ndarray of shape (n_to_select,)
-        N / n for each.
+    {sample_indices_ascending}
+    {sample_weight_equal}
     weights_ : ndarray of shape (N,)
         The weights s of the relaxation.
     objective_ : float
-        V(S), without a unit.
+        V(S), which has no unit.
     lower_bound_ : float
-        No subset of n samples has a smaller V.
+        A lower bound on V of every subset of n samples.
     gap_ : float
-        ``(objective_ - lower_bound_) / objective_``: V(S) is proved to be within this share of
+        ``(objective_ - lower_bound_) / objective_``: V(S) is proved to be within this fraction of
         itself of the minimum.
     alpha_ : float
         The ridge. It is at least 1e-12 of the largest eigenvalue and, if n is below the rank, 1e-6
-        of the largest that n samples cannot cover, lest rounding decide.
+        of the largest eigenvalue that n samples cannot cover, so that rounding errors do not decide
+        the selection.
     n_iter_ : int
-        Sweeps of exchanges. Below `max_iter` the last one found no exchange left to make.
-    n_samples_seen_ : int
-        Number of samples in `fit`.
-    strata_ : ndarray
-        Classes of y, with `stratify=True` only. Then the weights sum to one within each class, and
-        the other attributes from `objective_` on are lists with an entry for each class.
-    n_features_in_ : int
-        Number of features in `fit`.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X has string column names.
+        Number of sweeps of exchanges. If it is below `max_iter`, the last sweep found no exchange
+        to make.
+    {fitted}
 
     Raises
     ------
     ValueError
         If `init` holds positions that are not distinct, not in the pool or more than n, or if it
-        is an array with ``stratify=True``. With an array, the pool of `transform` has to have
-        those positions too.
+        is an array and ``stratify=True``. With an array, the pool of `transform` must have those
+        positions too.
 
     See Also
     --------
@@ -105,11 +103,17 @@ class VOptimalSelector(BaseSelector):
 
     Notes
     -----
-    A solver's iteration costs O(Nk²), a sweep of exchanges the same and O(k) for each pair of a
-    member and a sample in a working set of 8 max(n, k), where k is the rank of X. At the end all
-    samples are compared to all members, O(Nnk), so that the result is exchange-optimal among all.
-    In double precision, with three arrays like X next to it and six vectors of N entries; up to six
-    arrays if most samples join the working set, as where the samples are copies of few.
+    With ``stratify=True`` the weights sum to one within each class, and `objective_`,
+    `lower_bound_`, `gap_`, `alpha_` and `n_iter_` are lists with one entry for each class.
+
+    An iteration of the solver takes O(Nk²), where k is the rank of X. A sweep of exchanges takes
+    the same, and O(k) for each pair of a selected sample and a sample in a working set of
+    8 max(n, k). At the end all samples are compared with all selected ones, O(Nnk), so that no
+    exchange with any sample improves the result.
+
+    The computation is in double precision, with three arrays like X next to it and six vectors of
+    N entries. There are up to six arrays if most samples join the working set, for example if the
+    samples are copies of a few.
 
     References
     ----------
@@ -155,19 +159,19 @@ class VOptimalSelector(BaseSelector):
         self.stratify = stratify
 
     def _peak_bytes(self, n_samples, n_features, n, itemsize):
-        # The rows in the problem's coordinates, and two arrays like these for all rows at once, or
-        # three blocks of pairs with a member and masks of them.
+        # The rows in the problem's coordinates, and either two more arrays like that or three
+        # blocks of pairs of a selected sample and another one, with their masks.
         pairs = 28 * min(n_samples * n, PAIRS_PER_BLOCK)
         return max(8 * n_samples * (3 * n_features + 6), 8 * n_samples * n_features + pairs)
 
     def _select(self, X, n, reference, rng, step):
         alpha = reference.learn(
-            "alpha", lambda X, y: self._ridge(reference.spectrum.eigenvalues, n, X.shape[0])
+            "alpha", lambda X, y: self._resolve_alpha(reference.spectrum.eigenvalues, n, X.shape[0])
         )
         problem = whiten(X, reference.spectrum, alpha)
-        start = None if isinstance(self.init, str) else self._positions(n, X.shape[0])
-        # Thousands of products of small matrices: handing them to several threads costs more.
-        small = problem.rows.size < SMALL
+        start = None if isinstance(self.init, str) else self._check_init(n, X.shape[0])
+        # For thousands of products of small matrices, several threads cost more than they save.
+        small = problem.rows.size < ONE_THREAD_ENTRIES
         with one_thread() if small else nullcontext():
             relaxation = relax(problem, n, step=step)
             if start is None and self.init == "relaxation":
@@ -178,7 +182,7 @@ class VOptimalSelector(BaseSelector):
                 problem, indices, max_iter=self.max_iter, tol=self.tol, step=step
             )
         value = objective(problem, indices)
-        lower = min(value, relaxation.lower_bound)  # they may meet, up to rounding
+        lower = min(value, relaxation.lower_bound)  # equal up to rounding at the optimum
         return Selection(
             np.sort(indices),
             per_sample={"weights_": relaxation.weights},
@@ -191,26 +195,37 @@ class VOptimalSelector(BaseSelector):
             },
         )
 
-    def _ridge(self, values, n, n_samples):
+    def _resolve_alpha(self, values, n, n_samples):
         alpha = default_alpha(values, n, n_samples) if self.alpha is None else float(self.alpha)
         return max(alpha, least_alpha(values, n))
 
-    def _positions(self, n, n_samples):
+    def _check_init(self, n, n_samples):
         init = check_array(self.init, ensure_2d=False, dtype=None, input_name="init")
         if init.ndim != 1 or not np.issubdtype(init.dtype, np.integer):
             raise ValueError(
-                f"init must be 'relaxation', 'greedy' or a 1-d array of integer positions, got "
-                f"shape {init.shape} and dtype {init.dtype}."
+                "The 'init' parameter of VOptimalSelector must be 'relaxation', 'greedy' or a 1-d "
+                f"array of integer positions. Got an array of shape {init.shape} and dtype "
+                f"{init.dtype} instead."
             )
         if self.stratify:
-            raise ValueError("init must be 'relaxation' or 'greedy' with stratify=True.")
+            raise ValueError(
+                "The 'init' parameter of VOptimalSelector must be 'relaxation' or 'greedy' with "
+                "stratify=True. Got an array of positions instead."
+            )
         if init.min() < 0 or init.max() >= n_samples:
             raise ValueError(
-                f"init must hold positions in X from 0 to {n_samples - 1}, but X has "
-                f"n_samples={n_samples} and init ranges from {init.min()} to {init.max()}."
+                "The 'init' parameter of VOptimalSelector must contain positions from 0 to "
+                f"{n_samples - 1}, because X has n_samples={n_samples}. Got positions from "
+                f"{init.min()} to {init.max()} instead."
             )
         if len(np.unique(init)) < len(init):
-            raise ValueError("init must hold distinct positions, but some are repeated.")
+            raise ValueError(
+                "The 'init' parameter of VOptimalSelector must contain distinct positions. Got "
+                "repeated positions instead."
+            )
         if len(init) > n:
-            raise ValueError(f"init must hold at most n={n} positions, got {len(init)}.")
+            raise ValueError(
+                f"The 'init' parameter of VOptimalSelector must contain at most n={n} positions. "
+                f"Got {len(init)} instead."
+            )
         return init
