@@ -15,8 +15,8 @@ import pytest
 
 import sklearn_skmm
 from sklearn_skmm import GradientSketcher, SkMMSelector, VOptimalSelector, diagnostics
-from sklearn_skmm.cli._files import read_pool
 from sklearn_skmm.cli._main import SELECTORS, main
+from sklearn_skmm.data import SamplesFile, open_samples
 
 X = np.random.RandomState(0).normal(size=(120, 6)) * [5, 3, 1, 1, 0.1, 0.1]
 
@@ -170,7 +170,11 @@ def test_parquet(frame, capsys):
     assert main(["select", "pool.parquet", "--n", "9", "--m", "4", "--stratify", "label"]) == 0
     out, err = capsys.readouterr()
     sketch = GradientSketcher(4, random_state=0).fit_transform(frame[list("abcdef")])
-    assert sketch.dtype == read_pool("pool.parquet", columns=["a", "b"]).X.dtype == np.float32
+    assert (
+        sketch.dtype
+        == open_samples(SamplesFile("pool.parquet", columns=["a", "b"])).dtype
+        == np.float32
+    )
     selector = SkMMSelector(9, stratify=True, random_state=0)
     assert picks(out)[0].tolist() == selector.fit_transform(sketch, frame["label"]).tolist()
     assert "columns not used (text or row labels): 'name'\n" in err
@@ -613,6 +617,6 @@ def test_a_file_without_room(capsys):
 
 @pytest.mark.slow
 def test_import_of_the_package_leaves_the_command_line_out():
-    code = "import sys, sklearn_skmm; print([m for m in sys.modules if '_cli' in m])"
+    code = "import sys, sklearn_skmm; print([m for m in sys.modules if '.cli' in m])"
     argv = [sys.executable, "-c", code]
     assert subprocess.run(argv, capture_output=True, text=True).stdout == "[]\n"

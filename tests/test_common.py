@@ -1,5 +1,7 @@
 """scikit-learn's own checks, and the selector contract, over all estimators."""
 
+import pickle
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -160,6 +162,13 @@ def test_scale_does_not_matter(cls, X):
     expected = make(cls, 10).fit_transform(X, LABELS)
     np.testing.assert_array_equal(make(cls, 10).fit_transform(X * 2.0**20, LABELS), expected)
     np.testing.assert_array_equal(make(cls, 10).fit_transform(X * 2.0**-20, LABELS), expected)
+
+
+def test_pickles(cls, X):
+    selector = make(cls, 10).fit(X, LABELS)
+    restored = pickle.loads(pickle.dumps(selector))
+    np.testing.assert_array_equal(restored.transform(X), selector.sample_indices_)
+    assert restored.score(X) == selector.score(X)
 
 
 @pytest.mark.parametrize("stratify", [False, True])

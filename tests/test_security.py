@@ -342,7 +342,7 @@ def test_no_link_is_written_through(folders, option, name, dangling, force, caps
 def test_no_link_takes_the_place_of_a_temporary_file(folders, monkeypatch, capsys):
     """Somebody who guesses the name gains nothing."""
     _, outside = folders
-    monkeypatch.setattr("sklearn_skmm.cli._files.secrets.token_hex", lambda n: "0" * 2 * n)
+    monkeypatch.setattr("sklearn_skmm.cli._output.secrets.token_hex", lambda n: "0" * 2 * n)
     os.symlink(outside / "theirs", ".sklearn-skmm-0000000000000000.tmp")
     argv = ["select", "pool.npy", "--n", "5", "--quiet", "--out", "picks.csv"]
     assert main(argv) == 1

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import importlib.util
 import io
 import json
 import math
@@ -14,20 +15,12 @@ import numpy as np
 
 import sklearn_skmm
 from sklearn_skmm import diagnostics
-from sklearn_skmm.cli._files import (
-    POOL_SUFFIXES,
-    PROG,
-    TABLE_SUFFIXES,
-    CommandError,
-    StagedFiles,
-    check_output_path,
-    one_line,
-    quoted,
-    read_pool,
-    suffix,
-)
+from sklearn_skmm.cli._output import PROG, CommandError, StagedFiles, check_output_path
 from sklearn_skmm.core._blocks import mean_squared_norm
 from sklearn_skmm.core._moments import spectrum
+from sklearn_skmm.data import SamplesFile, open_samples
+from sklearn_skmm.data._files import FILE_SUFFIXES, TABLE_SUFFIXES, one_line, quoted, suffix
+from sklearn_skmm.plots._file import save_coreset_plot
 
 SELECTORS = {
     "skmm": sklearn_skmm.SkMMSelector,
@@ -148,19 +141,6 @@ def _null_for_infinity(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_plot(file, path, selector, features) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # Not a pyplot figure, which would start the user's backend.
-    figure = Figure(figsize=(8, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    display = sklearn_skmm.CoresetDisplay.from_selector(selector, features, ax=figure.subplots())
-    # Beside the points, because the search for a free place among them is slow.
-    display.ax_.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
-    figure.savefig(file, format=suffix(path)[1:])
-
-
 def _progress_bar():
     from sklearn.callback import ProgressBar
 
@@ -175,14 +155,9 @@ def _run_select(args) -> None:
     for path in filter(None, (None if to_stdout else args.out, args.summary, args.plot)):
         check_output_path(path, args.pool, force=args.force)
     callbacks = [_progress_bar()] if args.progress else []
-    if args.plot:
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError:
-            raise CommandError(
-                "--plot needs matplotlib: pip install 'sklearn-skmm[plot]'."
-            ) from None
-    pool = read_pool(args.pool, key=args.key, columns=args.columns, stratify=args.stratify)
+    if args.plot and importlib.util.find_spec("matplotlib") is None:
+        raise CommandError("--plot needs matplotlib: pip install 'sklearn-skmm[plot]'.")
+    pool = open_samples(SamplesFile(args.pool, args.key, args.columns, args.stratify))
     if pool.left_out and not args.quiet:
         names = quoted(pool.left_out)
         _print_stderr(f"{PROG}: columns not used (text or row labels): {names}")
@@ -220,7 +195,7 @@ def _run_select(args) -> None:
                 file.write((json.dumps(_null_for_infinity(summary), indent=2) + "\n").encode())
         if args.plot:
             with staged.open(args.plot) as file:
-                _write_plot(file, args.plot, selector, features)
+                save_coreset_plot(file, suffix(args.plot)[1:], selector, features)
         if to_stdout:  # before publishing: if this fails, no files are written
             _print_stdout(table)
         staged.publish()
@@ -288,7 +263,7 @@ def _parser():
     add = select.add_argument
     add(
         "pool",
-        type=_path_ending_in(*POOL_SUFFIXES),
+        type=_path_ending_in(*FILE_SUFFIXES),
         help="2-d array or table with one row per sample",
     )
     add(
@@ -393,6 +368,6 @@ def main(argv=None) -> int:
         return _run(argv)
     except KeyboardInterrupt:
         return 130
-    except (CommandError, OSError, ValueError, MemoryError) as error:
+    except (CommandError, ImportError, OSError, ValueError, MemoryError) as error:
         _print_stderr(f"{PROG}: error: {one_line(error)}")
         return 1

@@ -9,7 +9,7 @@ from sklearn_skmm.utils._sklearn import _num_samples
 from sklearn_skmm.utils._validation import computing_in_numpy
 
 
-def read_labels(y: Any, n_samples: int, owner: str) -> np.ndarray:
+def read_labels(y: Any, n_samples: int, owner: str, *, allow_missing: bool = False) -> np.ndarray:
     """Return y as an array with one entry for each sample.
 
     Parameters
@@ -20,6 +20,8 @@ def read_labels(y: Any, n_samples: int, owner: str) -> np.ndarray:
         Number of samples.
     owner : str
         Who needs the labels, for the message.
+    allow_missing : bool, default=False
+        Whether some labels may be NaN or None.
 
     Returns
     -------
@@ -29,7 +31,7 @@ def read_labels(y: Any, n_samples: int, owner: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        If y is None, holds missing values or has another length.
+        If y is None, has missing values that are not allowed, or has another length.
 
     Examples
     --------
@@ -40,7 +42,14 @@ def read_labels(y: Any, n_samples: int, owner: str) -> np.ndarray:
     if y is None:
         raise ValueError(f"{owner} requires y to be passed, but the target y is None.")
     with computing_in_numpy():
-        y = column_or_1d(check_array(y, ensure_2d=False, dtype=None), warn=True)
+        y = check_array(
+            y,
+            ensure_2d=False,
+            dtype=None,
+            ensure_all_finite=not allow_missing,
+            input_name="y" if allow_missing else "",
+        )
+        y = column_or_1d(y, warn=True)
     if _num_samples(y) != n_samples:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: "

@@ -4,12 +4,13 @@ from typing import Any
 
 from sklearn_skmm.data._arrays import ArraySource
 from sklearn_skmm.data._dask import DaskSource
+from sklearn_skmm.data._files import FileSource
 from sklearn_skmm.data._labels import read_labels
 from sklearn_skmm.data._model_inputs import ModelInputSource
 from sklearn_skmm.data._samples import Reader, Samples, Source, Strata
 
 # The first that recognises X opens it. A new kind of container is a file, and an entry here.
-SOURCES: tuple[type[Source], ...] = (DaskSource, ModelInputSource, ArraySource)
+SOURCES: tuple[type[Source], ...] = (FileSource, DaskSource, ModelInputSource, ArraySource)
 
 
 def open_samples(
@@ -19,7 +20,7 @@ def open_samples(
 
     Parameters
     ----------
-    X : array-like, sparse matrix, DataFrame, memory map or Dask array
+    X : array-like, sparse matrix, DataFrame, memory map, Dask array or SamplesFile
         Samples. With ``rows=False`` also what torch reads: a tensor, mapping, data set or loader.
     y : array-like of shape (n_samples,) or None, default=None
         Labels. Read only if they are asked for.

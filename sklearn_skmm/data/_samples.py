@@ -60,6 +60,8 @@ class Samples:
         Labels, if the reader asked for them.
     strata : Strata or None
         The samples by the classes of y, if the reader asked for them.
+    left_out : tuple of str
+        Columns of a table that are neither features nor labels.
     gathered : {"memory", "file"} or None
         Where the rows of a Dask array were gathered; None for any other container.
     lazy : bool
@@ -71,6 +73,7 @@ class Samples:
     X: Any
     y: np.ndarray | None = None
     strata: Strata | None = None
+    left_out: tuple[str, ...] = ()
     gathered: str | None = None
     lazy: bool = False
     head: "Samples | None" = None

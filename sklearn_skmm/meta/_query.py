@@ -10,11 +10,12 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.base import BaseEstimator, clone
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_array, check_scalar, column_or_1d, indexable
+from sklearn.utils import check_scalar, indexable
 from sklearn.utils.validation import check_consistent_length
 
+from sklearn_skmm.data._labels import read_labels
 from sklearn_skmm.utils._sklearn import HasMethods, _fit_context, _num_samples, _safe_indexing
-from sklearn_skmm.utils._validation import all_or_nothing, computing_in_numpy
+from sklearn_skmm.utils._validation import all_or_nothing
 
 
 class SelectorQuery(BaseEstimator):
@@ -184,10 +185,8 @@ class SelectorQuery(BaseEstimator):
         return np.delete(unlabelled_selected, linear_sum_assignment(cost)[1])
 
     def _is_missing(self, y):
-        with computing_in_numpy():
-            y = check_array(y, ensure_2d=False, dtype=None, ensure_all_finite=False, input_name="y")
         # As objects, labels can be compared with a missing label of any other type.
-        y = column_or_1d(y).astype(object)
+        y = read_labels(y, _num_samples(y), type(self).__name__, allow_missing=True).astype(object)
         if self.missing_label != self.missing_label:  # NaN
             return np.asarray(y != y, dtype=bool)
         return np.asarray(y == self.missing_label, dtype=bool)

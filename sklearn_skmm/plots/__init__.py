@@ -1,7 +1,7 @@
 """Displays, in scikit-learn's convention: `plot` draws, class methods ``from_*`` prepare and draw.
 
-Matplotlib is imported when drawing. Besides the displays, only the command line's ``--plot``
-imports it.
+Matplotlib is imported only here, and only when drawing. May import everything but `sketch` and
+`cli`.
 """
 
 from sklearn_skmm.plots._coreset import CoresetDisplay

@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 
 from sklearn_skmm.base import BaseSelector
-from sklearn_skmm.core._leverage import draw_by_scores, sampled_rank
 from sklearn_skmm.core._moments import directional_energies
 from sklearn_skmm.core._peak_memory import peak_of_scores
+from sklearn_skmm.selectors._leverage import draw_by_scores, sampled_rank
 from sklearn_skmm.utils._sklearn import Interval
 
 

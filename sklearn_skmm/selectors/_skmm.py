@@ -248,7 +248,7 @@ class SkMMSelector(BaseSelector):
 
     def _peak_bytes(self, n_samples, n_features, n, itemsize):
         size = n_samples * n_features * itemsize
-        # The solver's squared components, of which half are kept beyond `KEEP_BYTES` bytes, one block of
+        # The solver's squared components, of which half are kept beyond `KEEP_BYTES`, one block of
         # them, and vectors.
         held = min(size, _components.KEEP_BYTES + size // 2)
         block = itemsize * min(n_samples * n_features, _blocks.BLOCK)

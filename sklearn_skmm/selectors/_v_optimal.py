@@ -5,7 +5,6 @@ from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
-from sklearn.utils import check_array
 
 from sklearn_skmm.base import BaseSelector, Selection
 from sklearn_skmm.core._design import (
@@ -200,7 +199,7 @@ class VOptimalSelector(BaseSelector):
         return max(alpha, least_alpha(values, n))
 
     def _check_init(self, n, n_samples):
-        init = check_array(self.init, ensure_2d=False, dtype=None, input_name="init")
+        init = np.asarray(self.init)
         if init.ndim != 1 or not np.issubdtype(init.dtype, np.integer):
             raise ValueError(
                 "The 'init' parameter of VOptimalSelector must be 'relaxation', 'greedy' or a 1-d "
