@@ -242,7 +242,7 @@ def certificates(seeds):
                 unit = np.square(selector.eigenvalues_ / 0.5).sum()
                 above, gap = selector.objective_ - best, selector.dual_gap_
                 holds = -1e-9 * unit <= above <= gap + 1e-12 * unit
-                what = f"SkMM, dual gap after {max_iter} iterations"
+                what = f"SkMM, duality gap after {max_iter} iterations"
                 rows.append((what, n, holds, above / gap if gap > 1e-9 * unit else np.nan))
             selector = s.VOptimalSelector(n).fit(X)
             alpha = selector.alpha_
@@ -277,7 +277,7 @@ def certificates(seeds):
     )
     promised = {"SkMM": "≤ 1", "V-op": "≤ 1", "faci": "≥ 0.632", "k-ce": "≤ 2"}
     meaning = {
-        "SkMM": "(objective − minimum) / dual gap",
+        "SkMM": "(objective − minimum) / duality gap",
         "V-op": "lower bound / minimum",
         "faci": "saving / largest saving",
         "k-ce": "radius / least radius",

@@ -1,0 +1,28 @@
+"""Descriptions that docstrings share."""
+
+import pytest
+
+from sklearn_skmm.utils._docstrings import SHARED, with_shared
+from tests._selectors import selector_classes
+
+
+def test_names_are_replaced_where_they_stand_alone():
+    doc = "Summary with {stratify} in it.\n\n    {stratify}\n    alpha : float\n"
+    lines = with_shared(doc).splitlines()
+    assert lines[0] == "Summary with {stratify} in it."
+    assert lines[2] == "    stratify : bool, default=False"
+    assert lines[3].startswith("        Whether")
+    assert lines[-1] == "    alpha : float"
+    assert with_shared(None) is None
+
+
+def test_unknown_names_are_an_error():
+    with pytest.raises(KeyError, match="unknown"):
+        with_shared("    {unknown}")
+
+
+def test_every_description_is_used_and_none_is_left_over():
+    docs = "\n".join(cls.__doc__ for cls in selector_classes())
+    assert "{" + "fitted}" not in docs
+    for text in SHARED.values():
+        assert text.strip().splitlines()[0] in docs
