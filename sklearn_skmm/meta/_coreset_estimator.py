@@ -59,7 +59,7 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         Classes in the coreset. Only for classifiers.
     n_features_in_ : int
         Number of features seen in `fit`, if the estimator has this attribute.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if the estimator has this attribute.
 
     Raises
