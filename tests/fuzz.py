@@ -52,7 +52,7 @@ from sklearn_skmm.core._allocation import allocate, resolve_n_to_select
 from sklearn_skmm.core._draws import inclusion_probabilities
 from sklearn_skmm.diagnostics import v_optimality
 from sklearn_skmm.selectors import _v_optimal
-from sklearn_skmm.utils._validation import StrOptions
+from sklearn_skmm.utils._sklearn import StrOptions
 from tests._selectors import make, selector_classes
 from tests._twins import PAIRS, close, equal
 
