@@ -49,11 +49,15 @@ def test_in_this_process(fault, runs, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kills", "commands", "quotas", "shortages"])
-def test_in_processes_of_their_own(name):
-    argv = [sys.executable, "-W", "error", "-m", "tests.faults", name, "--runs", "15"]
+@pytest.mark.parametrize(
+    ("names", "runs"), [(["kills", "commands", "quotas"], 15), (["shortages"], 8)], ids=str
+)
+def test_in_processes_of_their_own(names, runs):
+    """What is killed or runs short is a fork of one process."""
+    argv = [sys.executable, "-W", "error", "-m", "tests.faults", *names, "--runs", str(runs)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == names
 
 
 def test_a_header_that_asks_for_memory(tmp_path):

@@ -136,7 +136,7 @@ torch.set_num_threads(1)
 _cached_sketch.CACHED_ROWS = 10
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 3))
-X = np.random.RandomState(0).normal(size=(400, 5)).astype(np.float32)
+X = np.random.RandomState(0).normal(size=(200, 5)).astype(np.float32)
 whole, resumed = sys.argv[1:]
 
 def run(directory):
@@ -148,7 +148,7 @@ random.seed(0)
 seen = set()
 for _ in range(20):
     # From a random block on, however fast the machine is at the moment.
-    first = random.randrange(1, 40)
+    first = random.randrange(1, 20)
     for name in os.listdir(resumed) if os.path.exists(resumed) else []:
         if name.startswith("block-") and random.random() < 0.5:
             os.unlink(os.path.join(resumed, name))
@@ -160,7 +160,7 @@ for _ in range(20):
         names = os.listdir(resumed) if os.path.exists(resumed) else []
         return sum(name.startswith("block-") for name in names)
     while count() < first:
-        pass
+        time.sleep(0.0002)
     time.sleep(random.uniform(0.0, 0.003))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

@@ -1,8 +1,11 @@
 """What is promised holds: inclusion probabilities, unbiased totals, certificates, the risk's bound.
 
-Certificates and bounds hold always, and so do their tests. Tests of chance are calibrated: with
-another seed each would fail a right program once in a million times (`FALSE_ALARM`), for all that
-it compares together. That the seeds are fixed makes them repeatable.
+Certificates and bounds always hold, and so do their tests. Tests of random selections are
+calibrated: with another seed, each of the two comparisons below (of inclusion counts and of
+totals) would fail a correct implementation once in a million times (`FALSE_ALARM`), for everything
+that it compares together. The fixed seeds make them repeatable.
+
+More selections, seeds and sizes are in `examples/benchmarks/promises.py`.
 """
 
 import sys
@@ -21,6 +24,7 @@ from sklearn_skmm import diagnostics
 from sklearn_skmm.core import _balanced, _draws
 from sklearn_skmm.core._balanced import cube, local_cube
 from sklearn_skmm.core._draws import choice, inclusion_probabilities, spread, systematic
+from sklearn_skmm.selectors import _skmm
 
 BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
 with mock.patch.object(sys, "path", [str(BENCHMARKS), *sys.path]):
@@ -29,7 +33,7 @@ with mock.patch.object(sys, "path", [str(BENCHMARKS), *sys.path]):
 pytestmark = pytest.mark.slow
 
 FALSE_ALARM = 1e-6
-SEEDS = 200
+SEEDS = 96  # small pools, eight of each kind with each c_S
 
 
 def assert_included(counts, draws, pi):
@@ -62,8 +66,7 @@ def skewed(N=60):
 # The draws, from weights of the kinds that take another path through them.
 
 
-def weights(kind, rng):
-    N, n = 60, 12
+def weights(kind, rng, N=40, n=8):
     scores = {
         "even": np.ones(N),
         "decades": 10.0 ** rng.uniform(-2, 1, size=N),
@@ -79,26 +82,41 @@ DRAWS = {
     "local_cube": local_cube,
 }
 PLACES = {
-    "apart": lambda rng: rng.normal(size=(60, 3)),
-    "equal rows": lambda rng: rng.normal(size=(20, 3))[rng.randint(20, size=60)],
-    "collinear": lambda rng: np.outer(rng.normal(size=60), [1.0, 2.0, 0.0]),
+    "apart": lambda rng, N: rng.normal(size=(N, 3)),
+    "equal rows": lambda rng, N: rng.normal(size=(N // 3, 3))[rng.randint(N // 3, size=N)],
+    "collinear": lambda rng, N: np.outer(rng.normal(size=N), [1.0, 2.0, 0.0]),
 }
+TIMES = {"systematic": 5000, "spread": 1000, "cube": 500, "local_cube": 500}
 
 
-def included(draw, s, n, A, X, draws):
-    rng = np.random.RandomState(0)
-    picks = [DRAWS[draw](s, n, A, X, rng) for _ in range(draws)]
-    return np.bincount(np.concatenate(picks), minlength=len(s))
+def assert_fair(draw, s, n, X, times):
+    """Each item has its probability, and so have all together those with more of something.
+
+    The counts show what is wrong with a single item, the totals what is wrong with many by little:
+    with those of large weights, on one side of X, or first in it.
+    """
+    rng, pi = np.random.RandomState(0), n * s
+    picks = np.array([draw(s, n, np.square(X), X, rng) for _ in range(times)])
+    assert_included(np.bincount(picks.ravel(), minlength=len(s)), times, pi)
+    columns = np.column_stack([pi, np.arange(len(s)), X])
+    assert_unbiased(columns[picks].sum(axis=1), pi @ columns)
 
 
-@pytest.mark.parametrize("places", PLACES)
-@pytest.mark.parametrize("kind", ["even", "decades", "few"])
+@pytest.mark.parametrize(
+    ("kind", "places"),
+    [
+        ("even", "apart"),
+        ("few", "apart"),
+        ("decades", "apart"),
+        ("decades", "equal rows"),
+        ("decades", "collinear"),
+    ],
+)
 @pytest.mark.parametrize("draw", DRAWS)
 def test_draws_include_with_probability_n_s(draw, kind, places):
     rng = np.random.RandomState(1)
-    X, s = PLACES[places](rng), weights(kind, rng)
-    draws = 2400 if draw == "systematic" else 800
-    assert_included(included(draw, s, 12, np.square(X), X, draws), draws, 12 * s)
+    X, s = PLACES[places](rng, 40), weights(kind, rng)
+    assert_fair(DRAWS[draw], s, 8, X, TIMES[draw])
 
 
 @pytest.mark.parametrize("draw", ["spread", "cube", "local_cube"])
@@ -108,15 +126,23 @@ def test_so_do_draws_in_pools_that_are_handled_in_parts(draw, monkeypatch):
     monkeypatch.setattr(_balanced, "BATCH", 32)  # two groups of items at a time
     monkeypatch.setattr(_balanced, "REFRESH", 2)
     rng = np.random.RandomState(2)
-    X, s, draws = rng.normal(size=(60, 3)), weights("decades", rng), 300
-    assert_included(included(draw, s, 12, np.square(X), X, draws), draws, 12 * s)
+    X, s = rng.normal(size=(60, 3)), weights("decades", rng, 60, 12)
+    assert_fair(DRAWS[draw], s, 12, X, 300)
 
 
-def test_the_test_of_inclusion_tells_a_draw_that_does_not():
-    s, rng = weights("decades", np.random.RandomState(1)), np.random.RandomState(0)
-    picks = np.concatenate([choice(s, 12, rng) for _ in range(2000)])
+WRONG = {
+    "choice": lambda s, n, A, X, rng: choice(s, n, rng),
+    "nearer to even by a tenth": lambda s, n, A, X, rng: systematic(0.9 * s + 0.1 / 40, n, rng),
+}
+
+
+@pytest.mark.parametrize("times", sorted(set(TIMES.values())))
+@pytest.mark.parametrize("draw", WRONG)
+def test_the_test_of_inclusion_tells_a_draw_that_does_not(draw, times):
+    s = weights("decades", np.random.RandomState(1))
+    X = np.random.RandomState(2).normal(size=(40, 3))
     with pytest.raises(AssertionError):
-        assert_included(np.bincount(picks, minlength=60), 2000, 12 * s)
+        assert_fair(WRONG[draw], s, 8, X, times)
 
 
 # The selectors.
@@ -125,6 +151,18 @@ def test_the_test_of_inclusion_tells_a_draw_that_does_not():
 def selections(selector, X, classes, draws):
     for seed in range(draws):
         yield selector.set_params(random_state=seed).fit(X, classes)
+
+
+def kept(function):
+    """Return the function, which from the second call on gives what it gave at first."""
+    results = []
+
+    def first(*args, **kwargs):
+        if not results:
+            results.append(function(*args, **kwargs))
+        return results[0]
+
+    return first
 
 
 @pytest.mark.parametrize(
@@ -151,13 +189,16 @@ def test_totals_by_sample_weight_are_unbiased(selector):
     assert_included(counts, draws, pi)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("rounding", DRAWS)
-def test_skmm_includes_with_probability_n_s(rounding, dtype):
+@pytest.mark.parametrize(
+    ("rounding", "dtype"), [*((name, np.float32) for name in DRAWS), ("spread", np.float64)]
+)
+def test_skmm_includes_with_probability_n_s(rounding, dtype, monkeypatch):
     """And totals by the inverse of n·s are unbiased, of the samples with a weight."""
     X, columns, classes = skewed()
     X = X.astype(dtype)
     selector = skmm.SkMMSelector(12, c_S=0.6, rounding=rounding)
+    # From uniform weights the solver's are the same for every seed: it is run once.
+    monkeypatch.setattr(_skmm, "solve", kept(_skmm.solve))
     counts, totals, draws = np.zeros(len(X)), [], 500
     for fitted in selections(selector, X, classes, draws):
         picks, pi = fitted.sample_indices_, 12.0 * fitted.weights_
@@ -187,33 +228,48 @@ def small_pools(size=9):
 
 
 def subsets(X, n):
-    return [list(S) for S in combinations(range(len(X)), n)]
+    """All of them, one a row."""
+    return np.array(list(combinations(range(len(X)), n)))
 
 
 @pytest.mark.filterwarnings("ignore:The solver stopped:sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("max_iter", [1, 5, 300])
 @pytest.mark.parametrize("n", [2, 5])
-def test_the_dual_gap_bounds_the_distance_to_the_minimum(n, max_iter):
-    proved = []
+def test_the_dual_gap_bounds_the_distance_to_the_minimum(n):
+    proved = {1: [], 5: [], 50: []}
     for seed, X in enumerate(small_pools()):
-        c_S = (0.6, 0.8, 0.999)[seed % 3]
-        selector = skmm.SkMMSelector(
-            n, c_S=c_S, init="vertex", max_iter=max_iter, tol=1e-9, random_state=seed
-        ).fit(X)
-        A, eigenvalues = np.square(X @ selector.components_.T), selector.eigenvalues_
-        unit = np.square(eigenvalues / c_S).sum()
-        above = selector.objective_ - relaxed_minimum(A, eigenvalues, n, c_S)
-        assert -1e-9 * unit <= above <= selector.dual_gap_ + 1e-12 * unit
-        proved.append(selector.dual_gap_ / selector.objective_ if selector.objective_ else 0.0)
+        c_S, minimum = (0.6, 0.8, 0.999)[seed % 3], None
+        for max_iter, ratios in proved.items():
+            selector = skmm.SkMMSelector(
+                n, c_S=c_S, init="vertex", max_iter=max_iter, tol=1e-9, random_state=seed
+            ).fit(X)
+            eigenvalues = selector.eigenvalues_
+            if minimum is None:
+                A = np.square(X @ selector.components_.T)
+                minimum = relaxed_minimum(A, eigenvalues, n, c_S)
+            unit = np.square(eigenvalues / c_S).sum()
+            above = selector.objective_ - minimum
+            assert -1e-9 * unit <= above <= selector.dual_gap_ + 1e-12 * unit
+            ratios.append(selector.dual_gap_ / selector.objective_ if selector.objective_ else 0.0)
     # It is of use, too: it proves more than that the objective is not below zero.
-    assert max_iter == 1 or np.min(proved) < 0.1
+    assert np.min(proved[5]) < 0.1
+    assert np.min(proved[50]) < 0.1
+
+
+def least_v_optimality(X, n, alpha):
+    """Return the least over all subsets of n, by `diagnostics` for the one that reaches it."""
+    sets = subsets(X, n)
+    moments = X[sets].transpose(0, 2, 1) @ X[sets] / n + alpha * np.eye(X.shape[1])
+    values = np.trace(np.linalg.solve(moments, X.T @ X / len(X)), axis1=1, axis2=2)
+    best = diagnostics.v_optimality(X, sets[values.argmin()], alpha=alpha)
+    assert best == pytest.approx(values.min(), rel=1e-9)
+    return best
 
 
 @pytest.mark.parametrize("n", [2, 5])
 def test_no_subset_is_below_the_lower_bound_of_v_optimality(n):
     for X in small_pools():
         selector = skmm.VOptimalSelector(n).fit(X)
-        best = min(diagnostics.v_optimality(X, S, alpha=selector.alpha_) for S in subsets(X, n))
+        best = least_v_optimality(X, n, selector.alpha_)
         assert selector.lower_bound_ <= best * (1 + 1e-9)
         assert best <= selector.objective_ * (1 + 1e-9)
         assert selector.objective_ * (1 - selector.gap_) <= best * (1 + 1e-9)
@@ -231,10 +287,15 @@ def test_facility_location_saves_its_share_in_every_metric(n, metric):
         before = C.max(axis=1)
         if metric == "gaussian":
             C, before = -np.expm1(-C / 2), np.ones(len(X))
-        best = max(np.sum(before - C[:, S].min(axis=1)) for S in subsets(X, n))
+        best = most_saved(C, before, n)
         selector = skmm.FacilityLocationSelector(n, metric=metric, bandwidth=1.0).fit(X)
         saved = before.sum() - len(X) * selector.objective_
         assert (1 - 1 / np.e) * best <= saved <= best * (1 + 1e-9)
+
+
+def most_saved(C, before, n):
+    """Return what the best n exemplars save."""
+    return before.sum() - C[:, subsets(C, n)].min(axis=2).sum(axis=0).min()
 
 
 def test_greedy_comes_as_low_as_its_share_for_two_picks():
@@ -243,7 +304,7 @@ def test_greedy_comes_as_low_as_its_share_for_two_picks():
     X = np.concatenate([np.full(50, -1.0), np.full(50, 1.0), [0.0]])[:, None]
     C = -np.expm1(-np.square(X - X.T) / (2 * 0.9**2))
     selector = skmm.FacilityLocationSelector(2, bandwidth=0.9).fit(X)
-    best = max(np.sum(1 - C[:, S].min(axis=1)) for S in subsets(X, 2))
+    best = most_saved(C, np.ones(len(X)), 2)
     ratio = len(X) * (1 - selector.objective_) / best
     assert selector.sample_indices_[0] == 100
     assert 0.75 <= ratio < 0.9
@@ -252,7 +313,7 @@ def test_greedy_comes_as_low_as_its_share_for_two_picks():
 # The bound on the excess risk.
 
 
-def of_low_dimension(kind, rng, N=500, r=60):
+def of_low_dimension(kind, rng, N=300, r=60):
     """Gradients with eigenvalues that fall, in clusters, and with heavy tails on few directions."""
     if kind == "clusters":
         return rng.normal(size=(6, r))[rng.randint(6, size=N)] + 0.02 * rng.normal(size=(N, r))
@@ -282,16 +343,16 @@ class Regression:
 def test_the_expected_risk_is_within_the_bound(kind):
     """For the θ* that makes it largest, whatever the coreset, its size and the noise."""
     ratios = []
-    for seed in range(SEEDS):
+    for seed in range(60):
         rng = np.random.RandomState(seed)
-        G, sigma, n = of_low_dimension(kind, rng), 10 ** rng.uniform(-2, 0), (2, 8, 80)[seed % 3]
-        picks = skmm.UniformSelector(n, random_state=seed).fit_transform(G)
-        if seed % 2:
-            picks = skmm.SkMMSelector(n, random_state=seed).fit_transform(G)
-        bound = diagnostics.excess_risk_bound(G, picks, sigma=sigma)
-        ratios.append(Regression(G, picks, sigma).worst_risk() / bound)
+        G, n = of_low_dimension(kind, rng), (2, 8, 80)[seed % 3]
+        for cls in (skmm.UniformSelector, skmm.SkMMSelector):
+            picks = cls(n, random_state=seed).fit_transform(G)
+            for sigma in 10 ** rng.uniform(-2, 0, size=3):
+                bound = diagnostics.excess_risk_bound(G, picks, sigma=sigma)
+                ratios.append(Regression(G, picks, sigma).worst_risk() / bound)
     assert np.max(ratios) <= 1 + 1e-9
-    assert np.max(ratios) > 0.3  # the bound says something
+    assert np.max(ratios) > 0.5  # half the bound would not hold
 
 
 def test_the_bound_without_noise_is_what_the_coreset_lacks():
@@ -341,25 +402,26 @@ def test_the_expected_risk_is_the_mean_over_the_noise(n):
     assert_unbiased(risks[:, None], np.array([regression.expected_risk(theta)]))
 
 
-@pytest.mark.parametrize("cls", [skmm.SkMMSelector, skmm.UniformSelector])
-def test_the_bound_of_the_theorem_on_sketches(cls):
+def test_the_bound_of_the_theorem_on_sketches():
     """With the constant that it leaves open at one, and m as large as it asks.
 
     It may fail for one Γ in ten. Here it holds for all, and by far.
     """
-    n, m, ratios = 100, 80, []
-    for seed in range(SEEDS):
+    n, m, seeds, ratios = 100, 80, 50, []
+    for seed in range(seeds):
         rng = np.random.RandomState(seed)
-        G, sigma = of_low_dimension("decaying", rng, N=1000, r=120), 10 ** rng.uniform(-2, 0)
+        G, sigma = of_low_dimension("decaying", rng, N=400, r=120), 10 ** rng.uniform(-2, 0)
         sketch = skmm.GradientSketcher(m=m, random_state=seed).fit_transform(G)
-        picks = cls(n, random_state=seed).fit_transform(sketch)
         trace, rank = np.square(G).sum() / len(G), diagnostics.intrinsic_dimension(G)
-        least = linalg.eigvalsh(G[picks] @ G[picks].T / n)[-int(np.ceil(1.1 * rank))]
-        if m < max(11 * rank, np.sqrt(trace / least)):
-            continue  # the premise does not hold
-        c_S = diagnostics.effective_c_S(sketch, picks)
-        bound = c_S / n * (sigma**2 * m + trace)
-        assert np.isfinite(bound)
-        ratios.append(Regression(G, picks, sigma).worst_risk() / bound)
-    assert len(ratios) > 0.8 * SEEDS
+        for cls in (skmm.SkMMSelector, skmm.UniformSelector):
+            picks = cls(n, random_state=seed).fit_transform(sketch)
+            least = linalg.eigvalsh(G[picks] @ G[picks].T / n)[-int(np.ceil(1.1 * rank))]
+            if m < max(11 * rank, np.sqrt(trace / least)):
+                continue  # the premise does not hold
+            c_S = diagnostics.effective_c_S(sketch, picks)
+            bound = c_S / n * (sigma**2 * m + trace)
+            assert np.isfinite(bound)
+            ratios.append(Regression(G, picks, sigma).worst_risk() / bound)
+    assert len(ratios) > 0.8 * 2 * seeds
     assert np.max(ratios) <= 1
+    assert np.max(ratios) > 1e-4  # by far, and no further
