@@ -34,11 +34,11 @@ from sklearn_skmm.core._moments import (
     spectrum,
 )
 from sklearn_skmm.sketch import _product, _projection
-from tests.test_baselines import hat_diagonal
-from tests.test_exemplars import cost_matrix
+from tests.core.test_draws import all_roundings
+from tests.core.test_exemplars import cost_matrix
+from tests.selectors.test_baselines import hat_diagonal
 from tests.test_layers import built, plain
 from tests.test_projection import make as make_projection
-from tests.test_rounding import all_roundings
 
 equal, close = np.testing.assert_array_equal, np.testing.assert_allclose
 

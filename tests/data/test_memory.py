@@ -3,7 +3,6 @@
 A table of what each selector holds is made by `examples/benchmarks/memory.py`.
 """
 
-import os
 import tracemalloc
 
 import numpy as np
@@ -13,7 +12,6 @@ from threadpoolctl import threadpool_limits
 from sklearn_skmm import FacilityLocationSelector, KCenterSelector, SkMMSelector, UniformSelector
 from sklearn_skmm.core import _components
 from sklearn_skmm.data import _checks
-from sklearn_skmm.utils import _memory
 from tests._selectors import make, selector_classes
 
 ROUNDINGS = sorted(SkMMSelector._parameter_constraints["rounding"][0].options)
@@ -22,37 +20,6 @@ OTHERS = sorted(cls.__name__ for cls in selector_classes() if cls is not SkMMSel
 SHAPE, FEW = (20_000, 32, 256), (4_000, 32, 256)
 SLOW = ("cells", "exemplar", "spread", "cube", "local_cube")
 SLOW += ("AdaptiveSelector", "FacilityLocationSelector", "KMeansSelector")
-
-
-def test_available_memory(monkeypatch, tmp_path):
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 2**20 < _memory.available_memory() <= total
-
-    def absent(*args):
-        raise FileNotFoundError
-
-    monkeypatch.setattr("builtins.open", absent)
-    monkeypatch.setattr(_memory, "_container_memory", lambda: None)
-    assert _memory.available_memory() == total
-    monkeypatch.setattr(_memory, "_container_memory", lambda: 5)
-    assert _memory.available_memory() == 5
-    monkeypatch.delattr(os, "sysconf")
-    assert _memory.available_memory() == 5
-    monkeypatch.setattr(_memory, "_container_memory", lambda: None)
-    assert _memory.available_memory() is None
-
-
-def test_limit_of_a_container(tmp_path):
-    assert _memory._container_memory(tmp_path / "absent") is None
-    (tmp_path / "memory.max").write_text("max\n")
-    assert _memory._container_memory(tmp_path) is None
-    (tmp_path / "memory.max").write_text("1000\n")
-    assert _memory._container_memory(tmp_path) is None  # half of the interface
-    (tmp_path / "memory.current").write_text("700\n")
-    (tmp_path / "memory.stat").write_text("anon 600\ninactive_file 60\nactive_file 40\n")
-    assert _memory._container_memory(tmp_path) == 400
-    (tmp_path / "memory.current").write_text("1200\n")
-    assert _memory._container_memory(tmp_path) == 0
 
 
 def test_what_does_not_fit_is_refused_and_nothing_changes(monkeypatch):

@@ -421,7 +421,7 @@ def test_threads_and_containers_change_nothing(rounding, init, monkeypatch, tmp_
 def test_rows_are_read_where_they_are(selector, dtype):
     X = mixture(100, dtype=dtype)
     X.flags.writeable = False
-    assert np.shares_memory(selector._validate(X, reset=True), X)
+    assert np.shares_memory(selector._open_rows(X, reset=True).X, X)
 
 
 def test_a_step_for_each_iteration_and_coarse_cell(monkeypatch):

@@ -17,7 +17,7 @@ import sklearn_skmm as skmm
 from sklearn_skmm.base import Reference
 from sklearn_skmm.core._draws import inclusion_probabilities
 from sklearn_skmm.selectors import _k_means
-from tests.test_exemplars import METRICS, cost_matrix, gaussian, plain_greedy
+from tests.core.test_exemplars import METRICS, cost_matrix, gaussian, plain_greedy
 
 DRAWS = 4000
 equal, close = np.testing.assert_array_equal, np.testing.assert_allclose
