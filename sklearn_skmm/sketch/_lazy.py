@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,10 @@ def sketch_lazily(sketcher: Any, X: Any, y: Any) -> Any:
             f"cache_dir={str(sketcher.cache_dir)!r}. To store the sketch while it is computed, use "
             "a method of the Dask array such as to_zarr."
         )
-    dtype = _sketch_dtype(sketcher, X)
+    gradients = sketcher._gradients()
     inputs = [X, ("sample", *(f"X{axis}" for axis in range(1, X.ndim)))]
-    if sketcher.model is not None and sketcher._resolve_target() == "label":
-        y = _labels(sketcher, y, X)
+    if gradients.needs_labels:
+        y = _labels(y, X, gradients.no_labels)
         inputs += [y, ("sample", *(f"y{axis}" for axis in range(1, y.ndim)))]
     starts = np.cumsum((0, *X.chunks[0][:-1]))
     # All blocks depend on one key of the graph, so that a scheduler sends the model to each worker
@@ -67,19 +68,17 @@ def sketch_lazily(sketcher: Any, X: Any, y: Any) -> Any:
         adjust_chunks={"sample": X.chunks[0]},
         # `starts` has one entry for each chunk of X: as many blocks, of other sizes.
         align_arrays=False,
-        meta=np.empty((0, 0), dtype=dtype),
+        meta=np.empty((0, 0), dtype=gradients.sketch_dtype(X)),
     )
 
 
 def _sketch_block(sketcher: Any, start: Any, X: Any, y: Any = None) -> np.ndarray:
     """Return the sketch of one chunk of rows."""
-    X = _unwrapped(X)
+    X, gradients = _unwrapped(X), sketcher._gradients()
     if X.shape[0] == 0:  # filtering leaves empty chunks
-        return np.empty((0, sketcher.projection_.m), dtype=_sketch_dtype(sketcher, X))
-    samples = sketcher._open(X, reset=False)
-    if sketcher.model is None:
-        return sketcher._sketch(samples, None, int(start[0]))
-    with _MODEL:
+        return np.empty((0, sketcher.projection_.m), dtype=gradients.sketch_dtype(X))
+    samples = gradients.open(X, sketcher, reset=False)
+    with nullcontext() if sketcher.model is None else _MODEL:
         return sketcher._sketch(samples, _unwrapped(y), int(start[0]))
 
 
@@ -93,25 +92,15 @@ def _unwrapped(block: Any) -> Any:
     return block
 
 
-def _labels(sketcher: Any, y: Any, X: Any) -> Any:
-    """Return y as a Dask array with the chunks of X."""
+def _labels(y: Any, X: Any, no_labels: str) -> Any:
+    """Return y as a Dask array with the chunks of X; `no_labels` is the error if it is None."""
     import dask.array as da
 
     if y is None:
-        raise ValueError(sketcher._gradients().NO_LABELS)
+        raise ValueError(no_labels)
     y = in_row_chunks(y if is_dask(y) else da.from_array(np.asarray(y), chunks=-1), "y")
     if len(y) != len(X):
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: {[len(X), len(y)]}"
         )
     return y.rechunk({0: X.chunks[0]})
-
-
-def _sketch_dtype(sketcher: Any, X: Any) -> np.dtype:
-    """Return the dtype of the sketch, which Dask needs in advance."""
-    if sketcher.model is not None:
-        engine = sketcher._engine(sketcher._gradients(), sketcher._seed)
-        return engine.numpy_dtype
-    if sketcher.dtype is not None:
-        return np.dtype(sketcher.dtype)
-    return X.dtype if X.dtype in (np.float32, np.float64) else np.dtype(np.float64)

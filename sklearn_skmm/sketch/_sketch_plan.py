@@ -81,3 +81,12 @@ class SketchPlan(tuple[PlannedLayer, ...]):
             PlannedLayer(layer, kind, r, source, method, cost)
             for (layer, kind, source, method), (r, cost) in rows.items()
         )
+
+
+class Plan(NamedTuple):
+    """What `fit` decides, and `transform` needs."""
+
+    parameters: list[PlannedParameter]  # of a model; empty without one
+    projection: Any  # Γ
+    table: SketchPlan
+    seed: int

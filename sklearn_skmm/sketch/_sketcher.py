@@ -10,10 +10,9 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_skmm.data import FLOATS, Samples, open_samples
+from sklearn_skmm.data import Samples
 from sklearn_skmm.sketch._lazy import sketch_lazily
-from sklearn_skmm.sketch._projection import BlockProjection, projection_for
-from sklearn_skmm.sketch._sketch_plan import MAX_FORMED_ENTRIES, PlannedLayer, SketchPlan
+from sklearn_skmm.sketch._row_gradients import RowGradients
 from sklearn_skmm.utils._sklearn import Interval, StrOptions, _fit_context
 from sklearn_skmm.utils._validation import MAX_SEED, all_or_nothing
 
@@ -237,7 +236,7 @@ class GradientSketcher(
             array.
         """
         check_is_fitted(self)
-        samples = self._open(X, reset=False)
+        samples = self._gradients().open(X, self, reset=False)
         return sketch_lazily(self, samples.X, y) if samples.lazy else self._sketch(samples, y)
 
     @with_callbacks
@@ -269,7 +268,7 @@ class GradientSketcher(
         return sketch
 
     def _fit(self, X) -> Samples:
-        """Open X, draw the seed and plan the sketch of each layer."""
+        """Open X, draw the seed and plan the sketch."""
         if self.cache_dir is not None and (
             self.model is None or not isinstance(self.random_state, Integral)
         ):
@@ -279,70 +278,22 @@ class GradientSketcher(
                 f"{'no ' if self.model is None else 'a '}model."
             )
         with all_or_nothing(self):
-            samples = self._open(X, reset=True)
+            gradients = self._gradients()
+            samples = gradients.open(X, self, reset=True)
             seed = int(check_random_state(self.random_state).randint(MAX_SEED))
-            if self.model is None:
-                self._plan_rows(samples.first.n_features, seed)
-            else:
-                self._plan_layers(samples.first.X, seed)
-            self._seed = seed
+            self._plan = gradients.plan(samples.first, self.sketch, self.m, seed)
+            self.projection_, self.sketch_plan_ = self._plan.projection, self._plan.table
             self.n_parameters_ = self.projection_.r
         return samples
-
-    def _plan_rows(self, r, seed):
-        """Plan the sketch of rows that are the gradients."""
-        kind = self.sketch
-        if kind == "product":
-            raise ValueError(
-                "The 'sketch' parameter can be 'product' only with a model, whose layers have an "
-                "input and an output side. Got model=None."
-            )
-        if kind == "auto":
-            # By r alone, so that dense and sparse X have the same sketch.
-            kind = "gaussian" if r <= MAX_FORMED_ENTRIES else "sparse_sign"
-        self.projection_ = projection_for(kind, r, self.m, seed)
-        cost = r * self.projection_.per_row
-        self.sketch_plan_ = SketchPlan([PlannedLayer("X", "rows", r, "X", kind, cost)])
-
-    def _plan_layers(self, X, seed):
-        """Plan the sketch of a model's layers, on the first two samples."""
-        torch_side = self._gradients()
-        engine = self._engine(torch_side, seed)
-        first = torch_side.open_batches(X, None, 2, engine.model.forward).first(2)
-        self._planned = torch_side.plan_parameters(engine, first, self.sketch, self.m, seed)
-        self.projection_ = BlockProjection([p.projection for p in self._planned])
-        self.sketch_plan_ = SketchPlan.of(self._planned)
-
-    def _open(self, X, *, reset) -> Samples:
-        """Open rows that are the gradients, or the inputs of the model."""
-        if self.model is not None:
-            self._gradients()  # without torch, say so first
-            return open_samples(X, estimator=self, reset=reset, lazy=True, rows=False)
-        dtypes = FLOATS if self.dtype is None else (np.dtype(self.dtype).type,)
-        # Sketching squares no entries, and reads columns as well as rows.
-        return open_samples(
-            X,
-            estimator=self,
-            reset=reset,
-            lazy=True,
-            dtypes=dtypes,
-            contiguous=False,
-            squares=False,
-        )
-
-    def _engine(self, torch_side, seed):
-        model = torch_side.check_model(self.model)
-        objective = torch_side.Objective(self.loss, self._resolve_target(), seed)
-        return torch_side.Engine(
-            model, self.layers, objective, device=self.device, dtype=self.dtype
-        )
 
     @property
     def _n_features_out(self):
         return self.projection_.m
 
-    @staticmethod
-    def _gradients():
+    def _gradients(self):
+        """Return what is sketched: the rows of X, or the gradients of the model."""
+        if self.model is None:
+            return RowGradients(self.dtype)
         # Imported here so that `import sklearn_skmm` and sketching without a model need no torch.
         try:
             from sklearn_skmm.sketch import _torch
@@ -352,7 +303,16 @@ class GradientSketcher(
             raise ImportError(
                 "GradientSketcher with a model needs torch: pip install 'sklearn-skmm[torch]'."
             ) from error
-        return _torch
+        return _torch.ModelGradients(
+            self.model,
+            layers=self.layers,
+            loss=self.loss,
+            target=self._resolve_target(),
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+            cache_dir=self.cache_dir,
+        )
 
     def _resolve_target(self):
         if self.target == "auto":
@@ -371,21 +331,7 @@ class GradientSketcher(
 
     def _sketched(self, samples, y, start=0):
         """Yield GΓ for consecutive batches of samples."""
-        if self.model is None:
-            with np.errstate(over="ignore", invalid="ignore"):  # `_finite` has a better message
-                sketch = self.projection_.apply(samples.X)
-            yield sketch
-            return
-        torch_side = self._gradients()
-        engine = self._engine(torch_side, self._seed)
-        y = y if engine.objective.target == "label" else None
-        batches = torch_side.open_batches(samples.X, y, self.batch_size, engine.model.forward)
-        if self.cache_dir is not None:
-            yield from torch_side.sketch_with_cache(engine, batches, self._planned, self.cache_dir)
-            return
-        for batch in batches:
-            yield engine.sketch(batch, start, self._planned)
-            start += batch.size
+        yield from self._gradients().sketches(samples, y, start, self._plan)
 
     @staticmethod
     def _finite(parts, start=0):
