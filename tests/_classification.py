@@ -1,4 +1,4 @@
-"""A classification problem, and what is fitted on it."""
+"""A small classification problem, and a pipeline, a network and a classifier for it."""
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ def classification_data():
 
 
 def pipeline(n=40, m=6, **params):
+    """Sketch to `m` dimensions and select `n` samples with SkMMSelector."""
     return make_pipeline(
         GradientSketcher(m=m, random_state=0), SkMMSelector(n, random_state=0, **params)
     )
@@ -27,8 +28,8 @@ def network(n_in=12, n_out=3):
         )
 
 
-class Remembers(ClassifierMixin, BaseEstimator):
-    """A classifier that keeps what its fit was given."""
+class RecordingClassifier(ClassifierMixin, BaseEstimator):
+    """A classifier that stores the arguments of fit and predicts the first class."""
 
     def fit(self, X, y, sample_weight=None):
         self.X_, self.y_, self.sample_weight_ = X, y, sample_weight
@@ -39,7 +40,8 @@ class Remembers(ClassifierMixin, BaseEstimator):
         return np.full(len(X), self.classes_[0])
 
 
-def unlabelled(y, rows=()):
+def partly_labelled(y, rows=()):
+    """Return the labels of these rows, with NaN for every other sample."""
     given = np.full(len(y), np.nan)
     given[list(rows)] = y[list(rows)]
     return given

@@ -1,7 +1,7 @@
-"""Bad input: a correct result, or an error of the usual type that leaves everything as it was.
+"""Check that bad input raises a built-in or scikit-learn error and changes nothing.
 
-Each entry of a catalogue is one case. `assert_rejected` looks at the type of the error and at what
-it says, and at the state of the estimator, the model or the directory afterwards.
+`assert_rejected` checks the type and the message of the error, and that estimators, models and
+directories are unchanged afterwards. The dictionaries of bad input have one entry for each case.
 """
 
 import copy
@@ -24,14 +24,14 @@ Y = np.arange(N) % 2
 SELECTORS = {cls.__name__: cls for cls in selector_classes()}
 
 
-def everything(thing):
-    """What a failure has to leave alone: of an estimator, a torch model or a directory."""
+def state_of(thing):
+    """Return what a failed call must not change in an estimator, a torch model or a directory."""
     if isinstance(thing, str | os.PathLike):
         paths = sorted(Path(thing).rglob("*"))
         return {str(path): path.read_bytes() if path.is_file() else None for path in paths}
     if not hasattr(thing, "named_modules"):
         state = dict(vars(thing))
-        # The same objects with the same contents.
+        # The identity and the contents of each attribute.
         return {name: (id(value), repr(value)) for name, value in state.items()}
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
@@ -57,16 +57,17 @@ def assert_unchanged(before, after):
 
 
 def assert_rejected(call, match, *watched, error=ValueError):
-    """`call` raises this error, and every estimator, model or directory stays as it was."""
-    before = [everything(thing) for thing in watched]
+    """Check that `call` raises this error and changes no watched estimator, model or directory."""
+    before = [state_of(thing) for thing in watched]
     with pytest.raises(error, match=match) as caught:
         call()
     assert type(caught.value).__module__.split(".")[0] in ("builtins", "sklearn")
     for thing, state in zip(watched, before, strict=True):
-        assert_unchanged(state, everything(thing))
+        assert_unchanged(state, state_of(thing))
 
 
 def quietly(function, *args):
+    """Call a function without warnings of non-convergence."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return function(*args)
@@ -74,16 +75,16 @@ def quietly(function, *args):
 
 @functools.cache
 def first_fit(cls, stratify):
+    """Return a fitted selector that all tests share and none may change."""
     return quietly(make(SELECTORS[cls], 5, stratify=stratify).fit, X, Y)
 
 
 def fitted(cls, stratify=False):
+    """Return a copy of the shared fitted selector."""
     return copy.deepcopy(first_fit(cls, stratify))
 
 
-# What every selector is given as X
-
-masked = np.ma.masked_array(X, mask=np.eye(N, 3) == 1)
+MASKED_X = np.ma.masked_array(X, mask=np.eye(N, 3) == 1)
 # name: (X, error, message)
 BAD_X = {
     "None": (None, ValueError, "Expected 2D array, got scalar"),
@@ -106,7 +107,7 @@ BAD_X = {
     "objects": (np.array([["a", 1, 2]] * N, dtype=object), ValueError, "string to float: 'a'"),
     "None in objects": (np.array([[None, 1]] * N, dtype=object), ValueError, "X contains NaN"),
     "complex": (X + 1j, ValueError, "Complex data not supported"),
-    "masked": (masked, ValueError, "masked array with 3 masked entries"),
+    "masked": (MASKED_X, ValueError, "masked array with 3 masked entries"),
     "dates": (np.zeros((N, 3), "M8[s]"), ValueError, r"numbers, got dtype datetime64\[s\]"),
     "durations": (np.zeros((N, 3), "m8[s]"), ValueError, r"numbers, got dtype timedelta64\[s\]"),
     "records": (np.zeros(N, dtype=[("a", float)]), ValueError, "Expected 2D array"),

@@ -1,4 +1,4 @@
-"""What make_gmm_regression and the diagnostics reject."""
+"""Input that make_gmm_regression and the diagnostics must reject."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from sklearn_skmm import diagnostics
 from sklearn_skmm.datasets import make_gmm_regression
 from tests._rejection import BAD_X, N, X, assert_rejected
 
-DATA = [
+BAD_DATA_PARAMETERS = [
     *(("n_samples", v) for v in (0, -1, 1.5, "9", None)),
     *(("n_features", v) for v in (0, 1.5, None)),
     *(("n_clusters", v) for v in (0, 1.5, None)),
@@ -17,8 +17,8 @@ DATA = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), DATA)
-def test_bad_data_parameters(name, value):
+@pytest.mark.parametrize(("name", "value"), BAD_DATA_PARAMETERS)
+def test_make_gmm_regression_rejects_bad_parameters(name, value):
     assert_rejected(
         lambda: make_gmm_regression(**{"n_samples": 50, "n_features": 9, name: value}),
         f"'{name}' parameter of make_gmm_regression must be .* Got {value!r}",
@@ -26,19 +26,20 @@ def test_bad_data_parameters(name, value):
 
 
 @pytest.mark.parametrize("sizes", [{"n_clusters": 10}, {"n_samples": 8}])
-def test_more_clusters_than_there_is_room_for(sizes):
+def test_make_gmm_regression_rejects_too_many_clusters(sizes):
     assert_rejected(
         lambda: make_gmm_regression(**{"n_samples": 50, "n_features": 9, **sizes}), "n_clusters="
     )
 
 
-INDEXED = {
+DIAGNOSTICS_OF_INDICES = {
     "effective_c_S": diagnostics.effective_c_S,
     "variance_term": diagnostics.variance_term,
     "bias_term": diagnostics.bias_term,
     "v_optimality": lambda G, indices: diagnostics.v_optimality(G, indices, alpha=1.0),
     "excess_risk_bound": diagnostics.excess_risk_bound,
 }
+# name: (indices, message)
 BAD_INDICES = {
     "floats": ([0.5], "indices must be .* dtype float64"),
     "None": (None, "indices must be"),
@@ -54,10 +55,10 @@ BAD_INDICES = {
 
 
 @pytest.mark.parametrize("name", BAD_INDICES)
-@pytest.mark.parametrize("function", INDEXED)
-def test_diagnostics_of_bad_indices(function, name):
+@pytest.mark.parametrize("function", DIAGNOSTICS_OF_INDICES)
+def test_diagnostics_reject_bad_indices(function, name):
     value, match = BAD_INDICES[name]
-    assert_rejected(lambda: INDEXED[function](X, value), match)
+    assert_rejected(lambda: DIAGNOSTICS_OF_INDICES[function](X, value), match)
 
 
 @pytest.mark.parametrize(
@@ -77,17 +78,17 @@ def test_diagnostics_of_bad_indices(function, name):
         "dates",
     ],
 )
-@pytest.mark.parametrize("function", [*INDEXED, "intrinsic_dimension"])
-def test_diagnostics_of_bad_gradients(function, name):
+@pytest.mark.parametrize("function", [*DIAGNOSTICS_OF_INDICES, "intrinsic_dimension"])
+def test_diagnostics_reject_bad_gradients(function, name):
     bad, error, match = BAD_X[name]
     match = match.replace("X", "G")
     if function == "intrinsic_dimension":
         assert_rejected(lambda: diagnostics.intrinsic_dimension(bad), match, error=error)
     else:
-        assert_rejected(lambda: INDEXED[function](bad, [0]), match, error=error)
+        assert_rejected(lambda: DIAGNOSTICS_OF_INDICES[function](bad, [0]), match, error=error)
 
 
-NUMBERS = [
+SCALAR_PARAMETERS = [
     (diagnostics.variance_term, "sigma"),
     (diagnostics.excess_risk_bound, "sigma"),
     (diagnostics.bias_term, "theta_norm"),
@@ -97,8 +98,8 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize("value", [-1.0, np.nan, np.inf, "1", None, 1j])
-@pytest.mark.parametrize(("function", "name"), NUMBERS)
-def test_diagnostics_of_bad_numbers(function, name, value):
+@pytest.mark.parametrize(("function", "name"), SCALAR_PARAMETERS)
+def test_diagnostics_reject_bad_scalars(function, name, value):
     error = ValueError if isinstance(value, float) else TypeError
     assert_rejected(
         lambda: function(X, [0, 1], **{name: value}), f"{name} must be .*, got ", error=error
@@ -115,12 +116,12 @@ def test_diagnostics_of_bad_numbers(function, name, value):
     ],
 )
 @pytest.mark.parametrize("function", [diagnostics.variance_term, diagnostics.bias_term])
-def test_diagnostics_of_a_bad_basis(function, basis, match):
+def test_diagnostics_reject_a_bad_basis(function, basis, match):
     assert_rejected(lambda: function(X, [0, 1], basis=basis), match)
 
 
-def test_a_basis_of_zeros_spans_nothing():
+def test_zero_basis_explains_nothing():
     assert diagnostics.variance_term(X, [0, 1], basis=np.zeros((1, 3))) == 0.0
-    everything_outside = 2.0 * np.square(X).sum() / N
+    total = 2.0 * np.square(X).sum() / N
     outside = diagnostics.bias_term(X, [0, 1], basis=np.zeros((1, 3)))
-    assert outside == pytest.approx(everything_outside)
+    assert outside == pytest.approx(total)

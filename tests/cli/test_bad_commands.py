@@ -1,13 +1,13 @@
-"""Commands that fail, and what they leave behind."""
+"""Commands that must fail with a message and write no files."""
 
 import numpy as np
 import pytest
 
 from sklearn_skmm.cli._main import main
-from tests._rejection import N, X, everything
+from tests._rejection import N, X, state_of
 
-COMMANDS = {
-    # name: (what the file holds, further arguments, exit status, word of the message)
+BAD_COMMANDS = {
+    # name: (array in the file, further arguments, exit status, part of the message)
     "more than samples": (X, ["--n", "25"], 1, "n_to_select=25"),
     "no constant": (X, ["--n", "5", "--c-S", "0.01"], 1, "c_S"),
     "constant infinite": (X, ["--n", "5", "--c-S", "inf"], 2, "'inf'"),
@@ -30,16 +30,16 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_bad_commands(name, tmp_path, monkeypatch, capsys):
-    pool, options, status, word = COMMANDS[name]
+@pytest.mark.parametrize("name", BAD_COMMANDS)
+def test_failing_commands_write_no_files(name, tmp_path, monkeypatch, capsys):
+    pool, options, status, word = BAD_COMMANDS[name]
     monkeypatch.chdir(tmp_path)
     np.save("pool.npy", pool)
-    before = everything(tmp_path)
+    before = state_of(tmp_path)
     argv = ["select", "pool.npy", *options, "--out", "picks.csv", "--summary", "summary.json"]
     assert main(argv) == status
     out, err = capsys.readouterr()
     assert out == ""
     assert word in err
     assert "Traceback" not in err
-    assert everything(tmp_path) == before
+    assert state_of(tmp_path) == before

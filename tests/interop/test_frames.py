@@ -1,4 +1,4 @@
-"""pandas and polars."""
+"""Data frames of pandas and polars."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from tests._classification import pipeline
 from tests._selectors import make, selector_classes
 
 
-def test_pandas_keeps_row_labels_that_are_not_unique(data):
+def test_fit_resample_keeps_duplicate_pandas_row_labels(data):
     X, y = data
     index = pd.MultiIndex.from_arrays([np.arange(200) // 100, np.arange(200) % 50])
     frame = pd.DataFrame(X, index=index, columns=[f"x{i}" for i in range(12)])
@@ -24,7 +24,7 @@ def test_pandas_keeps_row_labels_that_are_not_unique(data):
     pd.testing.assert_series_equal(y_part, pd.Series(y, index=index, name="class").iloc[rows])
 
 
-def test_set_output_names_the_sketch_and_keeps_row_labels(data):
+def test_set_output_names_sketch_columns_and_keeps_row_labels(data):
     X, _ = data
     frame = pd.DataFrame(X, index=[f"row{i}" for i in range(200)])
     frame.columns = [f"x{i}" for i in range(12)]
@@ -39,20 +39,20 @@ def test_set_output_names_the_sketch_and_keeps_row_labels(data):
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
-def test_positions_stay_an_array_where_all_transformers_give_frames(data, library):
+def test_selectors_return_arrays_whatever_transform_output_is(data, library):
     X, y = data
     expected = pipeline().fit_transform(X)
     with sklearn.config_context(transform_output=library):
-        picks = pipeline().fit_transform(X)
+        selected = pipeline().fit_transform(X)
         model = CoresetEstimator(LogisticRegression(), pipeline()).fit(X, y)
-    assert type(picks) is np.ndarray
-    np.testing.assert_array_equal(picks, expected)
+    assert type(selected) is np.ndarray
+    np.testing.assert_array_equal(selected, expected)
     np.testing.assert_array_equal(model.sample_indices_, expected)
     assert not hasattr(SkMMSelector(40), "set_output")
 
 
 @pytest.mark.parametrize("cls", selector_classes(), ids=lambda cls: cls.__name__)
-def test_polars_rows(data, cls):
+def test_fit_resample_returns_polars_rows(data, cls):
     import polars as pl
 
     X, y = data
@@ -66,7 +66,7 @@ def test_polars_rows(data, cls):
     assert list(selector.feature_names_in_) == frame.columns
 
 
-def test_polars_through_a_pipeline_and_a_model(data):
+def test_polars_and_numpy_give_the_same_sketch_and_model(data):
     import polars as pl
 
     X, y = data
@@ -83,7 +83,7 @@ def test_polars_through_a_pipeline_and_a_model(data):
     )
 
 
-def test_ridge_is_fitted_on_weights_of_a_pandas_coreset(data):
+def test_ridge_uses_the_weights_of_a_pandas_coreset(data):
     X, y = data
     frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(12)])
     selector = SkMMSelector(40, rounding="exemplar", random_state=0)

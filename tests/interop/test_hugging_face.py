@@ -1,4 +1,4 @@
-"""Data sets and the trainer of Hugging Face."""
+"""Data sets, models and the Trainer of Hugging Face."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from sklearn_skmm import GradientSketcher, SkMMSelector
 
 
 @pytest.mark.slow
-def test_trainer_sees_the_selected_rows_of_a_hugging_face_data_set(tmp_path):
+def test_trainer_trains_on_exactly_the_selected_rows(tmp_path):
     import datasets
     import transformers
 
@@ -58,5 +58,5 @@ def test_trainer_sees_the_selected_rows_of_a_hugging_face_data_set(tmp_path):
             data_collator=collate,
         )  # fmt: skip
         trainer.train()
-    assert sorted(seen) == sorted(rows.tolist())  # one epoch: each row once, and no other
+    assert sorted(seen) == sorted(rows.tolist())  # one epoch reads each selected row once
     assert not torch.equal(model.classifier.weight, before)

@@ -9,10 +9,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_skmm import CoresetEstimator, SkMMSelector, UniformSelector
-from tests._classification import Remembers, pipeline
+from tests._classification import RecordingClassifier, pipeline
 
 
-def test_last_step_of_an_imbalanced_learn_pipeline(data):
+def test_selector_can_be_the_last_step_of_a_pipeline(data):
     import imblearn.pipeline
 
     X, y = data
@@ -31,7 +31,7 @@ def test_function_sampler_makes_a_selector_an_intermediate_step(data):
 
     X, y = data
     selector = SkMMSelector(40, random_state=0)
-    # By imbalanced-learn's own rule, what has transform and fit_resample can only come last.
+    # imbalanced-learn allows a step with both transform and fit_resample only at the end.
     with pytest.raises(TypeError, match="implements both"):
         make_imbalanced_pipeline(StandardScaler(), selector, LogisticRegression()).fit(X, y)
     sampler = FunctionSampler(func=selector.fit_resample, validate=False)
@@ -47,7 +47,7 @@ def test_function_sampler_makes_a_selector_an_intermediate_step(data):
     np.testing.assert_array_equal(pipe.predict(X), same.predict(X))
 
 
-def test_samplers_of_imbalanced_learn_before_and_inside_a_coreset(data):
+def test_samplers_work_before_and_inside_a_coreset_estimator(data):
     from imblearn.over_sampling import RandomOverSampler
     from imblearn.pipeline import make_pipeline as make_imbalanced_pipeline
 
@@ -61,7 +61,7 @@ def test_samplers_of_imbalanced_learn_before_and_inside_a_coreset(data):
     np.testing.assert_array_equal(before.fit(X, y)[-1].sample_indices_, expected.sample_indices_)
     np.testing.assert_array_equal(before.predict(X), expected.predict(X))
     inside = CoresetEstimator(
-        make_imbalanced_pipeline(over, Remembers()), UniformSelector(60, random_state=0)
+        make_imbalanced_pipeline(over, RecordingClassifier()), UniformSelector(60, random_state=0)
     ).fit(X, y)
     rows = inside.sample_indices_
     np.testing.assert_array_equal(inside.estimator_[-1].X_, over.fit_resample(X[rows], y[rows])[0])

@@ -1,10 +1,10 @@
-"""Optional libraries are imported where they are needed only."""
+"""Importing the package does not import the libraries that it works with."""
 
 import pytest
 
 
 @pytest.mark.slow
-def test_import_loads_none_of_these_libraries(run_python):
+def test_import_loads_no_third_party_integration(run_python):
     code = """
         import sys, sklearn.base
         before = set(sys.modules)

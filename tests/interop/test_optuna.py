@@ -10,7 +10,7 @@ from tests._classification import pipeline
 
 
 @pytest.mark.slow
-def test_optuna_study_over_c_S_and_m(data):
+def test_study_tunes_c_S_and_m(data):
     import optuna
 
     X, y = data

@@ -1,4 +1,4 @@
-"""joblib.Memory, pickle and cloudpickle."""
+"""Caching with joblib, and copies by pickle and cloudpickle."""
 
 import pickle
 
@@ -12,7 +12,7 @@ from sklearn_skmm import CoresetEstimator, GradientSketcher, SkMMSelector
 from tests._classification import network, pipeline
 
 
-def test_memory_keeps_the_sketch_of_a_model(data, tmp_path, monkeypatch):
+def test_memory_caches_the_sketch_until_the_model_changes(data, tmp_path, monkeypatch):
     X, _ = data
     images = X.astype(np.float32)
     calls = []
@@ -35,14 +35,14 @@ def test_memory_keeps_the_sketch_of_a_model(data, tmp_path, monkeypatch):
     np.testing.assert_array_equal(cached(0.999).fit_transform(images), first)
     cached(0.8).fit(images)
     assert calls == [6]
-    # Weights that change in place are noticed.
+    # An in-place change of the model's weights invalidates the cache.
     with torch.no_grad():
         model[0].weight.mul_(2)
     cached(0.999).fit(images)
     assert calls == [6, 6]
 
 
-def test_cloudpickle_takes_what_pickle_cannot(data):
+def test_fitted_estimators_can_be_pickled(data):
     import cloudpickle
 
     X, y = data

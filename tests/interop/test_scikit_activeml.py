@@ -9,17 +9,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import euclidean_distances
 
 from sklearn_skmm import GradientSketcher, SelectorQuery, SkMMSelector, UniformSelector
-from tests._classification import pipeline, unlabelled
+from tests._classification import partly_labelled, pipeline
 
 
-def test_query_loop_labels_new_samples_only(data):
+def test_query_loop_selects_only_unlabelled_samples(data):
     from skactiveml.classifier import SklearnClassifier
 
     X, y = data
     strategy = SelectorQuery(pipeline(1))
-    given = unlabelled(y)
+    given = partly_labelled(y)
     model = SklearnClassifier(LogisticRegression(), classes=[0, 1, 2])
-    # With nothing labelled it is the selector itself.
+    # Without labels, a query returns what the selector returns.
     np.testing.assert_array_equal(
         strategy.query(X, given, batch_size=20), pipeline(20).fit_transform(X)
     )
@@ -31,8 +31,8 @@ def test_query_loop_labels_new_samples_only(data):
         assert len(rows) == labelled + 20
         plain = LogisticRegression().fit(X[rows], y[rows])
         np.testing.assert_array_equal(model.fit(X, given).predict(X), plain.predict(X))
-    # Three rounds cover the samples nearly as well as one selection of the same size, and better
-    # than rounds that do not know of each other.
+    # Three rounds cover the samples almost as well as one selection of the same size, and better
+    # than rounds that ignore each other's samples.
     one = pipeline(60).fit_transform(X)
     apart = []
     for _ in range(3):
@@ -47,13 +47,13 @@ def test_query_loop_labels_new_samples_only(data):
     assert near[1] < near[2]
 
 
-def test_wrappers_of_scikit_activeml_take_a_selector(data):
+def test_wrappers_accept_selector_query(data):
     from skactiveml.base import SingleAnnotatorPoolQueryStrategy
     from skactiveml.pool import SubSamplingWrapper
     from skactiveml.pool.multiannotator import SingleAnnotatorWrapper
 
     X, y = data
-    given = unlabelled(y, range(10))
+    given = partly_labelled(y, range(10))
     strategy = SelectorQuery(SkMMSelector(1, random_state=0))
     for one in (strategy, clone(strategy), pickle.loads(pickle.dumps(strategy))):
         assert isinstance(one, SingleAnnotatorPoolQueryStrategy)
@@ -73,7 +73,7 @@ def test_wrappers_of_scikit_activeml_take_a_selector(data):
 
 
 @pytest.mark.slow
-def test_an_unpickled_strategy_is_one_of_scikit_activeml(run_python, tmp_path):
+def test_unpickled_selector_query_is_a_query_strategy(run_python, tmp_path):
     with open(tmp_path / "strategy.pkl", "wb") as file:
         pickle.dump(SelectorQuery(UniformSelector(1)), file)
     code = """

@@ -1,4 +1,4 @@
-"""scikit-learn's own searches, metadata routing and callbacks."""
+"""Searches, metadata routing and callbacks of scikit-learn."""
 
 import numpy as np
 import pytest
@@ -12,11 +12,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_skmm import CoresetEstimator, SkMMSelector, UniformSelector
-from tests._classification import Remembers, pipeline
+from tests._classification import RecordingClassifier, pipeline
 
 
 @pytest.mark.slow
-def test_halving_search_over_c_S_and_m(data):
+def test_halving_search_tunes_c_S_and_m(data):
     X, y = data
     search = HalvingGridSearchCV(
         CoresetEstimator(LogisticRegression(max_iter=1000), pipeline(0.5)),
@@ -39,7 +39,7 @@ def test_halving_search_over_c_S_and_m(data):
 
 
 @pytest.mark.slow
-def test_halving_search_with_the_size_of_the_coreset_as_its_resource(data):
+def test_halving_search_can_use_the_coreset_size_as_resource(data):
     X, y = data
     search = HalvingGridSearchCV(
         CoresetEstimator(LogisticRegression(max_iter=1000), pipeline()),
@@ -55,13 +55,15 @@ def test_halving_search_with_the_size_of_the_coreset_as_its_resource(data):
     assert search.best_estimator_.sample_indices_.shape == (80,)
 
 
-def test_groups_and_weights_are_routed(data):
+def test_groups_and_sample_weight_are_routed(data):
     X, y = data
     weight = np.random.RandomState(0).uniform(size=200)
     groups = np.arange(200) % 10
     with sklearn.config_context(enable_metadata_routing=True):
         model = CoresetEstimator(
-            Remembers().set_fit_request(sample_weight=True).set_score_request(sample_weight=True),
+            RecordingClassifier()
+            .set_fit_request(sample_weight=True)
+            .set_score_request(sample_weight=True),
             pipeline(),
             use_sample_weight=True,
         )
@@ -96,7 +98,7 @@ def test_groups_and_weights_are_routed(data):
         np.testing.assert_allclose(scores, expected)
 
 
-def test_weights_that_nobody_asked_for_are_refused(data):
+def test_sample_weight_without_a_request_is_rejected(data):
     X, y = data
     with sklearn.config_context(enable_metadata_routing=True):
         model = CoresetEstimator(LogisticRegression(), SkMMSelector(40))
@@ -104,7 +106,7 @@ def test_weights_that_nobody_asked_for_are_refused(data):
             model.fit(X, y, sample_weight=np.ones(200))
 
 
-def test_callbacks_follow_a_search_into_the_selector(data, capsys):
+def test_callbacks_of_a_search_reach_the_selector(data, capsys):
     from sklearn.callback import ProgressBar
 
     X, y = data

@@ -1,4 +1,4 @@
-"""Nets of skorch."""
+"""Neural networks of skorch."""
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ def test_skorch_net_is_trained_on_the_coreset(data):
     np.testing.assert_array_equal(model.sample_indices_, rows)
     np.testing.assert_array_equal(model.predict_proba(X), alone.predict_proba(X))
     assert model.estimator_.history[-1, "train_loss"] < model.estimator_.history[0, "train_loss"]
-    # The fitted net is what a sketcher differentiates next.
+    # The fitted net can be the model of a sketcher.
     sketch = GradientSketcher(m=6, model=model.estimator_, random_state=0).fit_transform(X)
     expected = GradientSketcher(m=6, model=model.estimator_.module_, random_state=0)
     np.testing.assert_array_equal(sketch, expected.fit_transform(X))

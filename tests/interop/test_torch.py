@@ -1,4 +1,4 @@
-"""Data sets, samplers and tensors of PyTorch."""
+"""Tensors, data sets and samplers of PyTorch."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests._classification import network
 from tests._selectors import selector_classes
 
 
-def test_torch_subset_and_sampler(data):
+def test_selected_indices_define_a_subset_and_a_sampler(data):
     X, y = data
     images = torch.as_tensor(X, dtype=torch.float32)
     dataset = torch.utils.data.TensorDataset(images, torch.as_tensor(y))
@@ -28,12 +28,12 @@ def test_torch_subset_and_sampler(data):
     )
     order = np.lexsort(labels.numpy().T), np.lexsort(loaded.numpy().T)
     np.testing.assert_array_equal(labels[order[0]], loaded[order[1]])
-    # A subset is a data set like any other: the coreset of a coreset.
+    # A subset can be the input of another selection.
     again = pipe.set_params(skmmselector__n_to_select=10).fit_transform(subset)
     np.testing.assert_array_equal(again, pipe.fit_transform(images.numpy()[rows]))
 
 
-def test_tensors_give_the_same_indices_and_keep_their_kind(data):
+def test_fit_resample_of_tensors_returns_tensors(data):
     X, y = data
     X_part, y_part = UniformSelector(30, random_state=0).fit_resample(
         torch.as_tensor(X), torch.as_tensor(y)
@@ -44,9 +44,9 @@ def test_tensors_give_the_same_indices_and_keep_their_kind(data):
 
 
 @pytest.mark.slow
-def test_array_api_dispatch(run_python):
-    # scipy reads the variable when it is imported. Selectors compute in NumPy either way, and
-    # an estimator that supports the array API is fitted on tensors.
+def test_array_api_dispatch_does_not_change_results(run_python):
+    # SciPy reads the environment variable at import, so this needs a new process. Selectors always
+    # compute in NumPy. An estimator that supports the array API is fitted on tensors.
     code = """
         import numpy as np, sklearn, torch
         from sklearn.linear_model import Ridge

@@ -1,15 +1,17 @@
-"""What CoresetEstimator, compare_selectors and SelectorQuery reject."""
+"""Input that compare_selectors, CoresetEstimator and SelectorQuery must reject."""
 
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
 import sklearn_skmm as skmm
 from tests._rejection import N, X, Y, assert_rejected
 
-COMPARISON = {
+# name: (call, error, message)
+BAD_COMPARISONS = {
     "two of a name": (
         lambda: skmm.compare_selectors([skmm.UniformSelector(1)] * 2, Ridge(), X, Y, n_to_select=5),
         ValueError,
@@ -56,18 +58,19 @@ COMPARISON = {
 }
 
 
-@pytest.mark.parametrize("name", COMPARISON)
-def test_bad_comparisons(name):
-    call, error, match = COMPARISON[name]
+@pytest.mark.parametrize("name", BAD_COMPARISONS)
+def test_compare_selectors_rejects_bad_input(name):
+    call, error, match = BAD_COMPARISONS[name]
     assert_rejected(call, match, error=error)
 
 
-def coreset(selector=None, estimator=None, **params):
+def coreset_estimator(selector=None, estimator=None, **params):
     selector = skmm.UniformSelector(8, random_state=0) if selector is None else selector
     return skmm.CoresetEstimator(Ridge() if estimator is None else estimator, selector, **params)
 
 
-CORESETS = {
+# name: (parameters, X, y, error, message)
+BAD_CORESET_ESTIMATORS = {
     "selector None": ({"selector": None}, X, Y, ValueError, "'selector' parameter"),
     "selector a scaler": (
         {"selector": make_pipeline(skmm.GradientSketcher(2))},
@@ -79,7 +82,7 @@ CORESETS = {
     "estimator text": ({"estimator": "ridge"}, X, Y, ValueError, "'estimator' parameter"),
     "weights of none": (
         {
-            "estimator": __import__("sklearn.neighbors").neighbors.KNeighborsClassifier(),
+            "estimator": KNeighborsClassifier(),
             "use_sample_weight": True,
         },
         X,
@@ -95,33 +98,43 @@ CORESETS = {
 }
 
 
-@pytest.mark.parametrize("name", CORESETS)
-def test_bad_coreset_estimators(name):
-    params, rows, y, error, match = CORESETS[name]
-    meta = coreset().fit(X, Y).set_params(**params)
+@pytest.mark.parametrize("name", BAD_CORESET_ESTIMATORS)
+def test_coreset_estimator_rejects_bad_input(name):
+    params, rows, y, error, match = BAD_CORESET_ESTIMATORS[name]
+    meta = coreset_estimator().fit(X, Y).set_params(**params)
     assert_rejected(lambda: meta.fit(rows, y), match, meta, error=error)
 
 
-def test_an_unfitted_coreset_estimator():
-    meta = coreset()
+def test_unfitted_coreset_estimator_raises_not_fitted_error():
+    meta = coreset_estimator()
     assert_rejected(lambda: meta.predict(X), "not fitted yet", meta, error=NotFittedError)
 
 
-OPEN = np.where(Y, np.nan, 0.0)
-QUERIES = {
+# The samples of class 0 are labelled.
+Y_PART = np.where(Y, np.nan, 0.0)
+# name: (call, error, message)
+BAD_QUERIES = {
     "nothing to query": (lambda s: s.query(X, np.zeros(N)), ValueError, "no candidate"),
-    "labelled": (lambda s: s.query(X, OPEN, candidates=[0]), ValueError, r"labelled \[0\] instead"),
-    "floats": (lambda s: s.query(X, OPEN, candidates=[0.5]), TypeError, "integer positions"),
-    "outside": (lambda s: s.query(X, OPEN, candidates=[99]), ValueError, "between 0 and 23"),
-    "batch zero": (lambda s: s.query(X, OPEN, batch_size=0), ValueError, "batch_size == 0"),
-    "batch text": (lambda s: s.query(X, OPEN, batch_size="1"), TypeError, "batch_size"),
-    "y short": (lambda s: s.query(X, OPEN[:-1]), ValueError, "inconsistent"),
-    "X NaN": (lambda s: s.query(X * np.nan, OPEN), ValueError, "X contains NaN"),
+    "labelled": (
+        lambda s: s.query(X, Y_PART, candidates=[0, 1]),
+        ValueError,
+        r"labelled \[0\] instead",
+    ),
+    "floats": (lambda s: s.query(X, Y_PART, candidates=[0.5]), TypeError, "integer positions"),
+    "outside": (lambda s: s.query(X, Y_PART, candidates=[1, 99]), ValueError, "between 0 and 23"),
+    "batch zero": (
+        lambda s: s.query(X, Y_PART, batch_size=0),
+        ValueError,
+        "batch_size == 0, must be >= 1",
+    ),
+    "batch text": (lambda s: s.query(X, Y_PART, batch_size="1"), TypeError, "batch_size"),
+    "y short": (lambda s: s.query(X, Y_PART[:-1]), ValueError, "inconsistent"),
+    "X NaN": (lambda s: s.query(X * np.nan, Y_PART), ValueError, "X contains NaN"),
 }
 
 
-@pytest.mark.parametrize("name", QUERIES)
-def test_bad_queries(name):
-    call, error, match = QUERIES[name]
+@pytest.mark.parametrize("name", BAD_QUERIES)
+def test_query_rejects_bad_input(name):
+    call, error, match = BAD_QUERIES[name]
     strategy = skmm.SelectorQuery(skmm.UniformSelector(1, random_state=0))
     assert_rejected(lambda: call(strategy), match, strategy, error=error)

@@ -1,4 +1,4 @@
-"""What the displays reject."""
+"""Input that the displays must reject."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,8 @@ from tests._rejection import X, assert_rejected
 
 pyplot = pytest.importorskip("matplotlib.pyplot")
 RESULTS = pd.DataFrame({"selector": ["a", "a"], "n": [1, 2], "score": [0.1, 0.2]})
-DISPLAYS = {
+# name: (call, error, message)
+BAD_DISPLAYS = {
     "points": (lambda: skmm.CoresetDisplay(X, [0]), ValueError, "two columns"),
     "positions": (lambda: skmm.CoresetDisplay(X[:, :2], [99]), ValueError, "0 to 23"),
     "weights": (
@@ -61,8 +62,8 @@ DISPLAYS = {
 }
 
 
-@pytest.mark.parametrize("name", DISPLAYS)
-def test_bad_displays(name):
-    call, error, match = DISPLAYS[name]
+@pytest.mark.parametrize("name", BAD_DISPLAYS)
+def test_displays_reject_bad_input(name):
+    call, error, match = BAD_DISPLAYS[name]
     assert_rejected(call, match, error=error)
     assert not pyplot.get_fignums()

@@ -1,4 +1,4 @@
-"""Rows, columns and labels that every selector rejects, or takes as what they are."""
+"""Samples, columns and labels that every selector must reject, or convert and accept."""
 
 import warnings
 
@@ -26,7 +26,7 @@ from tests._selectors import make
 
 @pytest.mark.parametrize("name", BAD_X)
 @pytest.mark.parametrize("cls", SELECTORS)
-def test_bad_X(cls, name):
+def test_selectors_reject_bad_X(cls, name):
     bad, error, match = BAD_X[name]
     selector = fitted(cls)
     for method in ("fit", "fit_transform", "fit_resample"):
@@ -34,12 +34,12 @@ def test_bad_X(cls, name):
     unfitted = make(SELECTORS[cls], 5)
     assert_rejected(lambda: unfitted.fit(bad, Y), match, unfitted, error=error)
     if isinstance(bad, pd.DataFrame):
-        return  # has other columns, too
+        return  # its columns also differ from those seen in fit
     for method in ("transform", "score"):
         assert_rejected(lambda m=method: getattr(selector, m)(bad), match, selector, error=error)
 
 
-# name: what has the values of X, to a rounding that decides nothing
+# Containers of the values of X, up to rounding that does not change the selection.
 GOOD_X = {
     "list": X.tolist(),
     "tuple of arrays": tuple(X),
@@ -60,15 +60,15 @@ GOOD_X = {
 
 @pytest.mark.parametrize("name", GOOD_X)
 @pytest.mark.parametrize("cls", SELECTORS)
-def test_what_holds_the_same_numbers_gives_the_same_picks(cls, name):
+def test_containers_of_the_same_values_give_the_same_selection(cls, name):
     expected = first_fit(cls, False).sample_indices_
-    picks = quietly(make(SELECTORS[cls], 5).fit_transform, GOOD_X[name], Y)
-    np.testing.assert_array_equal(picks, expected)
+    selected = quietly(make(SELECTORS[cls], 5).fit_transform, GOOD_X[name], Y)
+    np.testing.assert_array_equal(selected, expected)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.float16])
 @pytest.mark.parametrize("cls", SELECTORS)
-def test_other_numbers_are_taken_as_floats(cls, dtype):
+def test_other_numeric_dtypes_are_converted_to_float(cls, dtype):
     rows = (np.abs(X) * 3).astype(dtype)
     expected = quietly(make(SELECTORS[cls], 5).fit_transform, rows.astype(float), Y)
     np.testing.assert_array_equal(quietly(make(SELECTORS[cls], 5).fit_transform, rows, Y), expected)
@@ -76,14 +76,14 @@ def test_other_numbers_are_taken_as_floats(cls, dtype):
 
 @pytest.mark.parametrize("name", BAD_COLUMNS)
 @pytest.mark.parametrize("cls", SELECTORS)
-def test_other_columns(cls, name):
+def test_transform_rejects_other_columns(cls, name):
     selector = quietly(make(SELECTORS[cls], 5).fit, FRAME, Y)
     frame, match = BAD_COLUMNS[name]
     assert_rejected(lambda: selector.transform(frame), match, selector)
 
 
 @pytest.mark.parametrize("cls", SELECTORS)
-def test_unfitted(cls):
+def test_unfitted_selectors_raise_not_fitted_error(cls):
     selector = make(SELECTORS[cls], 5)
     for method, args in (("transform", (X,)), ("score", (X,)), ("get_support", ())):
         assert_rejected(
@@ -94,8 +94,7 @@ def test_unfitted(cls):
         )
 
 
-# Labels, with strata
-
+# name: (y, error, message), for stratify=True
 BAD_Y = {
     "None": (None, ValueError, "requires y"),
     "short": (Y[:-1], ValueError, r"inconsistent numbers of samples: \[24, 23\]"),
@@ -113,7 +112,7 @@ BAD_Y = {
 
 @pytest.mark.parametrize("name", BAD_Y)
 @pytest.mark.parametrize("cls", SELECTORS)
-def test_bad_strata(cls, name):
+def test_stratified_selectors_reject_bad_labels(cls, name):
     bad, error, match = BAD_Y[name]
     selector = fitted(cls, stratify=True)
     assert_rejected(lambda: selector.fit(X, bad), match, selector, error=error)
@@ -121,21 +120,21 @@ def test_bad_strata(cls, name):
 
 
 @pytest.mark.parametrize("cls", SELECTORS)
-def test_strata_of_another_pool(cls):
+def test_transform_rejects_new_classes_and_accepts_absent_ones(cls):
     selector = fitted(cls, stratify=True)
     assert_rejected(
         lambda: selector.transform(X, np.where(Y, 7, 0)), r"not seen in fit: \[7\]", selector
     )
-    # An empty stratum is no error: its share goes to the others.
-    picks = quietly(selector.transform, X, np.zeros(N, dtype=int))
-    assert len(np.unique(picks)) == 5
+    # An empty stratum is accepted: its part of n_to_select goes to the other strata.
+    selected = quietly(selector.transform, X, np.zeros(N, dtype=int))
+    assert len(np.unique(selected)) == 5
 
 
 @pytest.mark.parametrize("cls", SELECTORS)
-def test_a_column_of_labels_is_taken_with_a_warning(cls):
+def test_column_vector_of_labels_warns_and_is_flattened(cls):
     selector = make(SELECTORS[cls], 5, stratify=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         with pytest.warns(DataConversionWarning, match="column-vector"):
-            picks = selector.fit_transform(X, Y[:, None])
-        np.testing.assert_array_equal(picks, selector.fit_transform(X, Y))
+            selected = selector.fit_transform(X, Y[:, None])
+        np.testing.assert_array_equal(selected, selector.fit_transform(X, Y))

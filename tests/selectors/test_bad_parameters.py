@@ -1,4 +1,4 @@
-"""Parameters that a selector rejects, and extreme ones that it accepts."""
+"""Parameters that selectors must reject, and extreme values that they must accept."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ BAD_PARAMETERS = [
 
 
 @pytest.mark.parametrize(("cls", "name", "value"), BAD_PARAMETERS)
-def test_bad_parameters(cls, name, value):
+def test_fit_rejects_bad_parameters(cls, name, value):
     selector = fitted(cls)
     selector.set_params(**{name: value})
     match = rf"The '{name}' parameter of {cls} must be .* Got {value!r}"
@@ -60,7 +60,7 @@ def test_bad_parameters(cls, name, value):
 
 
 @pytest.mark.parametrize("cls", SELECTORS)
-def test_more_picks_than_samples(cls):
+def test_n_to_select_must_not_exceed_n_samples(cls):
     selector = fitted(cls)
     match = "n_to_select=25 must be at most .* n_samples=24"
     assert_rejected(lambda: selector.set_params(n_to_select=25).fit(X, Y), match, clone(selector))
@@ -69,7 +69,7 @@ def test_more_picks_than_samples(cls):
 
 
 @pytest.mark.parametrize("cls", SELECTORS)
-def test_one_sample(cls):
+def test_selection_from_a_single_sample(cls):
     if cls == "UncertaintySelector":
         assert_rejected(lambda: make(SELECTORS[cls], 1).fit(X[:1], Y[:1]), "2 classes|class")
         return
@@ -78,7 +78,8 @@ def test_one_sample(cls):
     ).sample_indices_.tolist() == [0]
 
 
-POSITIONS = {
+# name: (init, message)
+BAD_INITIAL_POSITIONS = {
     "repeated": ([0, 0], "distinct positions"),
     "empty": ([], r"0 sample\(s\)"),
     "2-d": ([[1]], r"1-d array of integer positions\. Got an array of shape \(1, 1\)"),
@@ -91,15 +92,15 @@ POSITIONS = {
 }
 
 
-@pytest.mark.parametrize("name", POSITIONS)
-def test_bad_positions_to_start_from(name):
-    value, match = POSITIONS[name]
+@pytest.mark.parametrize("name", BAD_INITIAL_POSITIONS)
+def test_v_optimal_rejects_bad_initial_positions(name):
+    value, match = BAD_INITIAL_POSITIONS[name]
     selector = skmm.VOptimalSelector(5).fit(X).set_params(init=value)
     assert_rejected(lambda: selector.fit(X), match, selector)
 
 
 @pytest.mark.parametrize("c_S", [1e-320, 1e-3, 5 / 25])
-def test_a_constant_that_no_coreset_reaches(c_S):
+def test_skmm_rejects_a_c_S_that_no_coreset_reaches(c_S):
     selector = skmm.SkMMSelector(5, random_state=0).fit(X).set_params(c_S=c_S)
     assert_rejected(
         lambda: selector.fit(X),
@@ -109,20 +110,20 @@ def test_a_constant_that_no_coreset_reaches(c_S):
 
 
 @pytest.mark.parametrize("bandwidth", [1e-320, 1e-200, 1e-30, 1e30, 1e200, 1e308])
-def test_extreme_bandwidths_only_lose_sight(bandwidth):
+def test_facility_location_accepts_extreme_bandwidths(bandwidth):
     selector = skmm.FacilityLocationSelector(5, bandwidth=bandwidth).fit(X)
     assert len(np.unique(selector.sample_indices_)) == 5
     assert selector.bandwidth_ == bandwidth
 
 
 @pytest.mark.parametrize("alpha", [0, 1e-320, 1e308])
-def test_extreme_ridges_are_ridges(alpha):
+def test_ridge_leverage_accepts_extreme_alpha(alpha):
     selector = skmm.RidgeLeverageSelector(5, alpha=alpha, random_state=0).fit(X)
     assert selector.inclusion_probabilities_.sum() == pytest.approx(5)
 
 
-class Wrong(LogisticRegression):
-    """A classifier whose probabilities are not what they should be."""
+class BadProbabilities(LogisticRegression):
+    """A classifier whose predict_proba returns NaN or an array of the wrong shape."""
 
     def __init__(self, kind=None):
         super().__init__()
@@ -139,7 +140,7 @@ class Wrong(LogisticRegression):
 
 @pytest.mark.parametrize("criterion", ["entropy", "margin", "least_confidence"])
 @pytest.mark.parametrize("kind", ["NaN", "short", "1-d"])
-def test_probabilities_that_are_none(kind, criterion):
+def test_uncertainty_rejects_bad_probabilities(kind, criterion):
     selector = skmm.UncertaintySelector(5, LogisticRegression(), criterion=criterion).fit(X, Y)
-    selector.set_params(estimator=Wrong(kind))
+    selector.set_params(estimator=BadProbabilities(kind))
     assert_rejected(lambda: selector.fit(X, Y), "predict_proba", selector)

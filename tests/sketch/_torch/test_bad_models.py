@@ -1,4 +1,4 @@
-"""Models, parameters and inputs that GradientSketcher rejects."""
+"""Models, parameters and inputs that GradientSketcher must reject."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,14 @@ from scipy import sparse
 from sklearn.linear_model import Ridge
 
 import sklearn_skmm as skmm
-from tests._rejection import N, X, Y, assert_rejected, masked
+from tests._rejection import MASKED_X, N, X, Y, assert_rejected
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 
-class Exhausted(torch.utils.data.IterableDataset):
-    """Can be read once only."""
+class ReadOnceDataset(torch.utils.data.IterableDataset):
+    """A data set that can be read only once."""
 
     def __init__(self):
         self.rows = iter(torch.from_numpy(X))
@@ -26,12 +26,12 @@ def network(dtype=torch.float64, outputs=2):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Dropout(0.5), nn.Linear(4, outputs))
     model = model.to(dtype)
-    model[2].eval()  # in another mode than the rest
+    model[2].eval()  # its mode, unlike that of the other modules, must be kept
     model[0].bias.requires_grad_(False)
     return model
 
 
-def changed(name, value):
+def filled(name, value):
     model = network()
     with torch.no_grad():
         dict(model.named_parameters())[name].fill_(value)
@@ -39,7 +39,7 @@ def changed(name, value):
 
 
 class Mixing(nn.Module):
-    """The output of a sample depends on the others in the batch."""
+    """A model whose output for a sample depends on the other samples in the batch."""
 
     def __init__(self):
         super().__init__()
@@ -50,6 +50,8 @@ class Mixing(nn.Module):
 
 
 class Returning(nn.Module):
+    """A model that returns a function of the output of its layer."""
+
     def __init__(self, what):
         super().__init__()
         self.layer = nn.Linear(3, 2).double()
@@ -59,11 +61,11 @@ class Returning(nn.Module):
         return self.what(self.layer(x))
 
 
-def shuffled():
+def shuffled_loader():
     return torch.utils.data.DataLoader(torch.from_numpy(X), batch_size=4, shuffle=True)
 
 
-def raises(output):
+def raise_error(output):
     raise RuntimeError("out of order")
 
 
@@ -83,9 +85,9 @@ BAD_MODELS = {
     "mixes samples": ({"model": Mixing()}, X, None, ValueError, "treat each sample independently"),
     "returns None": ({"model": Returning(lambda f: None)}, X, None, TypeError, "return a tensor"),
     "returns text": ({"model": Returning(lambda f: "a")}, X, None, TypeError, "return a tensor"),
-    "returns NaN": ({"model": changed("3.weight", np.nan)}, X, None, ValueError, "not finite"),
-    "returns infinity": ({"model": changed("0.weight", 1e308)}, X * 1e3, None, ValueError, "finit"),
-    "fails": ({"model": Returning(raises)}, X, None, RuntimeError, "out of order"),
+    "returns NaN": ({"model": filled("3.weight", np.nan)}, X, None, ValueError, "not finite"),
+    "returns infinity": ({"model": filled("0.weight", 1e308)}, X * 1e3, None, ValueError, "finit"),
+    "fails": ({"model": Returning(raise_error)}, X, None, RuntimeError, "out of order"),
     "layer position": ({"layers": [9]}, X, None, ValueError, "position 9"),
     "layer negative": ({"layers": -9}, X, None, ValueError, "position -9"),
     "layer empty": ({"layers": []}, X, None, ValueError, r"selects no parameters.* Got \[\]"),
@@ -100,7 +102,7 @@ BAD_MODELS = {
     "loss a float": ({"loss": lambda f, t: 1.0}, X, Y, ValueError, "one value per sample"),
     "loss None of it": ({"loss": lambda f, t: None}, X, Y, ValueError, "one value per sample"),
     "loss NaN": ({"loss": lambda f, t: f.sum() * np.nan}, X, Y, ValueError, "not finite"),
-    "loss fails": ({"loss": lambda f, t: raises(f)}, X, Y, RuntimeError, "out of order"),
+    "loss fails": ({"loss": lambda f, t: raise_error(f)}, X, Y, RuntimeError, "out of order"),
     "loss without y": ({"loss": lambda f, t: f.sum()}, X, None, ValueError, "requires y"),
     "target unknown": ({"target": "true"}, X, None, ValueError, "'target' parameter .* 'true'"),
     "target label, no y": ({"target": "label"}, X, None, ValueError, "requires y"),
@@ -161,16 +163,16 @@ BAD_MODELS = {
     "X text": ({}, [["a"] * 3] * N, None, ValueError, "string"),
     "X complex": ({}, X + 1j, None, ValueError, "Complex data"),
     "X sparse": ({}, sparse.csr_array(X), None, TypeError, "csr_array"),
-    "X masked": ({}, masked, None, ValueError, "masked"),
+    "X masked": ({}, MASKED_X, None, ValueError, "masked"),
     "X of other columns": ({}, X[:, :2], None, RuntimeError, "shapes cannot be multiplied"),
     "X ragged": ({}, [[1.0], [1.0, 2.0]], None, ValueError, "inhomogeneous|unequal"),
     "X a generator": ({}, (row for row in X), None, TypeError, "generator"),
     "X a number": ({}, 3, None, TypeError, "int"),
     "X an empty dict": ({}, {}, None, ValueError, "None of the keys"),
-    "X shuffled": ({}, shuffled(), None, ValueError, "order.*RandomSampler"),
+    "X shuffled": ({}, shuffled_loader(), None, ValueError, "order.*RandomSampler"),
     "X exhausted": (
         {},
-        torch.utils.data.DataLoader(Exhausted(), 4),
+        torch.utils.data.DataLoader(ReadOnceDataset(), 4),
         None,
         ValueError,
         "every time",
@@ -179,7 +181,7 @@ BAD_MODELS = {
 
 
 @pytest.mark.parametrize("name", BAD_MODELS)
-def test_bad_models(name, tmp_path, monkeypatch):
+def test_sketcher_rejects_bad_models_parameters_and_inputs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     params, rows, y, error, match = BAD_MODELS[name]
     model = params.get("model", network())
@@ -191,22 +193,22 @@ def test_bad_models(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["returns NaN", "loss a vector", "y short", "y too large"])
-def test_a_failure_leaves_no_cache_that_misleads(name, tmp_path):
+def test_failed_fit_leaves_no_block_in_the_cache(name, tmp_path):
     params, rows, y, error, match = BAD_MODELS[name]
     model = params.get("model", network())
     params = {"m": 4, "model": model, "random_state": 0, "batch_size": 5, **params}
     sketcher = skmm.GradientSketcher(**params, cache_dir=tmp_path / "cache")
     assert_rejected(lambda: sketcher.fit_transform(rows, y), match, sketcher, model, error=error)
-    # No block, and nothing under a temporary name.
+    # Neither a block nor a temporary file is left.
     assert {path.name for path in (tmp_path / "cache").glob("*")} <= {"manifest.json"}
 
 
 @pytest.mark.parametrize("name", BAD_MODELS)
-def test_a_fitted_sketcher_stays_fitted(name, tmp_path, monkeypatch):
+def test_failed_fit_keeps_the_previous_fit(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     params, rows, y, error, match = BAD_MODELS[name]
     if name in ("X a generator", "X exhausted"):
-        pytest.skip("used up by the other test")
+        pytest.skip("can be read only once, which another test does")
     model = network()
     sketcher = skmm.GradientSketcher(4, model=model, random_state=0, batch_size=5).fit(X)
     expected = sketcher.transform(X)
@@ -217,7 +219,7 @@ def test_a_fitted_sketcher_stays_fitted(name, tmp_path, monkeypatch):
     np.testing.assert_array_equal(sketcher.transform(X), expected)
 
 
-def test_a_model_on_the_meta_device():
+def test_sketcher_rejects_a_model_on_the_meta_device():
     model = network().to("meta")
     sketcher = skmm.GradientSketcher(4, model=model, random_state=0)
     assert_rejected(
