@@ -200,11 +200,11 @@ class VOptimalSelector(BaseSelector):
 
     def _check_init(self, n, n_samples):
         init = np.asarray(self.init)
-        if init.ndim != 1 or not np.issubdtype(init.dtype, np.integer):
+        if init.ndim != 1 or not init.size or not np.issubdtype(init.dtype, np.integer):
             raise ValueError(
                 "The 'init' parameter of VOptimalSelector must be 'relaxation', 'greedy' or a 1-d "
-                f"array of integer positions. Got an array of shape {init.shape} and dtype "
-                f"{init.dtype} instead."
+                "array of one or more integer positions. Got an array of shape "
+                f"{init.shape} and dtype {init.dtype} instead."
             )
         if self.stratify:
             raise ValueError(
