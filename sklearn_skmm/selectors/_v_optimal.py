@@ -202,8 +202,8 @@ class VOptimalSelector(BaseSelector):
         init = np.asarray(self.init)
         if init.ndim != 1 or not init.size or not np.issubdtype(init.dtype, np.integer):
             raise ValueError(
-                "The 'init' parameter of VOptimalSelector must be 'relaxation', 'greedy' or a 1-d "
-                "array of one or more integer positions. Got an array of shape "
+                "The 'init' parameter of VOptimalSelector must be 'relaxation', 'greedy' or a "
+                "non-empty 1-d array of integer positions. Got an array of shape "
                 f"{init.shape} and dtype {init.dtype} instead."
             )
         if self.stratify:

@@ -81,7 +81,7 @@ def test_selection_from_a_single_sample(cls):
 # name: (init, message)
 BAD_INITIAL_POSITIONS = {
     "repeated": ([0, 0], "distinct positions"),
-    "empty": ([], r"one or more integer positions.*shape \(0,\)"),
+    "empty": ([], r"non-empty 1-d array of integer positions.*shape \(0,\)"),
     "2-d": ([[1]], r"1-d array of integer positions\. Got an array of shape \(1, 1\)"),
     "floats": ([0.5], r"integer positions\. Got .* dtype float64"),
     "too large": ([99], "positions from 0 to 23.* 99"),
