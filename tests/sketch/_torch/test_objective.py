@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from sklearn_skmm import GradientSketcher
 from sklearn_skmm.sketch._torch._objective import Objective, output_of
-from tests.test_layers import M, N, Net, built, numbers, plain, tokens
+from tests.sketch._torch._models import M, N, Net, build, numbers, tokens
+from tests.sketch._torch._reference import loop_gradients
 
 K = 3
 LOGITS = torch.tensor([[0.0, 1.0, -1.0, 0.5]], dtype=torch.float64)
@@ -39,8 +40,8 @@ def image():
 
 def check(make, X, scalar, y=None, **params):
     """Compare with gradients of scalar(output, i) by a plain loop, sketched."""
-    G, _ = plain(built(make), X, scalar, y=range(N))
-    sketcher = GradientSketcher(M, model=built(make), batch_size=2, random_state=0, **params)
+    G, _ = loop_gradients(build(make), X, scalar, y=range(N))
+    sketcher = GradientSketcher(M, model=build(make), batch_size=2, random_state=0, **params)
     sketch = sketcher.fit_transform(X, y)
     expected = G @ sketcher.projection_.to_array()
     assert np.abs(expected).max() > 0
@@ -144,15 +145,15 @@ def test_draws_belong_to_samples(target):
     assert len(np.unique(whole)) == 4
     assert (drawn(target, 50, [1])[0] != whole).any()
     X = np.vstack([range(4), tokens(8, 4)])
-    params = {"m": M, "model": built(text), "target": target, "random_state": 3}
+    params = {"m": M, "model": build(text), "target": target, "random_state": 3}
     expected = GradientSketcher(**params).fit_transform(X)
     for size in (1, 2):
         sketch = GradientSketcher(batch_size=size, **params).fit_transform(X)
         np.testing.assert_allclose(sketch, expected, rtol=1e-9, atol=1e-14)
     # Of all classes at four tokens only those that were drawn give these gradients.
     G = {
-        classes: plain(
-            built(text), X[:1], lambda f, _, c=classes: F.cross_entropy(f, torch.tensor(c)), y=[0]
+        classes: loop_gradients(
+            build(text), X[:1], lambda f, _, c=classes: F.cross_entropy(f, torch.tensor(c)), y=[0]
         )[0]
         for classes in product(range(K), repeat=4)
     }
@@ -172,12 +173,12 @@ def test_draws_belong_to_samples(target):
     ],
 )
 def test_outputs_are_combined_by_one_vector_of_signs(make, X, classes):
-    sketcher = GradientSketcher(M, model=built(make), batch_size=2, random_state=0)
+    sketcher = GradientSketcher(M, model=build(make), batch_size=2, random_state=0)
     sketch = sketcher.fit_transform(X)
     gamma = sketcher.projection_.to_array()
     matches = []
     with torch.no_grad():
-        output = built(make)(torch.as_tensor(X))
+        output = build(make)(torch.as_tensor(X))
     n_outputs = 1 if classes is None else output.shape[1:][classes]
     for signs in product([1.0, -1.0], repeat=n_outputs):
         z = torch.tensor(signs, dtype=torch.float64) / n_outputs**0.5
@@ -186,7 +187,7 @@ def test_outputs_are_combined_by_one_vector_of_signs(make, X, classes):
             f = f.reshape(1) if classes is None else f.movedim(classes, -1)
             return (f @ z).mean()
 
-        expected = plain(built(make), X, scalar, y=range(N))[0] @ gamma
+        expected = loop_gradients(build(make), X, scalar, y=range(N))[0] @ gamma
         if np.allclose(sketch, expected, rtol=1e-9, atol=1e-12):
             matches.append(signs)
     assert len(matches) == 1
@@ -254,8 +255,8 @@ def test_callables(dtype):
         Net(lambda self, x: x * self.p, p=nn.Parameter(torch.rand(4))), table()
     )
     y = numbers()
-    G, _ = plain(built(make, dtype), numbers(4), branching, torch.as_tensor(y).to(dtype))
-    sketcher = GradientSketcher(M, model=built(make, dtype), loss=branching, random_state=0)
+    G, _ = loop_gradients(build(make, dtype), numbers(4), branching, torch.as_tensor(y).to(dtype))
+    sketcher = GradientSketcher(M, model=build(make, dtype), loss=branching, random_state=0)
     sketch = sketcher.fit_transform(numbers(4), y)
     assert sketcher.sketch_plan_[0].source == "torch.func"
     expected = G @ sketcher.projection_.to_array()
@@ -273,7 +274,7 @@ def test_callables_see_one_sample(dtype):
         return output.sum()[None]
 
     seen = []
-    model = built(text, dtype)
+    model = build(text, dtype)
     GradientSketcher(M, model=model, loss=loss, random_state=0).fit_transform(tokens(8, 4), y)
     assert seen == y.tolist()
 
