@@ -7,7 +7,7 @@ from scipy.io import savemat
 
 
 def picture(label, rng):
-    """Noise around a colour of the class, wider than high."""
+    """Return noise around a colour that depends on the class, wider than high."""
     colour = np.random.RandomState(label).uniform(60, 200, 3)
     return np.clip(colour + rng.normal(scale=20, size=(36, 48, 3)), 0, 255).astype(np.uint8)
 
@@ -20,7 +20,7 @@ def save(path, pixels):
 
 
 def annotations(**fields):
-    """An array of structures, as MATLAB writes them."""
+    """Return an array of structures, as MATLAB writes them."""
     columns = list(zip(*fields.values(), strict=True))
     records = np.empty((1, len(columns)), dtype=[(name, object) for name in fields])
     records[0] = columns
@@ -68,7 +68,7 @@ CARS = {"devkit": write_devkit, "all": write_all_annotations, "tree": write_tree
 
 
 def python_2_batch(pixels, labels):
-    """The bytes of a batch as Python 2 pickled it, where strings are bytes."""
+    """Return a batch as pickled by Python 2, in which strings are bytes."""
 
     def string(text):
         return b"T" + struct.pack("<i", len(text)) + text

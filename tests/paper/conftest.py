@@ -1,4 +1,4 @@
-"""The modules of the paper's experiments, small random models, and runs of both."""
+"""The modules of the paper's experiments, small random models, and runs of experiments."""
 
 import importlib
 import sys
@@ -17,13 +17,13 @@ MODULES = ("data", "models", "train", "baselines", "methods", "results", "run")
 
 @pytest.fixture(scope="module")
 def paper():
-    """The modules of the experiments, which find each other as those of a script do."""
+    """Return the modules of the experiments, importable by each other as in a script."""
     torch = pytest.importorskip("torch")
     for name in ("transformers", "PIL.Image"):
         pytest.importorskip(name)
     path, threads = list(sys.path), torch.get_num_threads()
     sys.path.insert(0, str(FOLDER))
-    torch.set_num_threads(1)  # threads cost more than they gain on models this small
+    torch.set_num_threads(1)  # more threads slow down models this small
     try:
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
     finally:
@@ -35,7 +35,7 @@ def paper():
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
-    """Small models, saved as those on the hub are: CLIP with its text side."""
+    """Save small random models in the format of the hub; CLIP includes its text model."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("weights")
@@ -53,7 +53,7 @@ def weights(tmp_path_factory):
             embedding_size=4, hidden_sizes=[4, 4, 8, 8], depths=[1, 1, 1, 2], layer_type="basic"
         )
         resnet = transformers.ResNetForImageClassification(config)
-        for module in resnet.modules():  # as after training, so that no statistic is trivial
+        for module in resnet.modules():  # trained models have non-trivial statistics
             if isinstance(module, torch.nn.BatchNorm2d):
                 torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
                 torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
@@ -61,7 +61,7 @@ def weights(tmp_path_factory):
     transformers.CLIPImageProcessor(
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
     ).save_pretrained(folder / "clip")
-    # 64 pixels: two by two of the last layer's.
+    # 64 pixels give two by two positions in the last layer.
     transformers.ConvNextImageProcessor(size={"shortest_edge": 64}).save_pretrained(
         folder / "resnet"
     )
@@ -70,7 +70,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def run_experiment(paper, weights, tmp_path):
-    """Run an experiment on its small data set, and return the table."""
+    """Return a function that runs an experiment on a small data set and returns the table."""
 
     def run(experiment, *options, n=(6,), seeds=(0,), methods=("uniform", "skmm"), out="a.csv"):
         model, write = EXPERIMENTS[experiment]

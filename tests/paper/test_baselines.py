@@ -36,7 +36,7 @@ def test_contextual_diversity_is_farthest_first_traversal(paper):
 
 
 def test_contextual_diversity_distinguishes_certain_predictions(paper):
-    """Probabilities that are zero in single precision are told apart by their logarithms."""
+    """Probabilities that are zero in single precision are distinguished by their logarithms."""
     log_p = log_softmax(np.float32([[0, 300], [0, 200], [300, 0], [0, 299]]), axis=1)
     for seed in range(4):
         picks = paper.baselines.contextual_diversity(log_p, 3, seed)
@@ -46,7 +46,7 @@ def test_contextual_diversity_distinguishes_certain_predictions(paper):
 
 @pytest.mark.parametrize("rounds", [1, 3, 6])
 def test_glister_selects_the_largest_gains(paper, rounds):
-    """Gains are the slopes of the loss of all samples, by autograd."""
+    """The expected gains are the slopes of the loss over all samples, from autograd."""
     rng = np.random.RandomState(0)
     inputs, y, n, eta = rng.normal(size=(25, 4)), rng.randint(3, size=25), 6, 2.0
     weight = torch.from_numpy(rng.normal(size=(3, 5)))
@@ -103,23 +103,23 @@ def test_deepfool_of_a_linear_tail_is_the_distance_to_the_boundary(paper):
 
 
 class Ring(torch.nn.Module):
-    """Two classes, within and without a circle of radius one."""
+    """Two classes, inside and outside a circle of radius one."""
 
     def forward(self, x):
         return torch.stack([x.square().sum(dim=1), torch.ones(len(x))], dim=1)
 
 
 def test_deepfool_finds_a_curved_boundary(paper):
-    """From without, the first step of several falls short of it by far."""
+    """From outside, several steps are needed, and the first falls far short of the boundary."""
     radius = np.array([0.95, 1.1, 2.0, 4.0, 9.0], dtype=np.float32)
     X = radius[:, None] * np.float32([0.6, 0.8])
     found = paper.baselines.deepfool(Ring(), X, device="cpu")
-    # It overshoots by two per cent, and may end within that of the circle.
+    # DeepFool overshoots by two per cent, so it may stop that far from the circle.
     np.testing.assert_allclose(found, np.abs(radius - 1), rtol=0.05, atol=0.02)
 
 
 def test_deepfool_is_finite_where_all_slopes_are_zero(paper):
-    """Where no slope leads anywhere, the distance is zero or finite, and no number is lost."""
+    """Without any slope, the distance is still finite."""
     tail = torch.nn.Linear(3, 2)
     with torch.no_grad():
         tail.weight.zero_()

@@ -30,14 +30,14 @@ def test_cars_are_read_as_written(paper, tmp_path, format_):
     train, test = paper.data.load("cars", tmp_path)
     assert sorted(train.labels) == [0, 1, 2, 2]
     assert sorted(test.labels) == [0, 1, 2]
-    if format_ != "tree":  # which is in the order of the classes
+    if format_ != "tree":  # a tree is read in the order of the classes
         np.testing.assert_array_equal(train.labels, [2, 0, 1, 2])
     rng = np.random.RandomState(0)
     for label in (2, 0, 1, 2):
         wanted = picture(label, rng)
         distances = [np.abs(np.asarray(image, int) - wanted).mean() for image in train]
         closest = int(np.argmin(distances))
-        assert distances[closest] < 8  # JPEG
+        assert distances[closest] < 8  # JPEG is lossy
         assert train.labels[closest] == label
 
 
@@ -60,7 +60,7 @@ def test_cifar10_can_be_pickled_by_python_3_and_numpy_2(paper, tmp_path):
 
 
 class Malicious:
-    """Pickled, it makes a directory when it is loaded."""
+    """An object whose pickle creates a directory when it is loaded."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -73,7 +73,7 @@ def test_loading_a_pickle_runs_no_code(paper, tmp_path):
     write_cifar10(tmp_path)
     trap = tmp_path / "trap"
     content = pickle.dumps({b"data": Malicious(trap), b"labels": [0]}, protocol=2)
-    pickle.loads(content)  # it works where nothing is done about it
+    pickle.loads(content)  # the attack works with plain pickle
     assert trap.exists()
     trap.rmdir()
     (tmp_path / "data_batch_3").write_bytes(content)
@@ -161,7 +161,7 @@ def test_hub_mirror_is_read_with_datasets(paper, tmp_path):
         for split in ("train", "test"):
             part = datasets.Dataset.from_dict(columns, features=features)
             part.to_parquet(str(tmp_path / folder / f"{split}.parquet"))
-        columns["label"] = [-1, -1, -1]  # of the second folder
+        columns["label"] = [-1, -1, -1]  # for the second folder
     train, test = paper.data.load("cifar10", f"hub:{tmp_path / 'complete'}")
     np.testing.assert_array_equal(train.labels, [1, 0, 2])
     np.testing.assert_array_equal(np.asarray(test[2]), pixels[2])

@@ -50,7 +50,7 @@ def test_features_are_computed_once(paper, weights, tmp_path, monkeypatch):
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
     assert len(calls) == 1
     paper.models.features(pretrained, test, folder, device="cpu")
-    with torch.no_grad():  # other weights are another file
+    with torch.no_grad():  # the features of other weights go into another file
         next(pretrained.trunk.parameters()).add_(0.1)
     paper.models.features(pretrained, train, folder, device="cpu")
     assert len(calls) == 3

@@ -40,7 +40,7 @@ def test_interrupted_run_continues(paper, run_experiment, monkeypatch, tmp_path)
     fit, fits = paper.train.fit, []
 
     def interrupted(tail, X, y, **kwargs):
-        if len(y) < 24:  # not the pilot
+        if len(y) < 24:  # the pilot trains on all 24 samples
             fits.append(len(y))
             if len(fits) == 6:
                 raise KeyboardInterrupt
@@ -57,7 +57,7 @@ def test_interrupted_run_continues(paper, run_experiment, monkeypatch, tmp_path)
     parts = run_experiment("cars-probe", **work, out="parts.csv")
     assert len(fits) == 6 + 12 - 5
     pd.testing.assert_frame_equal(parts.drop(columns=SECONDS), whole.drop(columns=SECONDS))
-    # Times of the finished rows are kept, and a third run has nothing to do.
+    # A third run has nothing to do and keeps the times of the finished rows.
     pd.testing.assert_frame_equal(run_experiment("cars-probe", **work, out="parts.csv"), parts)
     assert len(fits) == 13
 

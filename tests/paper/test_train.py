@@ -25,7 +25,7 @@ def test_only_the_last_two_layers_are_trained(paper, weights):
 
 
 def test_watch_sees_the_predictions_before_each_step(paper):
-    """With one batch an epoch, what is watched is what the tail of one epoch less predicts."""
+    """With one batch per epoch, these are the predictions after one epoch fewer."""
     rng = np.random.RandomState(0)
     X, y = rng.normal(size=(20, 4)).astype(np.float32), rng.randint(3, size=20)
     seen = []

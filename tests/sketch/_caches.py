@@ -15,7 +15,7 @@ POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signa
 
 
 def snapshot(directory):
-    """Everything about a directory that a refusal must leave alone."""
+    """Return the files of a directory with their times and contents, to see whether any changed."""
     paths = sorted(Path(directory).rglob("*"))
     return {
         str(path): (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None)

@@ -9,7 +9,7 @@ KINDS = ["gaussian", "sparse_sign", "product", "block"]
 
 
 def make_projection(kind, r, m, seed):
-    """Return a projection; r is even, and at least 8."""
+    """Return a projection of this kind, for an even r of at least 8."""
     if kind == "product":
         return ProductProjection(r // 2, 2, m, (seed, 0), (seed, 1))
     if kind == "block":
@@ -24,7 +24,7 @@ def leaves(projection):
 
 
 def assert_mean(samples, expected, n_errors=5):
-    """Assert that samples along the first axis have this mean, by their standard error."""
+    """Assert that the mean over the first axis is within n_errors standard errors of expected."""
     samples = np.asarray(samples)
     error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
     assert np.all(np.abs(samples.mean(axis=0) - expected) <= n_errors * error + 1e-12)

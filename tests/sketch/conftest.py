@@ -8,7 +8,7 @@ from tests.sketch._caches import BLOCK, INPUTS, KEY
 
 @pytest.fixture
 def cache_and_path(tmp_path):
-    """A cache with one block, and the file of that block."""
+    """Return a cache with one block, and the path of the block's file."""
     cache = SketchCache(tmp_path / "cache", KEY)
     cache.put(0, INPUTS, BLOCK)
     (path,) = cache.directory.glob("block-*")

@@ -32,7 +32,7 @@ def test_get_returns_the_bytes_that_were_put(tmp_path, dtype, shape, layout):
         assert block.flags.c_contiguous
         assert block.flags.writeable
         assert block.tobytes() == values.tobytes()
-    # The same values are the same file, so that processes that write it agree.
+    # The name depends only on the values, so processes that write the same block agree.
     cache.put(3, INPUTS, values)
     assert len(blocks(tmp_path)) == 1
     assert not temporaries(tmp_path)
@@ -44,7 +44,7 @@ def test_files_can_be_read_and_verified_without_the_package(cache_and_path):
         r"block-(\d{8})-([0-9a-f]{32})-([0-9a-f]{32})\.npy", path.name
     ).groups()
     assert int(index) == 0
-    assert inputs != INPUTS  # the key is in it
+    assert inputs != INPUTS  # it also depends on the key
     assert content == hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     np.testing.assert_array_equal(np.load(path), BLOCK)
     manifest = json.loads((cache.directory / "manifest.json").read_text())
@@ -52,7 +52,7 @@ def test_files_can_be_read_and_verified_without_the_package(cache_and_path):
 
 
 def test_file_names_do_not_change_between_releases(cache_and_path):
-    # Who changes these raises VERSION, or caches of earlier releases are called stale.
+    # If these names change, raise VERSION, or caches of earlier releases are reported as stale.
     assert digest(BLOCK, "a", b"b", None, True, 1, 0.5) == "a51c9e192e9f881b0cf7d3d175d6aed7"
     assert (
         cache_and_path[1].name
@@ -92,7 +92,7 @@ def test_put_rejects_arrays_that_are_not_blocks(tmp_path, index, array):
 def test_large_indices_do_not_collide(tmp_path):
     cache = SketchCache(tmp_path, KEY)
     for index in (1, 10**8 + 1, 10**9 + 1):
-        cache.put(index, INPUTS, np.cache_and_path((1, 1), float(index)))
+        cache.put(index, INPUTS, np.full((1, 1), float(index)))
     reader = SketchCache(tmp_path, KEY)
     assert [reader.get(i, INPUTS)[0, 0] for i in (1, 10**8 + 1, 10**9 + 1)] == [
         1,

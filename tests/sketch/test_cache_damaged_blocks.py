@@ -67,13 +67,13 @@ def test_intact_block_is_found_beside_a_damaged_one(tmp_path):
     assert third.exists()
 
 
-def trap():
+def fail():
     raise AssertionError("code in a file was run")
 
 
 class Malicious:
     def __reduce__(self):
-        return trap, ()
+        return fail, ()
 
 
 def saved(array):
@@ -83,7 +83,7 @@ def saved(array):
 
 
 def rewrite(path, content):
-    """Replace a block file by one whose name has the digest of other content."""
+    """Replace a block file by one of other content, named by the digest of that content."""
     path.unlink()
     name = f"{path.name[:48]}{hashlib.blake2b(content, digest_size=16).hexdigest()}.npy"
     assert _cache.BLOCK.fullmatch(name)

@@ -36,7 +36,7 @@ def test_digest_distinguishes_similar_inputs():
         ("ab", "c"),
         ("a", "bc"),
         ("abc",),
-        # Without lengths or types in front, these would be one text.
+        # Without a prefix of lengths and types, these would be the same bytes.
         ("a", "b"),
         ("astr\nb",),
         ("str 1\nastr 1\nb",),

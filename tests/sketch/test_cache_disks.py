@@ -15,6 +15,8 @@ from tests.sketch._caches import BLOCK, INPUTS, KEY, POSIX, blocks, snapshot, te
 
 
 class FullFile(io.FileIO):
+    """A file that takes half of what is written and then has no space left."""
+
     def write(self, data):
         if self.tell():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -44,8 +46,8 @@ def test_full_disk_keeps_finished_blocks_and_leaves_no_partial_file(
     cache, _ = cache_and_path
     before = blocks(cache.directory)
     with monkeypatch.context() as patch:
-        # Reading has its own way to open files.
         break_writes(patch, where)
+        # The replacement of `open` cannot read the manifest.
         patch.setattr(cache, "_has_manifest", lambda: True)
         with pytest.raises(OSError, match="could not write block 1: No space left") as caught:
             cache.put(1, INPUTS, BLOCK)
@@ -94,7 +96,7 @@ def test_file_system_that_cannot_sync_directories(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
     cache = SketchCache(tmp_path, KEY)
     cache.put(0, INPUTS, BLOCK)
-    assert len(refused) == 2  # after the manifest and after the block
+    assert len(refused) == 2  # once for the manifest and once for the block
     assert cache.get(0, INPUTS) is not None
 
 

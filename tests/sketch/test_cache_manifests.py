@@ -75,7 +75,7 @@ VALID = {"format": _cache.FORMAT, "version": _cache.VERSION, "key": KEY}
 
 @st.composite
 def manifests(draw):
-    """Anything, and what is close to a manifest: fields replaced, bytes removed and changed."""
+    """Draw contents close to a valid manifest: with fields or bytes replaced, added or removed."""
     manifest = VALID | draw(st.dictionaries(st.sampled_from([*VALID, "x"]), JSON, max_size=1))
     if isinstance(manifest["key"], dict) and draw(st.booleans()):
         changes = draw(st.dictionaries(st.sampled_from([*KEY, "x"]), SCALARS, max_size=2))

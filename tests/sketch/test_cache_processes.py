@@ -10,6 +10,8 @@ import pytest
 from sklearn_skmm.sketch import _cache
 from tests.sketch._caches import POSIX, blocks, temporaries
 
+# Run by the child processes before their own code. It loads the module from its file, because
+# importing scikit-learn would take most of the time.
 CHILD = f"""
 import errno, importlib.util, os, random, signal, sys, time, traceback
 from pathlib import Path
@@ -46,7 +48,7 @@ def code(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def check():
-    # Warnings are errors here: nothing may be damaged.
+    # Warnings are errors here, so no block may be damaged.
     cache = SketchCache(directory, KEY)
     done = 0
     for index in range(N):
@@ -87,18 +89,18 @@ def uninterrupted(tmp_path_factory):
 KILLS = """
 random.seed(0)
 partial, counts, kills = 0, [], 0
-# Each run begins anew where the last one was, until sixty have been killed in the middle.
+# Each run continues the last one, until sixty runs have been killed before they finished.
 while kills < 60:
     if check() == N:
         for path in directory.glob("block-*"):
             path.unlink()
-    # From a random block on, however fast the machine is at the moment.
+    # Wait for a random number of blocks, so that the moment does not depend on the machine's speed.
     first, pid = random.randrange(N), fork(run)
     while len(list(directory.glob("block-*"))) < first:
         pass
     if kills % 2:
         time.sleep(random.uniform(0.0, 0.002))
-    else:  # in the middle of a block, however short that moment is
+    else:  # kill it in the middle of a block, however short that moment is
         while not any(directory.glob("tmp-*")) and len(list(directory.glob("block-*"))) < N:
             pass
     os.kill(pid, signal.SIGKILL)
@@ -117,7 +119,7 @@ assert check() == N
 @pytest.mark.slow
 def test_run_killed_at_random_moments_can_be_resumed(tmp_path, uninterrupted):
     partial, different = map(int, finish(child(KILLS, tmp_path)).split())
-    # The kills did meet runs that were writing, at different blocks.
+    # Some runs were killed while they were writing, and at different blocks.
     assert partial > 0
     assert different > 3
     assert blocks(tmp_path) == uninterrupted
@@ -125,7 +127,7 @@ def test_run_killed_at_random_moments_can_be_resumed(tmp_path, uninterrupted):
 
 STEPS = """
 def die(step):
-    # Every open, link, rename and remove is announced to this hook before it happens.
+    # Python calls this hook before every open, link, rename and remove.
     def hook(event, args):
         nonlocal step
         if event in ("open", "os.link", "os.rename", "os.remove", "os.mkdir", "os.listdir"):
@@ -155,7 +157,7 @@ print(step)
 def test_run_killed_before_any_file_operation_can_be_resumed(tmp_path, uninterrupted):
     directory = tmp_path / "cache"
     directory.mkdir()
-    # To make the cache and two blocks takes at least an open and a rename or link of each.
+    # Creating the manifest and two blocks takes an open and a rename or link each, at least.
     assert int(finish(child(STEPS, directory))) >= 6
     assert blocks(directory) == uninterrupted
 

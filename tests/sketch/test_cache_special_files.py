@@ -43,7 +43,7 @@ def test_link_created_after_the_check_is_not_followed(cache_and_path, tmp_path, 
     target = tmp_path / "target"
     os.rename(path, target)
     path.symlink_to(target)
-    monkeypatch.setattr(os, "lstat", os.stat)  # the check sees the regular file that was there
+    monkeypatch.setattr(os, "lstat", os.stat)  # let the check follow the link to a regular file
     with pytest.raises(OSError, match="could not read block 0") as caught:
         cache.get(0, INPUTS)
     assert caught.value.errno == errno.ELOOP

@@ -39,7 +39,7 @@ def test_product_variance_of_rank_one_is_between_zero_and_eight():
 @pytest.mark.parametrize("terms", [1, 3])
 @pytest.mark.parametrize("A", GRADIENTS.values(), ids=GRADIENTS.keys())
 def test_product_sketch_has_the_stated_variance(A, terms):
-    # Columns of Γ are independent: each is a draw of z = Σ_l q_lᵀAp_l / √L.
+    # The columns of Γ are independent, and each gives a sample of z = Σ_l q_lᵀAp_l / √L.
     m = 100_000
     projection = ProductProjection(*A.shape, m, (1,), (2,), terms)
     z = projection.apply(A.reshape(1, -1))[0] * np.sqrt(m)
@@ -55,14 +55,14 @@ def test_factors_are_independent_signs_and_give_the_matrix():
     bits = np.concatenate([Q, P]) > 0
     np.testing.assert_array_equal(np.abs(np.concatenate([Q, P])), 1)
     assert_uniform(2 ** np.arange(8) @ bits, 256)
-    # Consecutive columns, which share words of the stream.
+    # Consecutive columns are independent, too, although they share words of the stream.
     assert_uniform(4 ** np.arange(5) @ (2 * bits[:5, ::2] + bits[:5, 1::2]), 1024)
     gamma = (Q[:, None] * P / 300).reshape(15, -1)
     np.testing.assert_allclose(projection.to_array(), gamma, rtol=1e-15)
 
 
 def test_factors_are_the_same_on_every_machine_and_version():
-    # NumPy freezes the bits of SeedSequence and Philox, of which these are the first.
+    # The first bits of SeedSequence and Philox, whose streams NumPy guarantees not to change.
     Q = ProductProjection(3, 1, 8, (4, 5), (6,)).row_factor(np.int8)
     np.testing.assert_array_equal(np.packbits(Q > 0, axis=1)[:, 0], [0x1D, 0x62, 0x5C])
 
@@ -76,7 +76,7 @@ def test_factors_of_several_blocks(rows, cols):
     np.testing.assert_allclose(projection.to_array(), gamma, rtol=1e-6)
     longer = max(Q, P, key=len)
     assert not np.array_equal(longer[:500], longer[BLOCK_ROWS:])
-    # A shorter factor is the start of a longer one, within blocks and across them.
+    # A shorter factor is the start of a longer one, for lengths below and above a block.
     for n in (2, 100, BLOCK_ROWS + 1):
         shorter = ProductProjection(n, n, 5, (0,), (1,))
         np.testing.assert_array_equal(shorter.row_factor()[:rows], Q[:n])
@@ -100,7 +100,7 @@ def test_equal_streams_give_equal_factors_on_either_side():
     bias = ProductProjection(6, 1, 50, row_stream=(3, 0), col_stream=(4, 1))
     np.testing.assert_array_equal(bias.row_factor(), weight.row_factor())
     assert not np.array_equal(bias.col_factor()[0], weight.col_factor()[0])
-    # The weight of a layer that stores it transposed.
+    # A layer that stores its weight transposed.
     transposed = ProductProjection(4, 6, 50, row_stream=(3, 1), col_stream=(3, 0))
     np.testing.assert_array_equal(transposed.col_factor(), bias.row_factor())
 

@@ -36,7 +36,7 @@ def test_apply_equals_multiplying_by_the_explicit_matrix(kind, dtype, container)
     projection = make_projection(kind, r, 7, seed=3)
     gamma = projection.to_array()
     assert (projection.r, projection.m) == gamma.shape == (r, 7)
-    # Columns without entries at all, a block of them among others, and denser ones.
+    # Some columns are empty, among them a whole block, and others are nearly empty or full.
     G = np.random.RandomState(0).normal(size=(5, r)).astype(dtype)
     G[:, 1 : BLOCK_ROWS + 10] = 0
     G[1:, -50:] = 0
@@ -139,7 +139,7 @@ def test_gaussian_entries_are_standard_normal_over_root_m():
 def test_entries_have_mean_zero_and_gamma_is_isotropic(kind):
     gammas = np.array([make_projection(kind, 8, 3, seed).to_array() for seed in range(1500)])
     assert_mean(gammas, 0)
-    assert_mean(gammas**2, 1 / 3)  # no column is favoured
+    assert_mean(gammas**2, 1 / 3)  # every column has the same variance
     assert_mean(gammas @ gammas.transpose(0, 2, 1), np.eye(8))
 
 
@@ -179,7 +179,7 @@ def test_sparse_sign_rows_have_s_distinct_entries_of_equal_size(m, nnz, s):
     gamma = projection.to_array()
     np.testing.assert_array_equal(np.count_nonzero(gamma, axis=1), s)
     np.testing.assert_allclose(np.abs(gamma[gamma != 0]), 1 / np.sqrt(s), rtol=1e-15)
-    # s divides m or not, every column has its share.
+    # Entries are spread evenly over the columns, whether or not s divides m.
     assert_mean(gamma != 0, s / m)
 
 
@@ -188,7 +188,8 @@ def test_sparse_sign_default_has_eight_entries():
 
 
 def test_sparse_sign_rows_are_uniform_and_independent():
-    # Two consecutive rows: 3 sets of positions and 4 pairs of signs each, all equally often.
+    # In two consecutive rows, all combinations of 3 sets of positions and 4 pairs of signs
+    # are equally frequent.
     gamma = SparseSignProjection(40_000, 3, seed=0, nnz=2).to_array()
     sets = {pair: i for i, pair in enumerate(combinations(range(3), 2))}
     codes = []
@@ -234,7 +235,7 @@ def test_wide_sparse_gradients_need_little_memory_and_few_blocks(kind, monkeypat
             return plain(self, k)
 
         monkeypatch.setattr(cls, "_draw", counted)
-    # What it should be: the rows of Γ at these columns.
+    # The expected sketch, from the rows of Γ that match these columns.
     expected, needed = np.zeros((3, m)), set()
     parts = leaves(projection)
     starts = np.cumsum([0] + [part.r for part in parts])
@@ -254,7 +255,7 @@ def test_wide_sparse_gradients_need_little_memory_and_few_blocks(kind, monkeypat
     np.testing.assert_allclose(sketch, expected, rtol=1e-10)
     assert len(drawn) == len(needed)
     assert set(drawn) == needed
-    # Against 80 MB for a vector of r doubles: a few blocks, and what the cache keeps of these.
+    # A few blocks and the cache need far less than the 80 MB of a vector of r doubles.
     assert peak < 12 * 2**20
 
 

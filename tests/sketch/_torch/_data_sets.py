@@ -1,4 +1,4 @@
-"""The same samples in every kind of container that a model's data may come in."""
+"""The same samples in every kind of container that a model accepts."""
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ def forward(input_ids, attention_mask=None, *, values=None, labels=None):
 
 
 class Rows(td.Dataset):
-    """A map-style data set of what `row` makes of a position."""
+    """A map-style data set with `row(i)` at position i."""
 
     def __init__(self, row, n=N):
         self.row = row
@@ -38,7 +38,7 @@ class Rows(td.Dataset):
 
 
 class Stream(td.IterableDataset):
-    """A data set that can only be iterated over, from a new iterator every time."""
+    """A data set that can only be iterated over; `start` returns a new iterable each time."""
 
     def __init__(self, start):
         self.start = start
@@ -88,7 +88,7 @@ def read_only():
 
 
 def transformed():
-    """A data set whose own columns are not those that it gives."""
+    """Return a data set whose transform gives other columns than those it stores."""
 
     def tensors(rows):
         return {
@@ -101,7 +101,7 @@ def transformed():
     )
 
 
-# By what they hold of the data: the first input only, two inputs and labels, all by name.
+# Containers of the first input only, of two inputs and labels, and of all inputs by name.
 FIRST = {
     "array": lambda: TOKENS,
     "array from the back": lambda: TOKENS[::-1, ::-1].copy()[::-1, ::-1],
@@ -163,7 +163,7 @@ INPUTS = {"input_ids": TOKENS, "attention_mask": MASK, "values": VALUES}
 
 
 def concatenate(batches):
-    """All samples by name, from every batch, after checking what it says of its size."""
+    """Return the tensors of all batches by name, after checking the sizes of the batches."""
     whole = {}
     batches = list(batches)
     for batch in batches:

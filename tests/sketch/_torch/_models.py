@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-N, M = 5, 7  # with batches of 4 the last has one sample
+N, M = 5, 7  # in batches of 4, the last batch has one sample
 
 
 class Net(nn.Module):
-    """A model of these parts with this forward pass."""
+    """A model with these parts and this forward pass."""
 
     def __init__(self, call, **parts):
         super().__init__()
@@ -26,7 +26,7 @@ def numbers(*shape):
 
 
 def tokens(high, *shape):
-    # The first samples share tokens, and one has the same several times.
+    # The first samples share tokens, and one sample has the same token several times.
     return np.random.RandomState(0).randint(high, size=(N, *shape)) // 2 * 2
 
 
@@ -85,7 +85,7 @@ def force(self, x):
 
 
 class Scaled(nn.Linear):
-    """A subclass with a parameter of its own."""
+    """A subclass of a layer that adds a parameter."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -96,14 +96,14 @@ class Scaled(nn.Linear):
 
 
 class Doubling(nn.Linear):
-    """A subclass whose rule does not hold."""
+    """A subclass of a layer for which the layer's rule is wrong."""
 
     def forward(self, x):
         return super().forward(2 * x)
 
 
 class LlamaRMSNorm(nn.Module):
-    """As in transformers."""
+    """The RMS norm of Llama in transformers."""
 
     def __init__(self, size):
         super().__init__()
@@ -147,16 +147,17 @@ def with_positions_in_place(self, x):
 
 
 def build(make, dtype=torch.float64):
+    """Build a model with seed 0 and random statistics of its batch norms."""
     torch.manual_seed(0)
     model = make().to(dtype)
     for buffer in model.buffers():
         if buffer.is_floating_point():
-            buffer.uniform_(0.5, 1.5)  # of batch norms
+            buffer.uniform_(0.5, 1.5)
     return model
 
 
-def state(model):
-    """What a sketch must leave as it was."""
+def model_state(model):
+    """Return everything about a model that a sketch must not change."""
     return {
         "state": {k: v.clone() for k, v in model.state_dict().items()},
         "grad": {

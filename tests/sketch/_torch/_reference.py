@@ -6,11 +6,9 @@ import torch
 from sklearn_skmm import GradientSketcher
 from tests.sketch._torch._models import M, build
 
-SKETCHES = ["auto", "gaussian", "sparse_sign", "product"]
-
 
 def weighted(output, target):
-    """A loss that weights each output on its own."""
+    """A loss with a different weight for each output."""
     return (output * target).sum()
 
 

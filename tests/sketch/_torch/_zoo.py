@@ -29,7 +29,8 @@ from tests.sketch._torch._models import (
     with_table,
 )
 
-# A model, its input, and the layers for which no rule fits.
+# For each model: how to make it, its input, and the source of the gradients of every layer whose
+# gradients do not come from hooks.
 ZOO = {
     "linear 2-d": (norm(nn.Tanh), numbers(4), {}),
     "linear 3-d": (norm(nn.Tanh), numbers(3, 4), {}),
@@ -98,10 +99,11 @@ ZOO = {
         tokens(8, 4),
         {"0": "loop"},
     ),
-    # Autograd of a batch scales by its tokens, which is not per sample.
+    # Autograd scales by the frequency of tokens in the whole batch, not in each sample.
     "embedding by frequency": (
         lambda: nn.Embedding(30, 3, scale_grad_by_freq=True),
-        np.vstack([np.arange(12).reshape(2, 6), tokens(8, 6)[2:]]),  # at first all are different
+        # All tokens of the first two samples are different.
+        np.vstack([np.arange(12).reshape(2, 6), tokens(8, 6)[2:]]),
         {"": "torch.func"},
     ),
     "embedding bag": (lambda: nn.EmbeddingBag(8, 3), tokens(8, 4), {"": "torch.func"}),
@@ -110,7 +112,7 @@ ZOO = {
         numbers(3, 4),
         {},
     ),
-    # Repeated for each sample it would give as many outputs.
+    # If its output were repeated for each sample, the model would have that many outputs.
     "embedding as weights": (
         lambda: Net(with_table, positions=nn.Embedding(2, 4)),
         numbers(4),
@@ -322,7 +324,7 @@ ZOO = {
         0 * numbers(4),
         {},
     ),
-    # More entries than a block of Γ.
+    # Layers with more parameters than a block of Γ has rows.
     "wide linear": (lambda: nn.Sequential(nn.Linear(70, 60), nn.Tanh()), numbers(70), {}),
     "wide conv": (conv(nn.Conv2d, 8, 60, 3), numbers(8, 4, 4), {}),
     "wide grouped conv": (conv(nn.Conv1d, 60, 88, 5, groups=4), numbers(60, 6), {}),

@@ -118,7 +118,7 @@ def test_streams_must_restart_in_the_same_order():
         batches = open_batches(Stream(start), None, 4, forward)
         with pytest.raises(ValueError, match=r"'X' parameter.*same order.*first batch differs"):
             list(batches)
-    # Missing values are the same as before, and a stream may not end early.
+    # Missing values equal themselves, and a stream must not end early.
     missing = torch.full((N, 1), torch.nan)
     lengths = iter([N, N, N, N - 2])
     batches = open_batches(Stream(lambda: missing[: next(lengths)]), None, 4, forward)

@@ -74,7 +74,7 @@ def test_models_that_accept_any_keyword_get_all_but_text_and_labels():
     (batch,) = open_batches(X, None, N, everything)
     assert list(batch.kwargs) == ["values"]
     assert batch.labels is None
-    # What cannot be looked into takes everything too.
+    # A callable without a signature is assumed to accept any keyword, too.
     (batch,) = open_batches({"values": VALUES}, None, N, operator.itemgetter)
     assert list(batch.kwargs) == ["values"]
 

@@ -24,7 +24,7 @@ def test_sketch_does_not_depend_on_the_batch_size():
 
 
 def by_sign(self, x):
-    """Send samples to one of two experts."""
+    """Send each sample to one of two experts, by the sign of its first entry."""
     first = x[:, 0] > 0
     out = x.new_zeros(len(x), 3)
     out[first] = self.a(x[first]).tanh()
@@ -33,7 +33,7 @@ def by_sign(self, x):
 
 
 def by_size(self, x):
-    """Call a layer by another way if a sample is large."""
+    """Use a layer's weights without calling the layer if a sample is large."""
     return F.linear(x, self.a.weight, self.a.bias) if x.abs().max() > 3 else self.a(x)
 
 
@@ -48,7 +48,7 @@ def test_later_samples_may_use_the_model_differently(signs, size):
         lambda: Net(by_sign, a=nn.Linear(4, 3), b=nn.Linear(4, 3)), X, batch_size=size
     )
     assert slow == ({} if signs.startswith("++") else {"a": "loop", "b": "loop"})
-    # The first samples have no gradient, by which a rule could be seen not to hold.
+    # The first samples have zero gradients, which do not show that the rule is wrong.
     check_against_loop(
         lambda: nn.Sequential(nn.ReLU(), Doubling(4, 3, bias=False)), -X, batch_size=size
     )
@@ -59,7 +59,7 @@ def test_later_samples_may_use_the_model_differently(signs, size):
 def where_positive(self, x):
     rows = x[:, 0] > 0
     out = x.new_zeros(len(x), 3)
-    if rows.any():  # else the output has no graph
+    if rows.any():  # otherwise the output does not depend on the parameters
         out[rows] = self.a(x[rows]).tanh()
     return out
 
@@ -73,7 +73,7 @@ def test_samples_whose_output_has_no_gradient(signs, size):
     model = build(lambda: Net(where_positive, a=nn.Linear(4, 3)))
     sketcher = GradientSketcher(M, model=model, loss=weighted, batch_size=size, random_state=0)
     sketch = sketcher.fit_transform(X * signs, y.detach())
-    # Of those that have one the sign is that of the first column of X only.
+    # Samples with a positive first entry have the gradients above, the others have none.
     G = np.where(signs > 0, G, 0.0)
     np.testing.assert_allclose(sketch, G @ sketcher.projection_.to_array(), atol=1e-12)
 

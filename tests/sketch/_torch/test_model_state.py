@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sklearn_skmm import GradientSketcher
-from tests.sketch._torch._models import M, Net, build, norm, numbers, state
+from tests.sketch._torch._models import M, Net, build, model_state, norm, numbers
 from tests.sketch._torch._reference import check_against_loop
 from tests.sketch._torch._zoo import ZOO
 
@@ -21,7 +21,7 @@ def fails_at_last(self, x):
 
 
 class Merging(nn.Linear):
-    """As of loralib: a switch to evaluation mode changes weights."""
+    """A layer whose weights change when its mode is switched, as in loralib."""
 
     def train(self, mode=True):
         super().train(mode)
@@ -42,16 +42,16 @@ def test_model_state_is_restored(tokens_):
     model.b.eval()
     model.c[2].bias.requires_grad_(False)
     model.c(torch.ones(2, 3)).sum().backward()
-    before = state(model)
+    before = model_state(model)
     sketcher = GradientSketcher(M, model=model, batch_size=1, random_state=0)
     if tokens_[-1] == [1, 4]:
         with pytest.raises(RuntimeError, match="a token too many"):
             sketcher.fit_transform(tokens_)
     else:
         assert sketcher.fit_transform(tokens_).shape == (3, M)
-        with torch.no_grad():  # the caller's mode does not matter
+        with torch.no_grad():  # also where the caller has switched gradients off
             sketcher.fit_transform(tokens_)
-    torch.testing.assert_close(state(model), before, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(model_state(model), before, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager")])
@@ -96,10 +96,10 @@ def checkpointed(reentrant):
     )
 
 
-@pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast:FutureWarning")  # torch 2.4's own
+@pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast:FutureWarning")  # from torch 2.4 itself
 def test_activation_checkpointing():
     assert check_against_loop(checkpointed(False), numbers(4)) == {}
-    # In another precision torch recomputes with the model's own, and notices.
+    # torch recomputes with the model's own parameters, and raises if the precision differs.
     with pytest.raises(RuntimeError, match="must have the same dtype"):
         GradientSketcher(M, model=checkpointed(False)(), dtype="float64").fit(numbers(4))
     with pytest.raises(RuntimeError, match="use_reentrant=True"):

@@ -29,7 +29,7 @@ def test_plan_made_from_one_sample_holds_for_more(name, monkeypatch):
     make, X, _ = ZOO[name]
     G, y = loop_gradients(build(make), X)
     sketcher = GradientSketcher(M, model=build(make), loss=weighted, random_state=0).fit(X[:1])
-    # fit confirmed every parameter
+    # `fit` has confirmed every parameter, so autograd is not needed
     monkeypatch.setattr(_engine, "parameters_confirmed_by_autograd", None)
     expected = G @ sketcher.projection_.to_array()
     np.testing.assert_allclose(sketcher.transform(X, y), expected, rtol=1e-9, atol=1e-14)

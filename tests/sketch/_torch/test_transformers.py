@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sklearn_skmm import GradientSketcher
-from tests.sketch._torch._models import M, norm, numbers, state, tokens
+from tests.sketch._torch._models import M, model_state, norm, numbers, tokens
 from tests.sketch._torch._reference import check_against_loop
 
 TEXT = {
@@ -56,17 +56,17 @@ LLAMA = SMALL | {"num_key_value_heads": 1}
 def test_transformers_match_a_loop_over_samples(model, config, params, sketch):
     transformers = pytest.importorskip("transformers", reason="needs transformers")
     model, config = getattr(transformers, model), getattr(transformers, config)(**params)
-    # Parts of some are computed in single precision whatever the model's.
+    # Parts of some models are computed in single precision whatever the precision of the model.
     single = {"dtype": torch.float32, "rtol": 1e-4}
     exact = model.__name__.startswith(("GPT2", "Bert"))
     slow = check_against_loop(
         lambda: model(config), TEXT, sketch=sketch, **({} if exact else single)
     )
-    # T5's embedding of relative positions is for all samples, and not in rows.
+    # T5 computes its embedding of relative positions once for all samples, not in rows.
     assert all("relative_attention_bias" in layer for layer in slow)
 
 
-# peft asks transformers for what will be called otherwise.
+# peft uses a name of transformers that is deprecated.
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 @pytest.mark.parametrize("initialised", [True, False])
 def test_peft_adapters_match_a_loop_over_samples(initialised):
@@ -82,10 +82,10 @@ def test_peft_adapters_match_a_loop_over_samples(initialised):
 
     assert check_against_loop(make, TEXT) == {}
     model = make()
-    before = state(model)
+    before = model_state(model)
     sketcher = GradientSketcher(M, model=model, random_state=0).fit(TEXT)
     sketcher.transform(TEXT)
-    torch.testing.assert_close(state(model), before, rtol=0, atol=0)
+    torch.testing.assert_close(model_state(model), before, rtol=0, atol=0)
     assert sketcher.n_parameters_ == 2 * (2 * 8 + 2 * 24)
     assert all("lora" in row.layer for row in sketcher.sketch_plan_)
 
