@@ -37,8 +37,9 @@ from sklearn_skmm.sketch import _product, _projection
 from tests.core.test_draws import all_roundings
 from tests.core.test_exemplars import cost_matrix
 from tests.selectors.test_baselines import hat_diagonal
-from tests.test_layers import built, plain
-from tests.test_projection import make as make_projection
+from tests.sketch._projections import make_projection
+from tests.sketch._torch._models import build
+from tests.sketch._torch._reference import loop_gradients
 
 equal, close = np.testing.assert_array_equal, np.testing.assert_allclose
 
@@ -628,7 +629,7 @@ def network(problem):
     width, n_out = (int(rng.integers(1, 6)) for _ in range(2))
     bias = bool(rng.random() < 0.7)
     activation = [nn.Tanh, nn.ReLU, nn.GELU][rng.integers(3)]
-    model = built(
+    model = build(
         lambda: nn.Sequential(
             nn.Linear(n_in, width, bias=bias), activation(), nn.Linear(width, n_out)
         )
@@ -651,7 +652,7 @@ def model_gradients(problem):
         random_state=int(problem.seed),
     )
     ours = sketcher.fit_transform(X, y)
-    G, _ = plain(model, X, lambda f, label: (f - torch.tensor(label)).square().sum(), y)
+    G, _ = loop_gradients(model, X, lambda f, label: (f - torch.tensor(label)).square().sum(), y)
     expected = G @ sketcher.projection_.to_array()
     close(ours, expected, rtol=1e-9, atol=1e-10 * max(1.0, np.abs(expected).max()))
     with tempfile.TemporaryDirectory() as folder:

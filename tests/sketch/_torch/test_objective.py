@@ -1,4 +1,4 @@
-"""What is differentiated, against the same written by hand."""
+"""Objectives to differentiate, compared with the same scalar written by hand."""
 
 from itertools import product
 from types import SimpleNamespace
@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from sklearn_skmm import GradientSketcher
 from sklearn_skmm.sketch._torch._objective import Objective, output_of
-from tests.test_layers import M, N, Net, built, numbers, plain, tokens
+from tests.sketch._torch._models import M, N, Net, build, numbers, tokens
+from tests.sketch._torch._reference import loop_gradients
 
 K = 3
 LOGITS = torch.tensor([[0.0, 1.0, -1.0, 0.5]], dtype=torch.float64)
@@ -38,9 +39,9 @@ def image():
 
 
 def check(make, X, scalar, y=None, **params):
-    """Compare with gradients of scalar(output, i) by a plain loop, sketched."""
-    G, _ = plain(built(make), X, scalar, y=range(N))
-    sketcher = GradientSketcher(M, model=built(make), batch_size=2, random_state=0, **params)
+    """Compare a sketch with the gradients of scalar(output, i) from a loop over the samples."""
+    G, _ = loop_gradients(build(make), X, scalar, y=range(N))
+    sketcher = GradientSketcher(M, model=build(make), batch_size=2, random_state=0, **params)
     sketch = sketcher.fit_transform(X, y)
     expected = G @ sketcher.projection_.to_array()
     assert np.abs(expected).max() > 0
@@ -48,7 +49,7 @@ def check(make, X, scalar, y=None, **params):
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32", "int8", "uint8", "bool", "list", "column"])
-def test_class_labels(dtype):
+def test_class_labels_of_any_dtype_and_container(dtype):
     y = np.array([0, 1, 1, 0, 1])
     given = {"list": y.tolist(), "column": y[:, None]}
     check(
@@ -60,7 +61,7 @@ def test_class_labels(dtype):
     )
 
 
-def test_labels_that_look_like_ignored_ones():
+def test_uint8_labels_are_not_mistaken_for_ignored_ones():
     y = np.array([156, 0, 1, 2, 3], dtype="uint8")  # 156 is -100 in eight bits
     check(
         lambda: table(200),
@@ -108,7 +109,7 @@ def test_labels_of_tokens_and_pixels(make, X, shape, classes):
         ([0] * N, {"loss": lambda f, y: 1.0}, r"one value per sample. Got shape 1\.0"),
     ],
 )
-def test_bad_targets(y, params, message):
+def test_invalid_targets_are_rejected(y, params, message):
     params = {"model": table(), "target": "label"} | params
     with pytest.raises(ValueError, match=message):
         GradientSketcher(M, random_state=0, **params).fit_transform(numbers(4), y)
@@ -119,8 +120,8 @@ def test_predicted_classes(make, X):
     check(make, X, lambda f, _: F.cross_entropy(f, f.argmax(-1)), target="predicted")
 
 
-def drawn(target, size, seeds, start=0):
-    """Classes drawn for samples with the same logits, of shape (seeds, size)."""
+def sampled_classes(target, size, seeds, start=0):
+    """Return the classes sampled for samples with the same logits, of shape (seeds, size)."""
     output = LOGITS.expand(size, -1)
     targets = [Objective("cross_entropy", target, s).targets(output, None, start) for s in seeds]
     return torch.stack(targets)[:, :, 0].numpy()
@@ -129,30 +130,32 @@ def drawn(target, size, seeds, start=0):
 @pytest.mark.parametrize(("size", "seeds"), [(1, 4000), (4000, 1), (20, 200)])
 @pytest.mark.parametrize("target", ["sampled", "random"])
 @pytest.mark.slow
-def test_drawn_classes_have_the_models_distribution(target, size, seeds):
+def test_sampled_classes_have_the_intended_distribution(target, size, seeds):
     p = LOGITS.softmax(-1)[0].numpy() if target == "sampled" else np.full(4, 0.25)
-    counts = np.bincount(drawn(target, size, range(seeds)).ravel(), minlength=4)
+    counts = np.bincount(sampled_classes(target, size, range(seeds)).ravel(), minlength=4)
     chi2 = ((counts - 4000 * p) ** 2 / (4000 * p)).sum()
-    assert chi2 < 16.3  # 99.9 % of a χ² with three degrees of freedom
+    assert chi2 < 16.3  # the 99.9 % quantile of χ² with three degrees of freedom
 
 
 @pytest.mark.parametrize("target", ["sampled", "random"])
-def test_draws_belong_to_samples(target):
-    whole = drawn(target, 50, [0])[0]
-    parts = [drawn(target, size, [0], start)[0] for start, size in ((0, 1), (1, 30), (31, 19))]
+def test_sampled_classes_do_not_depend_on_the_batches(target):
+    whole = sampled_classes(target, 50, [0])[0]
+    parts = [
+        sampled_classes(target, size, [0], start)[0] for start, size in ((0, 1), (1, 30), (31, 19))
+    ]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     assert len(np.unique(whole)) == 4
-    assert (drawn(target, 50, [1])[0] != whole).any()
+    assert (sampled_classes(target, 50, [1])[0] != whole).any()
     X = np.vstack([range(4), tokens(8, 4)])
-    params = {"m": M, "model": built(text), "target": target, "random_state": 3}
+    params = {"m": M, "model": build(text), "target": target, "random_state": 3}
     expected = GradientSketcher(**params).fit_transform(X)
     for size in (1, 2):
         sketch = GradientSketcher(batch_size=size, **params).fit_transform(X)
         np.testing.assert_allclose(sketch, expected, rtol=1e-9, atol=1e-14)
-    # Of all classes at four tokens only those that were drawn give these gradients.
+    # Of all combinations of classes at four tokens, only the sampled one gives this sketch.
     G = {
-        classes: plain(
-            built(text), X[:1], lambda f, _, c=classes: F.cross_entropy(f, torch.tensor(c)), y=[0]
+        classes: loop_gradients(
+            build(text), X[:1], lambda f, _, c=classes: F.cross_entropy(f, torch.tensor(c)), y=[0]
         )[0]
         for classes in product(range(K), repeat=4)
     }
@@ -172,12 +175,12 @@ def test_draws_belong_to_samples(target):
     ],
 )
 def test_outputs_are_combined_by_one_vector_of_signs(make, X, classes):
-    sketcher = GradientSketcher(M, model=built(make), batch_size=2, random_state=0)
+    sketcher = GradientSketcher(M, model=build(make), batch_size=2, random_state=0)
     sketch = sketcher.fit_transform(X)
     gamma = sketcher.projection_.to_array()
     matches = []
     with torch.no_grad():
-        output = built(make)(torch.as_tensor(X))
+        output = build(make)(torch.as_tensor(X))
     n_outputs = 1 if classes is None else output.shape[1:][classes]
     for signs in product([1.0, -1.0], repeat=n_outputs):
         z = torch.tensor(signs, dtype=torch.float64) / n_outputs**0.5
@@ -186,15 +189,15 @@ def test_outputs_are_combined_by_one_vector_of_signs(make, X, classes):
             f = f.reshape(1) if classes is None else f.movedim(classes, -1)
             return (f @ z).mean()
 
-        expected = plain(built(make), X, scalar, y=range(N))[0] @ gamma
+        expected = loop_gradients(build(make), X, scalar, y=range(N))[0] @ gamma
         if np.allclose(sketch, expected, rtol=1e-9, atol=1e-12):
             matches.append(signs)
     assert len(matches) == 1
-    assert n_outputs > 1 or matches == [(1.0,)]  # one output is not multiplied by anything
+    assert n_outputs > 1 or matches == [(1.0,)]  # a single output is not multiplied by a sign
 
 
 def test_inner_products_are_those_of_the_jacobian_in_expectation():
-    # Each seed has one vector z/√K, which outputs of unit vectors show; E zzᵀ/K = I/K.
+    # Unit vectors as outputs show the vector z/√K of each seed; E zzᵀ/K = I/K.
     unit = torch.eye(4, dtype=torch.float64)
     z = np.stack([Objective("cross_entropy", "output", s)(unit, None).numpy() for s in range(4000)])
     np.testing.assert_allclose(z.T @ z / len(z), np.eye(4) / 4, atol=4 / 4 / len(z) ** 0.5)
@@ -243,19 +246,19 @@ def test_squared_error_of_tokens():
 
 
 def branching(output, target):
-    """A loss that is no graph of tensors, which torch.func cannot see through."""
+    """A loss that branches on a value, which torch.func cannot trace."""
     scale = 2 if output.sum().item() > 0 else 3
     return scale * F.mse_loss(output[0], target)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_callables(dtype):
+def test_callable_losses(dtype):
     make = lambda: nn.Sequential(  # noqa: E731
         Net(lambda self, x: x * self.p, p=nn.Parameter(torch.rand(4))), table()
     )
     y = numbers()
-    G, _ = plain(built(make, dtype), numbers(4), branching, torch.as_tensor(y).to(dtype))
-    sketcher = GradientSketcher(M, model=built(make, dtype), loss=branching, random_state=0)
+    G, _ = loop_gradients(build(make, dtype), numbers(4), branching, torch.as_tensor(y).to(dtype))
+    sketcher = GradientSketcher(M, model=build(make, dtype), loss=branching, random_state=0)
     sketch = sketcher.fit_transform(numbers(4), y)
     assert sketcher.sketch_plan_[0].source == "torch.func"
     expected = G @ sketcher.projection_.to_array()
@@ -263,7 +266,7 @@ def test_callables(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_callables_see_one_sample(dtype):
+def test_callable_losses_get_one_sample_at_a_time(dtype):
     y = 257 + np.arange(N * 2.0).reshape(N, 2)
 
     def loss(output, target):
@@ -273,19 +276,19 @@ def test_callables_see_one_sample(dtype):
         return output.sum()[None]
 
     seen = []
-    model = built(text, dtype)
+    model = build(text, dtype)
     GradientSketcher(M, model=model, loss=loss, random_state=0).fit_transform(tokens(8, 4), y)
     assert seen == y.tolist()
 
 
-def test_a_loss_of_nothing_has_no_gradient():
+def test_constant_loss_has_zero_gradients():
     sketcher = GradientSketcher(M, model=table(), loss=lambda f, y: torch.zeros(()))
     assert not sketcher.fit_transform(numbers(4), [0] * N).any()
 
 
 @pytest.mark.parametrize("kind", ["int64", "bool", "float32"])
 @pytest.mark.parametrize("target", ["output", "predicted", "label"])
-def test_masked_tokens_do_not_count(target, kind):
+def test_masked_tokens_are_ignored(target, kind):
     mask = np.array([[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0], [1, 0, 1, 0]])
     X = {"input_ids": tokens(8, 4), "attention_mask": mask.astype(kind)}
     y = np.random.RandomState(0).randint(2, size=(N, 4))
@@ -294,7 +297,7 @@ def test_masked_tokens_do_not_count(target, kind):
     def scalar(f, i):
         label = torch.tensor(y[i]) if target == "label" else f.argmax(-1)
         kept = torch.tensor(mask[i] == 1) & (label >= 0)
-        if target == "output":  # of one number per token
+        if target == "output":  # the model has one output per token
             return f[kept, 0].sum() / max(int(kept.sum()), 1)
         values = F.cross_entropy(f, label, reduction="none", ignore_index=-100)
         return values[kept].sum() / max(int(kept.sum()), 1)
@@ -302,7 +305,7 @@ def test_masked_tokens_do_not_count(target, kind):
     check(lambda: text(1 if target == "output" else K), X, scalar, y, target=target)
 
 
-def test_a_mask_of_tokens_says_nothing_of_classes():
+def test_token_mask_is_ignored_for_outputs_without_tokens():
     X = {"input_ids": tokens(8, 4), "attention_mask": np.zeros((N, 4), dtype=int)}
     make = lambda: Net(  # noqa: E731
         lambda self, input_ids, attention_mask: self.text(input_ids).mean(1), text=text(1)
@@ -310,7 +313,7 @@ def test_a_mask_of_tokens_says_nothing_of_classes():
     check(make, X, lambda f, _: f[0])
 
 
-def test_the_outputs_in_what_models_return():
+def test_output_of_finds_the_outputs_in_what_models_return():
     output = torch.ones(2)
     for result in (
         output,

@@ -1,4 +1,4 @@
-"""One Γ, however it is applied."""
+"""Random projections: entries, application to dense and sparse gradients, memory."""
 
 import pickle
 import tracemalloc
@@ -17,50 +17,26 @@ from sklearn_skmm.sketch._projection import (
     SparseSignProjection,
     projection_for,
 )
-
-KINDS = ["gaussian", "sparse_sign", "product", "block"]
-
-
-def make(kind, r, m, seed):
-    """Return a projection; r is even, and at least 8."""
-    if kind == "product":
-        return ProductProjection(r // 2, 2, m, (seed, 0), (seed, 1))
-    if kind == "block":
-        a, b = r // 2, r // 8 * 2
-        parts = [("gaussian", a), ("product", b), ("sparse_sign", r - a - b)]
-        return BlockProjection([make(part, size, m, seed) for part, size in parts])
-    return projection_for(kind, r, m, seed)
-
-
-def leaves(projection):
-    return getattr(projection, "parts", [projection])
-
-
-def assert_mean(samples, expected, n_errors=5):
-    """Assert that samples along the first axis have this mean, by their standard error."""
-    samples = np.asarray(samples)
-    error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
-    assert np.all(np.abs(samples.mean(axis=0) - expected) <= n_errors * error + 1e-12)
-
-
-def assert_uniform(codes, n_codes):
-    """Assert that codes are uniform on 0..n_codes - 1, by Pearson's statistic."""
-    expected = len(codes) / n_codes
-    assert expected > 20
-    chi2 = np.sum((np.bincount(codes, minlength=n_codes) - expected) ** 2 / expected)
-    degrees = n_codes - 1
-    assert abs(chi2 - degrees) < 5 * np.sqrt(2 * degrees)
+from tests.sketch._projections import (
+    GRADIENTS,
+    KINDS,
+    assert_mean,
+    assert_uniform,
+    leaves,
+    make_projection,
+    product_variance,
+)
 
 
 @pytest.mark.parametrize("container", [np.asarray, "csr", "csc", "bsr"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("kind", KINDS)
-def test_application_equals_the_explicit_matrix(kind, dtype, container):
+def test_apply_equals_multiplying_by_the_explicit_matrix(kind, dtype, container):
     r = 2 * BLOCK_ROWS + 100
-    projection = make(kind, r, 7, seed=3)
+    projection = make_projection(kind, r, 7, seed=3)
     gamma = projection.to_array()
     assert (projection.r, projection.m) == gamma.shape == (r, 7)
-    # Columns without entries at all, a block of them among others, and denser ones.
+    # Some columns are empty, among them a whole block, and others are nearly empty or full.
     G = np.random.RandomState(0).normal(size=(5, r)).astype(dtype)
     G[:, 1 : BLOCK_ROWS + 10] = 0
     G[1:, -50:] = 0
@@ -75,8 +51,8 @@ def test_application_equals_the_explicit_matrix(kind, dtype, container):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_full_and_empty_sparse_gradients(kind):
-    projection = make(kind, 20, 3, seed=0)
+def test_apply_to_full_and_empty_sparse_gradients(kind):
+    projection = make_projection(kind, 20, 3, seed=0)
     G = sparse.csr_array(np.random.RandomState(0).normal(size=(30, 20)))
     np.testing.assert_allclose(projection.apply(G), G @ projection.to_array(), rtol=1e-12)
     empty = projection.apply(sparse.csr_array((4, 20)))
@@ -84,29 +60,29 @@ def test_full_and_empty_sparse_gradients(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_dtype_sees_the_same_matrix(kind):
-    projection = make(kind, BLOCK_ROWS + 6, 4, seed=0)
+def test_matrix_is_the_same_in_every_dtype(kind):
+    projection = make_projection(kind, BLOCK_ROWS + 6, 4, seed=0)
     single = projection.to_array(np.float32)
     assert single.dtype == np.float32
     np.testing.assert_array_equal(single, projection.to_array().astype(np.float32))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_same_matrix_without_the_cache(kind, monkeypatch):
+def test_matrix_is_the_same_without_the_cache(kind, monkeypatch):
     r = BLOCK_ROWS + 50
     G = np.random.RandomState(0).normal(size=(3, r))
-    cached = make(kind, r, 5, seed=1)
+    cached = make_projection(kind, r, 5, seed=1)
     gamma, sketch = cached.to_array(), cached.apply(G)
     monkeypatch.setattr(_projection, "CACHE_BYTES", 0)
-    projection = make(kind, r, 5, seed=1)
+    projection = make_projection(kind, r, 5, seed=1)
     np.testing.assert_array_equal(projection.to_array(), gamma)
     np.testing.assert_array_equal(projection.apply(G), sketch)
     assert all(part._cache == {} for part in leaves(projection))
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "sparse_sign"])
-def test_blocks_are_drawn_once_while_the_cache_holds_them(kind, monkeypatch):
-    projection = make(kind, 2 * BLOCK_ROWS, 4, seed=0)
+def test_blocks_are_kept_if_all_of_them_fit_into_the_cache(kind, monkeypatch):
+    projection = make_projection(kind, 2 * BLOCK_ROWS, 4, seed=0)
     assert projection.block(1, np.float64) is projection.block(1, np.float64)
     assert projection.block(1, np.float64) is not projection.block(1, np.float32)
     numbers = {"gaussian": 2 * BLOCK_ROWS * 4, "sparse_sign": 2 * BLOCK_ROWS * 4 * 2}[kind]
@@ -114,12 +90,12 @@ def test_blocks_are_drawn_once_while_the_cache_holds_them(kind, monkeypatch):
         size = numbers * np.dtype(dtype).itemsize
         for limit, kept in [(size, True), (size - 1, False)]:
             monkeypatch.setattr(_projection, "CACHE_BYTES", limit)
-            fresh = make(kind, 2 * BLOCK_ROWS, 4, seed=0)
+            fresh = make_projection(kind, 2 * BLOCK_ROWS, 4, seed=0)
             assert (fresh.block(0, dtype) is fresh.block(0, dtype)) == kept
 
 
 @pytest.mark.parametrize(("kind", "m"), [("gaussian", 20), ("sparse_sign", 20), ("sparse_sign", 5)])
-def test_entries_of_a_row(kind, m):
+def test_rows_have_the_stated_number_of_entries(kind, m):
     projection = projection_for(kind, 9, m, seed=0)
     np.testing.assert_array_equal(
         np.count_nonzero(projection.to_array(), axis=1), projection.per_row
@@ -127,8 +103,8 @@ def test_entries_of_a_row(kind, m):
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "sparse_sign", "product"])
-def test_blocks_do_not_depend_on_the_order(kind):
-    forwards, backwards = (make(kind, 3 * BLOCK_ROWS - 2, 3, seed=0) for _ in range(2))
+def test_blocks_do_not_depend_on_the_order_of_requests(kind):
+    forwards, backwards = (make_projection(kind, 3 * BLOCK_ROWS - 2, 3, seed=0) for _ in range(2))
     for k in (2, 0, 1):
         backwards.block(k, np.float64)
     np.testing.assert_array_equal(forwards.to_array(), backwards.to_array())
@@ -136,12 +112,14 @@ def test_blocks_do_not_depend_on_the_order(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_seeds_and_blocks_give_different_matrices(kind):
-    gamma = make(kind, 2 * BLOCK_ROWS, 5, seed=0).to_array()
-    assert not np.array_equal(gamma[:50], make(kind, 2 * BLOCK_ROWS, 5, seed=1).to_array()[:50])
+    gamma = make_projection(kind, 2 * BLOCK_ROWS, 5, seed=0).to_array()
+    assert not np.array_equal(
+        gamma[:50], make_projection(kind, 2 * BLOCK_ROWS, 5, seed=1).to_array()[:50]
+    )
     assert not np.array_equal(gamma[:50], gamma[BLOCK_ROWS : BLOCK_ROWS + 50])
 
 
-def test_gaussian_draws_are_those_behind_the_recorded_results():
+def test_gaussian_entries_are_those_of_the_recorded_results():
     gamma = GaussianProjection(BLOCK_ROWS + 3, 4, seed=7).to_array()
     for k, rows in enumerate([BLOCK_ROWS, 3]):
         stream = np.random.Generator(np.random.Philox(key=[7, k]))
@@ -149,7 +127,7 @@ def test_gaussian_draws_are_those_behind_the_recorded_results():
         np.testing.assert_array_equal(gamma[k * BLOCK_ROWS :][:rows], expected)
 
 
-def test_entries_are_standard_normal_over_root_m():
+def test_gaussian_entries_are_standard_normal_over_root_m():
     gamma = GaussianProjection(20_000, 16, seed=0).to_array()
     assert gamma.var() * 16 == pytest.approx(1, abs=0.02)
     assert abs(gamma.mean()) < 0.002
@@ -159,59 +137,10 @@ def test_entries_are_standard_normal_over_root_m():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.slow
 def test_entries_have_mean_zero_and_gamma_is_isotropic(kind):
-    gammas = np.array([make(kind, 8, 3, seed).to_array() for seed in range(1500)])
+    gammas = np.array([make_projection(kind, 8, 3, seed).to_array() for seed in range(1500)])
     assert_mean(gammas, 0)
-    assert_mean(gammas**2, 1 / 3)  # no column is favoured
+    assert_mean(gammas**2, 1 / 3)  # every column has the same variance
     assert_mean(gammas @ gammas.transpose(0, 2, 1), np.eye(8))
-
-
-def product_variance(A, terms=1):
-    """Return m Var ‖gΓ‖² of a product projection, by the formula of its docstring."""
-    norms4 = [np.sum(np.sum(A**2, axis=axis) ** 2) for axis in (0, 1)]
-    gram4 = np.sum((A @ A.T) ** 2)
-    excess = 6 * gram4 - 6 * sum(norms4) + 4 * np.sum(A**4)
-    return 2 * np.sum(A**2) ** 2 + excess / terms
-
-
-RNG = np.random.RandomState(5)
-DELTA, ACTIVATION = (v / np.linalg.norm(v) for v in RNG.uniform(0.5, 1.5, size=(2, 4)))
-GRADIENTS = {
-    "rank one": np.outer(DELTA, ACTIVATION),
-    "flat rank one": np.full((4, 4), 0.25),
-    "rank two": np.outer(DELTA, ACTIVATION) + np.outer(ACTIVATION, [0.3, -1, 0.2, 0.5]),
-    "full rank": np.linalg.qr(RNG.normal(size=(4, 4)))[0] / 2,
-    "row": ACTIVATION[None],
-    "column": DELTA[:, None],
-}
-
-
-@pytest.mark.parametrize("A", GRADIENTS.values(), ids=GRADIENTS.keys())
-def test_product_variance_is_that_over_all_sign_patterns(A):
-    signs = (np.array(list(product([-1, 1], repeat=n))) for n in A.shape)
-    q, p = signs
-    z2 = np.square(q @ A @ p.T).ravel()
-    assert z2.mean() == pytest.approx(np.sum(A**2))
-    assert z2.var() == pytest.approx(product_variance(A), abs=1e-12)
-    assert product_variance(A) <= 2 * np.sum(A**2) ** 2 + 6 * np.sum((A @ A.T) ** 2) + 1e-12
-
-
-def test_product_variance_of_rank_one_is_between_zero_and_eight():
-    A = GRADIENTS["rank one"]
-    expected = (3 - 2 * np.sum(DELTA**4)) * (3 - 2 * np.sum(ACTIVATION**4)) - 1
-    assert product_variance(A) == pytest.approx(expected)
-    assert product_variance(np.full((100, 200), 1 / np.sqrt(20_000))) == pytest.approx(8, rel=0.02)
-    assert product_variance(GRADIENTS["full rank"]) < 2 < product_variance(A) < 8
-
-
-@pytest.mark.parametrize("terms", [1, 3])
-@pytest.mark.parametrize("A", GRADIENTS.values(), ids=GRADIENTS.keys())
-def test_product_sketch_has_the_variance_of_the_formula(A, terms):
-    # Columns of Γ are independent: each is a draw of z = Σ_l q_lᵀAp_l / √L.
-    m = 100_000
-    projection = ProductProjection(*A.shape, m, (1,), (2,), terms)
-    z = projection.apply(A.reshape(1, -1))[0] * np.sqrt(m)
-    assert_mean(z**2, np.sum(A**2))
-    assert_mean((z**2 - np.sum(A**2)) ** 2, product_variance(A, terms))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +148,7 @@ def test_product_sketch_has_the_variance_of_the_formula(A, terms):
     [("gaussian", 12, 0), ("sparse_sign", 12, 4), ("sparse_sign", 12, 5), ("product", 12, 0)],
 )
 @pytest.mark.slow
-def test_squared_norms_are_preserved_with_the_known_spread(kind, m, nnz):
+def test_squared_norms_are_preserved_with_the_known_variance(kind, m, nnz):
     A = GRADIENTS["rank one"]
     g = A.reshape(1, -1)
     if kind == "gaussian":
@@ -250,7 +179,7 @@ def test_sparse_sign_rows_have_s_distinct_entries_of_equal_size(m, nnz, s):
     gamma = projection.to_array()
     np.testing.assert_array_equal(np.count_nonzero(gamma, axis=1), s)
     np.testing.assert_allclose(np.abs(gamma[gamma != 0]), 1 / np.sqrt(s), rtol=1e-15)
-    # s divides m or not, every column has its share.
+    # Entries are spread evenly over the columns, whether or not s divides m.
     assert_mean(gamma != 0, s / m)
 
 
@@ -259,7 +188,8 @@ def test_sparse_sign_default_has_eight_entries():
 
 
 def test_sparse_sign_rows_are_uniform_and_independent():
-    # Two consecutive rows: 3 sets of positions and 4 pairs of signs each, all equally often.
+    # In two consecutive rows, all combinations of 3 sets of positions and 4 pairs of signs
+    # are equally frequent.
     gamma = SparseSignProjection(40_000, 3, seed=0, nnz=2).to_array()
     sets = {pair: i for i, pair in enumerate(combinations(range(3), 2))}
     codes = []
@@ -269,91 +199,12 @@ def test_sparse_sign_rows_are_uniform_and_independent():
     assert_uniform(np.array(codes).reshape(-1, 2) @ [12, 1], 144)
 
 
-def test_product_factors_are_independent_signs_and_make_the_matrix():
-    m = 90_000
-    projection = ProductProjection(5, 3, m, (1, 2), (1, 3))
-    Q, P = projection.row_factor(), projection.col_factor()
-    assert (Q.shape, P.shape) == ((5, m), (3, m))
-    bits = np.concatenate([Q, P]) > 0
-    np.testing.assert_array_equal(np.abs(np.concatenate([Q, P])), 1)
-    assert_uniform(2 ** np.arange(8) @ bits, 256)
-    # Consecutive columns, which share words of the stream.
-    assert_uniform(4 ** np.arange(5) @ (2 * bits[:5, ::2] + bits[:5, 1::2]), 1024)
-    gamma = (Q[:, None] * P / 300).reshape(15, -1)
-    np.testing.assert_allclose(projection.to_array(), gamma, rtol=1e-15)
-
-
-def test_product_factors_are_the_same_on_every_machine_and_version():
-    # NumPy freezes the bits of SeedSequence and Philox, of which these are the first.
-    Q = ProductProjection(3, 1, 8, (4, 5), (6,)).row_factor(np.int8)
-    np.testing.assert_array_equal(np.packbits(Q > 0, axis=1)[:, 0], [0x1D, 0x62, 0x5C])
-
-
-@pytest.mark.parametrize(("rows", "cols"), [(3, BLOCK_ROWS + 500), (BLOCK_ROWS + 500, 3)])
-def test_product_factors_of_several_blocks(rows, cols):
-    projection = ProductProjection(rows, cols, 5, (0,), (1,))
-    Q, P = projection.row_factor(np.float32), projection.col_factor(np.float32)
-    assert Q.dtype == P.dtype == np.float32
-    gamma = (Q[:, None] * P).reshape(-1, 5) / np.sqrt(5)
-    np.testing.assert_allclose(projection.to_array(), gamma, rtol=1e-6)
-    longer = max(Q, P, key=len)
-    assert not np.array_equal(longer[:500], longer[BLOCK_ROWS:])
-    # A shorter factor is the start of a longer one, within blocks and across them.
-    for n in (2, 100, BLOCK_ROWS + 1):
-        shorter = ProductProjection(n, n, 5, (0,), (1,))
-        np.testing.assert_array_equal(shorter.row_factor()[:rows], Q[:n])
-        np.testing.assert_array_equal(shorter.col_factor()[:cols], P[:n])
-
-
-def test_factors_are_kept_and_gamma_is_not(monkeypatch):
-    projection = ProductProjection(20, 30, 4, (0,), (1,))
-    projection.apply(np.ones((2, 600)))
-    assert projection._cache == {}
-    assert projection.row_factor() is projection.row_factor()
-    assert projection.col_factor() is projection.col_factor()
-    monkeypatch.setattr(_projection, "CACHE_BYTES", 20 * 4 * 8)
-    projection = ProductProjection(20, 30, 4, (0,), (1,))
-    assert projection.row_factor() is projection.row_factor()
-    assert projection.col_factor() is not projection.col_factor()
-
-
-def test_same_streams_share_a_factor_on_either_side():
-    weight = ProductProjection(6, 4, 50, row_stream=(3, 0), col_stream=(3, 1))
-    bias = ProductProjection(6, 1, 50, row_stream=(3, 0), col_stream=(4, 1))
-    np.testing.assert_array_equal(bias.row_factor(), weight.row_factor())
-    assert not np.array_equal(bias.col_factor()[0], weight.col_factor()[0])
-    # The weight of a layer that stores it transposed.
-    transposed = ProductProjection(4, 6, 50, row_stream=(3, 1), col_stream=(3, 0))
-    np.testing.assert_array_equal(transposed.col_factor(), bias.row_factor())
-
-
-def test_different_streams_do_not_share_a_factor():
-    streams = [(0,), (1,), (0, 0), (0, 1), (1, 0), (1, 0, 0), (2**32,), (2**32, 0), (2**63, 5)]
-    factors = [ProductProjection(3, 1, 64, stream, (9,)).row_factor() for stream in streams]
-    for one, other in combinations(factors, 2):
-        assert not np.array_equal(one, other)
-
-
-def test_equal_streams_are_refused():
-    with pytest.raises(ValueError, match=r"'row_stream' and 'col_stream'.*must differ.*\(1, 2\)"):
-        ProductProjection(3, 3, 4, (1, 2), (1, 2))
-
-
-def test_layer_is_sketched_without_forming_its_gradient():
-    rng = np.random.RandomState(0)
-    delta, a = rng.normal(size=(3, 7, 6)), rng.normal(size=(3, 7, 4))  # samples, positions, units
-    weight = ProductProjection(6, 4, 10, (0,), (1,))
-    bias = ProductProjection(6, 1, 10, (0,), (2,))
-    gradients = np.einsum("nti,ntj->nij", delta, a).reshape(3, 24)
-    G = np.concatenate([gradients, delta.sum(axis=1)], axis=1)
-    terms = (delta @ weight.row_factor()) * (a @ weight.col_factor() + bias.col_factor()[0])
-    np.testing.assert_allclose(
-        BlockProjection([weight, bias]).apply(G), terms.sum(axis=1) / np.sqrt(10), rtol=1e-12
-    )
-
-
 def test_block_projection_stacks_its_parts():
-    parts = [make("gaussian", 6, 4, 0), make("block", 12, 4, 1), make("product", 4, 4, 2)]
+    parts = [
+        make_projection("gaussian", 6, 4, 0),
+        make_projection("block", 12, 4, 1),
+        make_projection("product", 4, 4, 2),
+    ]
     projection = BlockProjection(parts)
     assert list(projection.parts) == parts
     assert (projection.r, projection.m) == (22, 4)
@@ -364,15 +215,15 @@ def test_block_projection_stacks_its_parts():
 
 
 @pytest.mark.parametrize("ms", [[], [3, 4]])
-def test_parts_need_the_same_m(ms):
+def test_block_projection_rejects_parts_with_different_m(ms):
     with pytest.raises(ValueError, match="same m"):
         BlockProjection([GaussianProjection(5, m, seed=0) for m in ms])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_wide_sparse_gradients_take_little_memory_and_few_draws(kind, monkeypatch):
+def test_wide_sparse_gradients_need_little_memory_and_few_blocks(kind, monkeypatch):
     r, m = 10**7, 8
-    projection = make(kind, r, m, seed=0)
+    projection = make_projection(kind, r, m, seed=0)
     rng = np.random.RandomState(0)
     columns = np.sort(np.concatenate([[0, r - 1], rng.randint(r, size=18)]))
     G = sparse.csr_array((rng.normal(size=20), columns, [0, 9, 9, 20]), shape=(3, r))
@@ -384,7 +235,7 @@ def test_wide_sparse_gradients_take_little_memory_and_few_draws(kind, monkeypatc
             return plain(self, k)
 
         monkeypatch.setattr(cls, "_draw", counted)
-    # What it should be: the rows of Γ at these columns.
+    # The expected sketch, from the rows of Γ that match these columns.
     expected, needed = np.zeros((3, m)), set()
     parts = leaves(projection)
     starts = np.cumsum([0] + [part.r for part in parts])
@@ -404,13 +255,13 @@ def test_wide_sparse_gradients_take_little_memory_and_few_draws(kind, monkeypatc
     np.testing.assert_allclose(sketch, expected, rtol=1e-10)
     assert len(drawn) == len(needed)
     assert set(drawn) == needed
-    # Against 80 MB for a vector of r doubles: a few blocks, and what the cache keeps of these.
+    # A few blocks and the cache need far less than the 80 MB of a vector of r doubles.
     assert peak < 12 * 2**20
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pickle_is_small_and_faithful(kind):
-    projection = make(kind, 5000, 32, seed=0)
+def test_pickle_is_small_and_gives_the_same_matrix(kind):
+    projection = make_projection(kind, 5000, 32, seed=0)
     gamma = projection.to_array()
     for part in leaves(projection):
         if isinstance(part, ProductProjection):
@@ -424,21 +275,21 @@ def test_pickle_is_small_and_faithful(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_repr_says_kind_and_shape(kind):
-    projection = make(kind, 20, 3, seed=0)
+def test_repr_has_kind_and_shape(kind):
+    projection = make_projection(kind, 20, 3, seed=0)
     assert repr(projection) == f"{type(projection).__name__}(kind={kind!r}, r=20, m=3)"
 
 
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
 @pytest.mark.parametrize("kind", KINDS)
-def test_wrong_number_of_columns_is_refused(kind, container):
-    projection = make(kind, 20, 3, seed=0)
+def test_wrong_number_of_columns_is_rejected(kind, container):
+    projection = make_projection(kind, 20, 3, seed=0)
     for n_columns in (18, 22):
         with pytest.raises(ValueError, match=f"{n_columns} columns, but .*r=20"):
             projection.apply(container(np.ones((2, n_columns))))
 
 
-def test_projection_for_knows_its_kinds():
+def test_projection_for_builds_each_kind_and_rejects_others():
     assert type(projection_for("gaussian", 5, 3, seed=2)) is GaussianProjection
     assert type(projection_for("sparse_sign", 5, 3, seed=2)) is SparseSignProjection
     for kind in ("gaussian", "sparse_sign"):
@@ -453,14 +304,14 @@ def test_projection_for_knows_its_kinds():
 
 
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
-def test_groups_of_blocks_add_up(container, monkeypatch):
+def test_sparse_sign_blocks_are_applied_in_groups(container, monkeypatch):
     together, vstack = [], sparse.vstack
 
     def count(blocks, *args):
         together.append(len(blocks))
         return vstack(blocks, *args)
 
-    projection = make("sparse_sign", 3 * BLOCK_ROWS - 5, 6, seed=0)
+    projection = make_projection("sparse_sign", 3 * BLOCK_ROWS - 5, 6, seed=0)
     G = np.random.RandomState(0).normal(size=(2, 3 * BLOCK_ROWS - 5))
     monkeypatch.setattr(sparse, "vstack", count)
     for n, groups in ((1, [1, 1, 1]), (2, [2, 1])):

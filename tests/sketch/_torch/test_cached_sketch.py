@@ -1,4 +1,4 @@
-"""`GradientSketcher(cache_dir=...)`: resumed runs, and what is refused."""
+"""`GradientSketcher(cache_dir=...)`: resumed runs, and caches that are rejected."""
 
 import subprocess
 import sys
@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from sklearn_skmm import GradientSketcher
-from sklearn_skmm.sketch import _torch
-from sklearn_skmm.sketch._torch import _cached_sketch
+from sklearn_skmm.sketch._torch import _cached_sketch, _engine
 
 
 @pytest.fixture
@@ -40,15 +39,15 @@ def sketcher(model, directory, **params):
     return GradientSketcher(**{**defaults, **params}, cache_dir=directory)
 
 
-def test_same_bytes_with_without_and_from_the_cache(model, data, tmp_path, monkeypatch):
+def test_sketch_is_the_same_with_and_without_the_cache(model, data, tmp_path, monkeypatch):
     X, y = data
     plain = sketcher(model, None, target="label").fit_transform(X, y)
     first = sketcher(model, tmp_path, target="label").fit_transform(X, y)
     np.testing.assert_array_equal(first, plain)
     assert len(files(tmp_path)) == 1 + 4
-    # Nothing is computed where all blocks are there, some where one is missing.
+    # With all blocks in the cache nothing is computed, and with one missing only that block.
     calls = []
-    engine = _torch.Engine
+    engine = _engine.Engine
     sketch = engine.sketch
     monkeypatch.setattr(engine, "sketch", lambda *args: calls.append(1) or sketch(*args))
     again = sketcher(model, tmp_path, target="label").fit(X)
@@ -61,7 +60,7 @@ def test_same_bytes_with_without_and_from_the_cache(model, data, tmp_path, monke
     assert files(tmp_path) == before
 
 
-def test_drawn_classes_are_those_of_the_position(model, data, tmp_path):
+def test_sampled_classes_depend_only_on_the_position(model, data, tmp_path):
     X, _ = data
     run = sketcher(model, tmp_path, target="sampled").fit(X)
     whole = run.transform(X)
@@ -81,7 +80,7 @@ def test_drawn_classes_are_those_of_the_position(model, data, tmp_path):
         ({"loss": lambda f, y: (f - y).sum(), "target": "label"}, "loss"),
     ],
 )
-def test_another_sketch_is_refused(model, data, tmp_path, params, differs):
+def test_cache_of_another_sketch_is_rejected(model, data, tmp_path, params, differs):
     X, y = data
     sketcher(model, tmp_path).fit_transform(X, y)
     before = files(tmp_path)
@@ -90,7 +89,7 @@ def test_another_sketch_is_refused(model, data, tmp_path, params, differs):
     assert files(tmp_path) == before
 
 
-def test_other_weights_and_other_data_are_refused(model, data, tmp_path):
+def test_other_weights_and_other_data_are_rejected(model, data, tmp_path):
     X, y = data
     run = sketcher(model, tmp_path, target="label").fit(X)
     run.transform(X, y)
@@ -106,13 +105,13 @@ def test_other_weights_and_other_data_are_refused(model, data, tmp_path):
 
 
 @pytest.mark.parametrize("params", [{"random_state": None}, {"model": None}])
-def test_a_cache_that_could_never_be_reused_is_refused(model, data, tmp_path, params):
+def test_cache_that_could_never_be_reused_is_rejected(model, data, tmp_path, params):
     with pytest.raises(ValueError, match="'cache_dir' parameter needs"):
         sketcher(**{"model": model, "directory": tmp_path / "new", **params}).fit(data[0])
     assert not (tmp_path / "new").exists()
 
 
-def test_gradients_that_are_not_finite_leave_no_block(data, tmp_path):
+def test_non_finite_gradients_leave_no_block(data, tmp_path):
     X, y = data
 
     def loss(output, target):
@@ -130,7 +129,6 @@ KILLS = """
 import os, random, signal, sys, time
 import numpy as np, torch
 from sklearn_skmm import GradientSketcher
-from sklearn_skmm.sketch import _torch
 from sklearn_skmm.sketch._torch import _cached_sketch
 torch.set_num_threads(1)
 _cached_sketch.CACHED_ROWS = 10
@@ -147,7 +145,7 @@ expected = run(whole)
 random.seed(0)
 seen = set()
 for _ in range(20):
-    # From a random block on, however fast the machine is at the moment.
+    # Wait for a random number of blocks, so that the moment does not depend on the machine's speed.
     first = random.randrange(1, 20)
     for name in os.listdir(resumed) if os.path.exists(resumed) else []:
         if name.startswith("block-") and random.random() < 0.5:
@@ -172,7 +170,7 @@ assert run(resumed).tobytes() == expected.tobytes()
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
-def test_killed_at_twenty_moments_and_resumed(tmp_path):
+def test_run_killed_at_twenty_moments_can_be_resumed(tmp_path):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     done = subprocess.run(
         [sys.executable, "-c", KILLS, whole, resumed],

@@ -1,0 +1,164 @@
+"""The model is unchanged afterwards; wrapped and compiled models, precision and devices."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from sklearn_skmm import GradientSketcher
+from tests.sketch._torch._models import M, Net, build, model_state, norm, numbers
+from tests.sketch._torch._reference import check_against_loop
+from tests.sketch._torch._zoo import ZOO
+
+
+def fails_at_last(self, x):
+    if (x == 4).any():
+        raise RuntimeError("a token too many")
+    return self.c(self.b(self.a(x).mean(1)))
+
+
+class Merging(nn.Linear):
+    """A layer whose weights change when its mode is switched, as in loralib."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        with torch.no_grad():
+            self.weight += 1
+        return self
+
+
+@pytest.mark.parametrize("tokens_", [[[0, 1], [2, 3], [1, 1]], [[0, 1], [2, 3], [1, 4]]])
+def test_model_state_is_restored(tokens_):
+    torch.manual_seed(0)
+    model = Net(
+        fails_at_last,
+        a=nn.Embedding(5, 3, max_norm=0.1),
+        b=nn.BatchNorm1d(3),
+        c=nn.Sequential(Merging(3, 3), nn.Dropout(), nn.Linear(3, 2)),
+    )
+    model.b.eval()
+    model.c[2].bias.requires_grad_(False)
+    model.c(torch.ones(2, 3)).sum().backward()
+    before = model_state(model)
+    sketcher = GradientSketcher(M, model=model, batch_size=1, random_state=0)
+    if tokens_[-1] == [1, 4]:
+        with pytest.raises(RuntimeError, match="a token too many"):
+            sketcher.fit_transform(tokens_)
+    else:
+        assert sketcher.fit_transform(tokens_).shape == (3, M)
+        with torch.no_grad():  # also where the caller has switched gradients off
+            sketcher.fit_transform(tokens_)
+    torch.testing.assert_close(model_state(model), before, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager")])
+def test_wrapped_models_give_the_same_sketch(wrap):
+    model = build(norm(nn.Tanh))
+    expected = GradientSketcher(M, model=model, random_state=0).fit_transform(numbers(4))
+    sketch = GradientSketcher(M, model=wrap(model), random_state=0).fit_transform(numbers(4))
+    np.testing.assert_array_equal(sketch, expected)
+
+
+def compiled_in_place():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+    model[0].compile(backend="eager")
+    return model
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="needs torch 2.6")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(torch.compile(nn.Linear(4, 4), backend="eager"), nn.Linear(4, 3)),
+        compiled_in_place,
+    ],
+)
+def test_compiled_layers_match_a_loop_over_samples(make):
+    assert check_against_loop(make, numbers(4)) == {}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("wrap", [lambda m: m, nn.Sequential])
+def test_scripted_models_are_rejected(wrap):
+    model = wrap(torch.jit.script(nn.Linear(4, 3)))
+    with pytest.raises(TypeError, match="not scripted"):
+        GradientSketcher(M, model=model).fit(numbers(4))
+
+
+def checkpointed(reentrant):
+    return lambda: Net(
+        lambda self, x: self.b(checkpoint(lambda h: self.a(h).tanh(), x, use_reentrant=reentrant)),
+        a=nn.Linear(4, 4),
+        b=nn.Linear(4, 3),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast:FutureWarning")  # from torch 2.4 itself
+def test_activation_checkpointing():
+    assert check_against_loop(checkpointed(False), numbers(4)) == {}
+    # torch recomputes with the model's own parameters, and raises if the precision differs.
+    with pytest.raises(RuntimeError, match="must have the same dtype"):
+        GradientSketcher(M, model=checkpointed(False)(), dtype="float64").fit(numbers(4))
+    with pytest.raises(RuntimeError, match="use_reentrant=True"):
+        GradientSketcher(M, model=nn.Sequential(nn.Linear(4, 4), checkpointed(True)())).fit(
+            numbers(4)
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_close_to_single(dtype):
+    make = lambda: nn.Sequential(  # noqa: E731
+        nn.Conv1d(2, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 4), nn.LayerNorm(4)
+    )
+    model = build(make, dtype)
+    X, params = numbers(2, 6), {"m": M, "target": "label", "random_state": 0}
+    half = GradientSketcher(model=model, **params)
+    single = GradientSketcher(model=copy.deepcopy(model).float(), **params)
+    sketch, expected = (
+        half.fit_transform(X, [0, 1, 2, 3, 0]),
+        single.fit_transform(X, [0, 1, 2, 3, 0]),
+    )
+    assert half.sketch_plan_ == single.sketch_plan_
+    assert sketch.dtype == np.float32
+    tolerance = 4 * torch.finfo(dtype).eps
+    np.testing.assert_allclose(sketch, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def test_mixed_precision_keeps_the_dtype_of_each_parameter():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)).to(torch.bfloat16)
+    model[1].register_forward_pre_hook(lambda _, args: args[0].float())
+    model[1].float()
+    X = numbers(4).astype("float32")
+    sketch = GradientSketcher(M, model=model, layers="1", random_state=0).fit_transform(X)
+    model[1]._forward_pre_hooks.clear()
+    single = GradientSketcher(M, model=model, layers="1", dtype="float32", random_state=0)
+    assert sketch.dtype == np.float32
+    np.testing.assert_allclose(sketch, single.fit_transform(X), rtol=0, atol=0.02)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_all_device_options_are_the_cpu_without_a_gpu():
+    model = build(norm(nn.Tanh))
+    sketches = [
+        GradientSketcher(M, model=model, device=device, random_state=0).fit_transform(numbers(4))
+        for device in (None, "auto", "cpu")
+    ]
+    assert sketches[0].tobytes() == sketches[1].tobytes() == sketches[2].tobytes()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+@pytest.mark.parametrize(
+    "name", ["conv2d", "wide linear", "tied embedding with bias", "gru", "transformer", "wide norm"]
+)
+def test_gpu_gives_the_same_sketch_as_the_cpu(name, device):
+    make, X, _ = ZOO[name]
+    model = build(make, torch.float32)
+    params = {"m": M, "model": model, "random_state": 0}
+    expected = GradientSketcher(**params).fit_transform(X)
+    sketch = GradientSketcher(**params, device=device).fit_transform(X)
+    assert next(model.parameters()).device.type == "cpu"
+    np.testing.assert_allclose(sketch, expected, rtol=0, atol=5e-3 * np.abs(expected).max())
