@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_skmm.core._allocation import allocate, resolve_n_to_select
 from sklearn_skmm.core._blocks import BLOCK, mean_squared_norm
 from sklearn_skmm.core._moments import Spectrum, explained_fraction, spectrum
-from sklearn_skmm.data import Samples, open_samples
+from sklearn_skmm.data import Samples, cast_bytes, open_samples
 from sklearn_skmm.utils._docstrings import with_shared
 from sklearn_skmm.utils._sklearn import Interval, _fit_context, _safe_indexing
 from sklearn_skmm.utils._validation import MAX_SEED, all_or_nothing
@@ -413,12 +413,11 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     def _bytes_next_to(self, X) -> float:
         """Return about how many bytes `fit` holds at its peak next to an array X."""
-        as_it_is = X.dtype in self._dtypes and X.flags.c_contiguous
-        itemsize = X.dtype.itemsize if X.dtype in self._dtypes else 8
+        copied, itemsize = cast_bytes(X, self._dtypes)
         n_samples, n_features = X.shape
         n = self.n_to_select
         n = max(1, min(n, n_samples) if isinstance(n, Integral) else round(n * n_samples))
-        return (not as_it_is) * itemsize * X.size + max(
+        return copied + max(
             self._peak_bytes(n_samples, n_features, n, itemsize),
             # Every fit ends with the sum of the squares of X, in blocks of double precision.
             8 * (min(X.size, 2 * BLOCK) + self._kept * n_samples),

@@ -29,6 +29,16 @@ class Spectrum(NamedTuple):
     eigenvalues: np.ndarray  # (k,)
     eigenvectors: np.ndarray  # (n_features, k)
 
+    @property
+    def unit(self) -> float:
+        """The largest length along an eigenvector, √λ_1, or 1 if there is none."""
+        return float(np.sqrt(self.eigenvalues.max(initial=0.0))) or 1.0
+
+    @property
+    def relative(self) -> np.ndarray:
+        """Eigenvalues in units of `unit` squared, so that no square over- or underflows."""
+        return self.eigenvalues / self.unit**2
+
 
 def spectrum(X) -> Spectrum:
     """Return the eigenpairs of XᵀX / N whose eigenvalues exceed rounding, largest first.

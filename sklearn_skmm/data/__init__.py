@@ -5,8 +5,9 @@ read. Each kind of container is one file with one `Source`. Imports `core` and `
 data sets pass through unread to `sketch._torch`, which knows how to make batches of them.
 """
 
+from sklearn_skmm.data._checks import cast_bytes
 from sklearn_skmm.data._files import SamplesFile
 from sklearn_skmm.data._open import open_samples
 from sklearn_skmm.data._samples import FLOATS, Reader, Samples, Strata
 
-__all__ = ["FLOATS", "Reader", "Samples", "SamplesFile", "Strata", "open_samples"]
+__all__ = ["FLOATS", "Reader", "Samples", "SamplesFile", "Strata", "cast_bytes", "open_samples"]

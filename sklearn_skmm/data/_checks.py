@@ -1,6 +1,7 @@
 """Checks of samples beyond those of scikit-learn: lost meaning, range of squares, and memory."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,6 +53,32 @@ def check_range(X, name: str) -> None:
             f"from {SMALLEST:.3g} to {limit:.3g}, so that squares neither overflow nor underflow. "
             f"Multiply {name} by a constant."
         )
+
+
+def cast_bytes(X: np.ndarray, dtypes: Sequence[type]) -> tuple[int, int]:
+    """Return how many bytes a copy of X takes if one is needed, and the size of its entries.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Rows, of which no copy is made if their dtype is accepted and they are contiguous.
+    dtypes : sequence of type
+        Accepted dtypes. Any other is cast to the first.
+
+    Returns
+    -------
+    n_bytes, itemsize : int
+        Bytes of the copy, 0 without one, and bytes of one entry of the opened rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cast_bytes(np.ones((10, 2), dtype=np.float32), [np.float64])
+    (160, 8)
+    """
+    accepted = X.dtype in dtypes
+    itemsize = X.dtype.itemsize if accepted else np.dtype(dtypes[0]).itemsize
+    return 0 if accepted and X.flags.c_contiguous else itemsize * X.size, itemsize
 
 
 def check_fits(estimator, shape, needed: float) -> None:

@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_scalar, indexable
 from sklearn.utils.validation import check_consistent_length
 
+from sklearn_skmm.data import open_samples
 from sklearn_skmm.data._labels import read_labels
 from sklearn_skmm.utils._sklearn import HasMethods, _fit_context, _num_samples, _safe_indexing
 from sklearn_skmm.utils._validation import all_or_nothing
@@ -178,7 +179,7 @@ class SelectorQuery(BaseEstimator):
         features = _safe_indexing(X, np.concatenate([unselected_labelled, unlabelled_selected]))
         if isinstance(selector, Pipeline):
             features = selector[:-1].transform(features)
-        features = features if sparse.issparse(features) else np.asarray(features)
+        features = open_samples(features).X
         cost = euclidean_distances(
             features[: len(unselected_labelled)], features[len(unselected_labelled) :], squared=True
         )

@@ -274,16 +274,14 @@ class SkMMSelector(BaseSelector):
                 f"{n / n_samples:.6g} to select n={n} samples. Got {self.c_S} instead. Increase "
                 "c_S or decrease n_to_select."
             )
-        eigenvalues, eigenvectors = reference.spectrum
+        spectrum = reference.spectrum
+        unit, relative = spectrum.unit, spectrum.relative
         s = np.full(n_samples, 1.0 / n_samples, dtype=X.dtype)
         if self.init == "vertex":
             s[:] = 0.0
             s[rng.choice(n_samples, size=n, replace=False)] = 1.0 / n
-        # In units of the largest length, so that no square over- or underflows.
-        unit = float(np.sqrt(eigenvalues.max(initial=0.0))) or 1.0
-        relative = eigenvalues / unit**2
         solution = solve(
-            Energies(X, eigenvectors, unit),
+            Energies(X, spectrum.eigenvectors, unit),
             relative,
             n,
             self.c_S,
@@ -309,7 +307,7 @@ class SkMMSelector(BaseSelector):
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        indices, counts = self._round(X, eigenvectors, unit, relative, solution.s, n, rng, step)
+        indices, counts = self._round(X, spectrum, solution.s, n, rng, step)
         return Selection(
             indices,
             sample_weight=counts,
@@ -318,15 +316,16 @@ class SkMMSelector(BaseSelector):
                 "objective_": objective,
                 "dual_gap_": dual_gap,
                 "n_iter_": max(1, solution.n_iter),
-                "eigenvalues_": eigenvalues,
-                "components_": eigenvectors.T,
+                "eigenvalues_": spectrum.eigenvalues,
+                "components_": spectrum.eigenvectors.T,
             },
         )
 
-    def _round(self, X, directions, unit, eigenvalues, s, n, rng, step):
+    def _round(self, X, spectrum, s, n, rng, step):
         """Return the coreset and the mass that each sample represents, or None if all are equal."""
-        if self.rounding in ROUNDINGS or not eigenvalues.size:  # X is zero
+        if self.rounding in ROUNDINGS or not spectrum.eigenvalues.size:  # X is zero
             return ROUNDINGS.get(self.rounding, systematic)(s, n, rng), None
+        directions, unit = spectrum.eigenvectors, spectrum.unit
         components = Components(X, directions, unit)
         if self.rounding == "spread":
             return spread(s, n, components[:], rng), None
@@ -345,7 +344,7 @@ class SkMMSelector(BaseSelector):
             mass = np.bincount(cells.labels, weights=weight, minlength=n) * len(s)
             return support[cells.exemplars[order]], mass[order]
         cells = bounded_cells(components, weight, n, rng, step)
-        moment_features = MomentFeatures(components, eigenvalues, n)
+        moment_features = MomentFeatures(components, spectrum.relative, n)
         members = match_in_cells(
             moment_features, moment_features.mean(weight), cells, self.centrality, rng
         )
