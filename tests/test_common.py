@@ -142,10 +142,8 @@ def X():
 
 LABELS = np.arange(60) % 2  # for the selectors that use y; the others ignore it
 NOT_ROTATION_INVARIANT = {"UncertaintySelector": "the selection depends on its classifier"}
-UNBIASED = {
-    "RidgeLeverageSelector",
-    "TruncatedLeverageSelector",
-}  # weights sum to N only in expectation
+# Their weights sum to N only in expectation.
+UNBIASED = {"RidgeLeverageSelector", "TruncatedLeverageSelector"}
 
 
 def test_rotations_do_not_matter(cls, X):
