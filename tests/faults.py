@@ -1,9 +1,9 @@
-"""Faults at random moments and places, as many as one likes; after each, a retry gives the same.
+"""Inject faults at random moments and places, and check that a retry gives the same result.
 
     python -m tests.faults                            # all of them, about ten minutes
     python -m tests.faults kills --runs 200 --seed 1  # some
 
-`tests/test_faults.py` has a few of each.
+`tests/test_faults.py` has a few of each kind.
 """
 
 import argparse
@@ -71,12 +71,15 @@ def sketch(directory, n_rows=100, width=7):
 
 
 def content(directory, pattern="[!t]*"):
-    """Return the bytes of a cache's files, without what has a temporary name."""
+    """Return the bytes of a cache's files, except of those with a temporary name."""
     return {path.name: path.read_bytes() for path in Path(directory).glob(pattern)}
 
 
 def start(action, *args):
-    """Call in another process; its exit code is what is returned, or 99."""
+    """Call in a fork, and return its process id.
+
+    The exit code is the integer that the call returns, 0 for another value, or 99 after an error.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # while Python sets up the child
     pid = os.fork()
     if pid:
@@ -109,16 +112,16 @@ def duration(action, *args):
 
 
 def kills(folder, runs, rng):
-    """A run is killed, half the time beside another that goes on; a third ends it."""
+    """Kill a run, half of the time beside another one that continues; a later run completes it."""
     expected, files = sketch(folder / "whole"), content(folder / "whole")
     longest = duration(sketch, folder / "timed")
     stages = set()
     for _ in range(runs):
         directory = folder / "killed"
         shutil.rmtree(directory, ignore_errors=True)
-        beside = rng.integers(2)
-        pids = [start(sketch, directory) for _ in range(1 + beside)]
-        # From a random block on, however fast the machine is at the moment.
+        n_others = rng.integers(2)
+        pids = [start(sketch, directory) for _ in range(1 + n_others)]
+        # Wait for a random block, so that the moment does not depend on the speed of the machine.
         first, began = rng.integers(len(files)), time.monotonic()
         while len(list(directory.glob("block-*"))) < first:
             assert time.monotonic() < began + 60
@@ -128,7 +131,7 @@ def kills(folder, runs, rng):
         code_of(pids[0])
         stages.add(len(content(directory)))
         assert sketch(directory).tobytes() == expected.tobytes()
-        assert [code_of(pid) for pid in pids[1:]] == [0] * beside
+        assert [code_of(pid) for pid in pids[1:]] == [0] * n_others
         assert content(directory) == files
         assert len(list(directory.glob("tmp-*"))) <= 1
     return f"{runs} processes killed, at {len(stages)} numbers of finished files"
@@ -150,10 +153,10 @@ def clean(files):
 
 
 def check_files(files, whole, old, temporaries=0):
-    """Each file is as it was or as it is to be, and there are no others."""
+    """Check that each file is the old one or the complete new one, and that no others exist."""
     for path in files:
-        there = path.read_bytes() if path.exists() else None
-        assert there in (old, whole[path]), (path, there)
+        found = path.read_bytes() if path.exists() else None
+        assert found in (old, whole[path]), (path, found)
     names = {path.name for path in files[0].parent.glob("*")} - {path.name for path in files}
     others = [name for name in names if name != "pool.npy"]
     assert len(others) <= temporaries, others
@@ -161,7 +164,7 @@ def check_files(files, whole, old, temporaries=0):
 
 
 def commands(folder, runs, rng):
-    """The command line is killed, or gets Ctrl-C, before, in and after writing."""
+    """Kill the command line, or send it Ctrl-C, before, during or after writing."""
     argv, files = targets(folder / "command")
     longest = max(duration(command, [*argv, "--force"]) for _ in range(3))
     whole = {path: path.read_bytes() for path in files}
@@ -188,7 +191,7 @@ def commands(folder, runs, rng):
 
 
 def flips(folder, runs, rng):
-    """Bits of a cache are flipped, or the end of a file is cut off."""
+    """Flip bits of a cache, or cut off the end of a file."""
     directory = folder / "flipped"
     expected = sketch(directory, 40)
     whole = content(directory)
@@ -220,14 +223,14 @@ def flips(folder, runs, rng):
             assert content(directory) == whole  # it was computed again
             computed += damaged
         (directory / name).write_bytes(whole[name])
-    return f"{runs} damages, {refused} manifests refused, {computed} blocks computed again"
+    return f"{runs} damaged files, {refused} manifests refused, {computed} blocks computed again"
 
 
-# What runs out
+# Resources that run out
 
 
 def limited(kind, amount, action, *args):
-    """Call under a limit; 3 is an error that says so."""
+    """Call under a limit, and return 3 if an error reports the limit."""
     resource.setrlimit(kind, (amount, amount))
     try:
         return action(*args)
@@ -237,7 +240,7 @@ def limited(kind, amount, action, *args):
         return 3 if "allocate" in str(error) or type(error) is MemoryError else repr(error)
 
 
-def coded(*args):
+def limited_exit_code(*args):
     result = limited(*args)
     if isinstance(result, str):
         print(result, file=sys.stderr)
@@ -246,7 +249,7 @@ def coded(*args):
 
 
 def quotas(folder, runs, rng):
-    """A file may have no more than so many bytes: in the cache, and of the command line."""
+    """Limit the size of a file, in the cache and in the output of the command line."""
     n_rows, whole = 40, folder / "whole quota"
     expected, files = sketch(whole, n_rows), content(whole)
     argv, outputs = targets(folder / "command quota")
@@ -259,7 +262,9 @@ def quotas(folder, runs, rng):
         shutil.rmtree(directory, ignore_errors=True)
         amount = int(rng.integers(max(sizes) + 10))
         codes.append(
-            code_of(start(coded, resource.RLIMIT_FSIZE, amount, sketch, directory, n_rows))
+            code_of(
+                start(limited_exit_code, resource.RLIMIT_FSIZE, amount, sketch, directory, n_rows)
+            )
         )
         assert codes[-1] == (0 if amount >= max(map(len, files.values())) else 3)
         assert content(directory).items() <= files.items()
@@ -273,7 +278,7 @@ def quotas(folder, runs, rng):
         assert code_of(pid) == (0 if fits else 1)
         assert all(path.exists() == fits for path in outputs)
         check_files(outputs, written, None)
-    return f"{runs} limits, {codes.count(3)} below what the cache takes"
+    return f"{runs} limits, {codes.count(3)} below what the cache needs"
 
 
 def silent(argv):
@@ -283,8 +288,8 @@ def silent(argv):
 
 
 def shortages(folder, runs, rng):
-    """There is so much memory and no more."""
-    n_rows, width = 20, 3000  # weights too large for memory that is kept for later use
+    """Limit the memory."""
+    n_rows, width = 20, 3000  # weights too large for memory that the process keeps for reuse
     expected = sketch(folder / "whole shortage", n_rows, width)
     codes = []
     for _ in range(runs):
@@ -294,7 +299,7 @@ def shortages(folder, runs, rng):
             now = int(file.read().split()[0]) * resource.getpagesize()
         amount = now + int(rng.integers(120)) * 2**20
         args = (resource.RLIMIT_AS, amount, sketch, directory, n_rows, width)
-        codes.append(code_of(start(coded, *args)))
+        codes.append(code_of(start(limited_exit_code, *args)))
         assert codes[-1] in (0, 3)
         assert sketch(directory, n_rows, width).tobytes() == expected.tobytes()
     return f"{runs} limits of memory, {codes.count(3)} of them errors"
@@ -305,9 +310,9 @@ def shortages(folder, runs, rng):
 
 @contextmanager
 def interrupted(at=0):
-    """Raise KeyboardInterrupt before that line of the package, or of torch's swaps of parameters.
+    """Raise KeyboardInterrupt before a line, of the package or of torch's swaps of parameters.
 
-    Yields the list of lines so far, by their files.
+    ``at`` counts executed lines. Yields the list of these lines so far, each with its file.
     """
     seen = []
 
@@ -330,19 +335,19 @@ def interrupted(at=0):
         sys.settrace(before)
 
 
-def places(action, runs, rng):
-    """Yield numbers of lines, and the lines: all of them once or as many as asked for."""
+def positions(action, runs, rng):
+    """Yield random positions among the executed lines of an action, each with its line."""
     with interrupted() as seen:
         action()
-    # A line that is run often is drawn once for each time, and once for itself.
+    # Half of the positions are uniform over executions, half over lines however often executed.
     firsts = sorted({line: k for k, line in reversed([*enumerate(seen, 1)])}.values())
     for k in range(runs):
         at = rng.choice(firsts) if k % 2 else rng.integers(1, len(seen) + 1)
         yield int(at), seen[at - 1]
 
 
-def stopped(action, at):
-    """Return whether the interrupt came out of the call."""
+def is_interrupted(action, at):
+    """Return whether the call raises KeyboardInterrupt."""
     try:
         with interrupted(at):
             action()
@@ -363,8 +368,8 @@ def same(a, b):
     return a.keys() == b.keys() and all(a[name] is b[name] for name in a)
 
 
-def anatomy(module):
-    """Everything that a model must get back."""
+def model_state(module):
+    """Return everything that must be restored in a model."""
     return [
         (
             list(m._parameters.items()),
@@ -378,7 +383,7 @@ def anatomy(module):
 
 
 def interrupts_of_sketches(folder, runs, rng):
-    """Ctrl-C while a model is sketched: it, the sketcher and the cache are as they were."""
+    """Press Ctrl-C in a sketch; the model, the sketcher and the cache stay as they were."""
     _cached_sketch.CACHED_ROWS = ROWS
     X, directory = pool(20), folder / "interrupted"
     whole = sketcher(folder / "whole interrupt").fit_transform(X)
@@ -389,11 +394,11 @@ def interrupts_of_sketches(folder, runs, rng):
         shutil.rmtree(directory, ignore_errors=True)
         return sketcher(directory)
 
-    for at, line in places(lambda: fresh().fit_transform(X), runs, rng):
+    for at, line in positions(lambda: fresh().fit_transform(X), runs, rng):
         run = fresh()
-        before, anatomy_before = state(run), anatomy(run.model)
-        count += stopped(lambda run=run: run.fit_transform(X), at)
-        assert anatomy(run.model) == anatomy_before, (line, at)
+        before, model_before = state(run), model_state(run.model)
+        count += is_interrupted(lambda run=run: run.fit_transform(X), at)
+        assert model_state(run.model) == model_before, (line, at)
         assert same(state(run), before) or "projection_" in vars(run), line
         assert content(directory).items() <= files.items(), line
         assert run.fit_transform(X).tobytes() == whole.tobytes(), line
@@ -402,7 +407,7 @@ def interrupts_of_sketches(folder, runs, rng):
 
 
 def interrupts_of_selectors(folder, runs, rng):
-    """Ctrl-C while something is selected: what it was fitted to before, or all of the new."""
+    """Press Ctrl-C in a fit; the estimator keeps its old fit or has all of the new one."""
     X = np.random.RandomState(0).normal(size=(60, 4))
     y = np.arange(60) % 3
     estimators = [make(cls, 6) for cls in selector_classes()]
@@ -411,10 +416,10 @@ def interrupts_of_selectors(folder, runs, rng):
     for estimator in estimators:
         expected = estimator.fit(X, y).sample_indices_
         other = estimator.fit(X[::-1], y).sample_indices_
-        for at, line in places(lambda e=estimator: e.fit(X, y), runs, rng):
+        for at, line in positions(lambda e=estimator: e.fit(X, y), runs, rng):
             estimator.fit(X[::-1], y)
             before = state(estimator)
-            count += stopped(lambda e=estimator: e.fit(X, y), at)
+            count += is_interrupted(lambda e=estimator: e.fit(X, y), at)
             total += 1
             if not same(state(estimator), before):
                 np.testing.assert_array_equal(estimator.sample_indices_, expected, err_msg=line)
@@ -426,7 +431,7 @@ def interrupts_of_selectors(folder, runs, rng):
 
 
 def interrupts_of_commands(folder, runs, rng):
-    """Ctrl-C in the command line, at a line: no file is half written."""
+    """Press Ctrl-C at a line of the command line; no file is partly written."""
     argv, files = targets(folder / "command interrupt")
     assert command(argv) == 0
     whole = {path: path.read_bytes() for path in files}
@@ -439,12 +444,12 @@ def interrupts_of_commands(folder, runs, rng):
                 path.write_bytes(old)
         return command([*argv, *(["--force"] if old else [])])
 
-    for at, line in places(lambda: run(None), runs, rng):
+    for at, line in positions(lambda: run(None), runs, rng):
         old = b"old" if rng.integers(2) else None
         with interrupted(at):
             try:
                 code = run(old)
-            except KeyboardInterrupt:  # before or after what `main` does
+            except KeyboardInterrupt:  # before or after `main` handles it
                 code = 130
         count += code == 130
         assert code in (0, 130), line
@@ -476,8 +481,8 @@ def main():
         began = time.perf_counter()
         runs = args.runs or RUNS[names[name]]
         with tempfile.TemporaryDirectory() as folder:
-            said = names[name](Path(folder), runs, np.random.default_rng(args.seed))
-        print(f"{name}: {said}, {time.perf_counter() - began:.0f} s", flush=True)
+            summary = names[name](Path(folder), runs, np.random.default_rng(args.seed))
+        print(f"{name}: {summary}, {time.perf_counter() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Random small problems, against the contract of the selectors and against plain twins.
+"""Test the selectors and the fast paths with small random problems.
 
     python -m tests.fuzz --problems 100000 --jobs 2 --record
 
-Each problem is a few rows of some difficult kind, and either a selector with some of its options,
-or a fast path next to its plain twin (`tests._twins`). Problem i of a seed is always the same:
-``--seed 0 --only 12345`` runs one again, with its traceback. Half of the problems run as if they
-were large: what is done in blocks, in several steps or from a subsample is, at forty rows, too.
-A problem that takes longer than two minutes, where milliseconds are the rule, is a failure.
+Each problem has a few rows of some difficult kind. It checks either the contract of a selector with
+some of its options, or a fast path against its reference implementation, its twin (`tests._twins`).
+Problem i of a seed is always the same: ``--seed 0 --only 12345`` runs it again and prints its
+traceback. Half of the problems use the code paths for large data: even forty rows are processed in
+blocks, in several steps or from a subsample. Most problems take milliseconds; one that takes longer
+than two minutes is a failure.
 """
 
 import argparse
@@ -77,7 +78,7 @@ ROWS = {
         rng.normal(size=(N, m))[np.arange(N) // 2] * (-1.0) ** np.arange(N)[:, None]
     ),
 }
-# What makes few samples go the way of many: a constant of a module, and its value here.
+# Constants of modules, with values for which few samples take the code paths for many.
 AS_FOR_MANY = [
     (_blocks, {"BLOCK": 32, "RUN": 4}),
     (_components, {"KEEP_BYTES": 0}),
@@ -103,23 +104,24 @@ AS_FOR_MANY = [
     (_simplex, {"BLOCK": 4, "NEWTON_STEPS": 1}),
     (_v_optimal, {"ONE_THREAD_ENTRIES": 0}),
 ]
-# In units of the data: powers of its scale.
+# Parameters with a unit: the power of the data's scale that they are proportional to.
 UNITS = {"alpha": 2, "bandwidth": 1}
-UNBIASED = {"RidgeLeverageSelector", "TruncatedLeverageSelector"}  # weights sum to N in the mean
-# How the errors begin that say that a pool cannot be selected from.
+# Their weights sum to N only in expectation.
+UNBIASED = {"RidgeLeverageSelector", "TruncatedLeverageSelector"}
+# Beginnings of the valid error messages for pools that cannot be selected from.
 REFUSED = (
     "n_to_select=",
     "The 'c_S' parameter",
     "The 'init' parameter of VOptimalSelector must contain positions",
     "The mean squared norm",
 )
-# Seconds that a problem may take.
+# The longest time for a problem, in seconds.
 LIMIT = 120.0
 NOT_FINITE = {"bandwidth_"}  # documented as nan without a kernel
 
 
 class Problem(NamedTuple):
-    """What is drawn before it is decided what to do with it."""
+    """A random problem, before the check is chosen."""
 
     X: np.ndarray
     y: np.ndarray
@@ -131,6 +133,7 @@ class Problem(NamedTuple):
 
 
 def draw_problem(seed, i) -> Problem:
+    """Return problem i of a seed."""
     rng = np.random.default_rng((seed, i))
     N = int(rng.integers(1, 41))
     m = int(rng.integers(1, 9)) if rng.random() < 0.9 else int(rng.integers(9, 61))
@@ -146,6 +149,7 @@ def draw_problem(seed, i) -> Problem:
 
 
 def as_for_many(stack: ExitStack) -> None:
+    """Let few samples take the code paths for many."""
     for module, constants in AS_FOR_MANY:
         stack.enter_context(mock.patch.multiple(module, **constants))
 
@@ -154,7 +158,7 @@ def as_for_many(stack: ExitStack) -> None:
 
 
 def variants():
-    """Every public selector with every combination of its options that are names."""
+    """Yield every public selector with every combination of its named options."""
     for cls in selector_classes():
         options = {}
         for name, constraint in cls._parameter_constraints.items():
@@ -173,12 +177,14 @@ def variant_name(cls, params):
 
 
 def draw_numbers(cls, problem, n, *, stratify):
-    """Parameters that are numbers, those that have a unit in that of the data."""
+    """Return random numeric parameters; those with a unit are scaled to the data."""
     rng, X = problem.rng, problem.X.astype(np.float64)
     square = float(np.square(X).sum(axis=1).mean()) or 1.0
-    share = n / len(X)
+    fraction = n / len(X)
     numbers = {
-        "c_S": float(rng.choice([1.0, 1.5] if stratify else [max(share, rng.uniform(0.2, 1)), 1])),
+        "c_S": float(
+            rng.choice([1.0, 1.5] if stratify else [max(fraction, rng.uniform(0.2, 1)), 1])
+        ),
         "centrality": float(rng.choice([0.0, 0.3, 10.0, np.inf])),
         "max_iter": int(rng.choice([1, 10, 100])),
         "tol": float(rng.choice([0.0, 1e-7, 1e-3])),
@@ -189,7 +195,7 @@ def draw_numbers(cls, problem, n, *, stratify):
         "n_init": int(rng.integers(1, 3)),
     }
     known = inspect.signature(cls).parameters
-    # Half of them as they are by default, but where the default may be refused.
+    # About half keep their defaults, except c_S, whose default may be rejected.
     return {
         name: value
         for name, value in numbers.items()
@@ -197,31 +203,31 @@ def draw_numbers(cls, problem, n, *, stratify):
     }
 
 
-class _Picks(NamedTuple):
+class _Fitted(NamedTuple):
     selector: BaseSelector
     limit_reached: bool
 
 
-def fit(selector, X, y) -> _Picks:
-    """Fit where every warning is an error but the one that says that a solver has stopped."""
+def fit(selector, X, y) -> _Fitted:
+    """Fit, and treat every warning as an error except that of a stopped solver."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         selector.fit(X, y)
     for warning in caught:
         if not str(warning.message).startswith("The solver stopped after"):
             raise AssertionError(f"a warning: {warning.category.__name__}: {warning.message}")
-    return _Picks(selector, bool(caught))
+    return _Fitted(selector, bool(caught))
 
 
 def quietly(function, *args):
-    """Call what may repeat that the solver has stopped."""
+    """Call a function that may repeat the warning that the solver has stopped."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "The solver stopped after")
         return function(*args)
 
 
-def public(selector):
+def public_attributes(selector):
     return {
         name: value
         for name, value in vars(selector).items()
@@ -237,18 +243,18 @@ def check_positions(indices, n, n_samples):
 
 
 def check_fitted(selector, problem, n):
-    """What every fitted selector keeps."""
+    """Check the properties of every fitted selector."""
     N, name = len(problem.X), type(selector).__name__
     check_positions(selector.sample_indices_, n, N)
     weight = selector.sample_weight_
     assert weight.shape == (n,)
     assert np.all(weight > 0)
     if name not in UNBIASED:
-        # Of fewer picks than strata the weights are those of the strata that have one.
+        # With fewer samples than strata, the weights cover only the strata that have a sample.
         strata = problem.y[selector.sample_indices_]
         total = np.isin(problem.y, strata).sum() if selector.stratify else N
         close(weight.sum(), total, rtol=1e-5 if problem.X.dtype == np.float32 else 1e-9)
-    for attribute, value in public(selector).items():
+    for attribute, value in public_attributes(selector).items():
         if attribute not in NOT_FINITE and attribute != "strata_":
             parts = value if isinstance(value, list) else [value]
             assert all(np.isfinite(part).all() for part in parts), f"{attribute} is not finite"
@@ -257,7 +263,7 @@ def check_fitted(selector, problem, n):
     equal(selector.get_support(indices=True), np.sort(selector.sample_indices_))
 
 
-# What some promise on top of it
+# Guarantees of particular selectors
 
 
 def check_skmm(selector, problem, n, limit_reached):
@@ -275,15 +281,15 @@ def check_skmm(selector, problem, n, limit_reached):
         return np.square(np.maximum(0.0, values / selector.c_S - s @ A)).sum()
 
     # In single precision the moments themselves are rounded.
-    blur = (1e-11 if problem.X.dtype == np.float64 else 1e-5) * size
-    close(selector.objective_, f(s), atol=blur, rtol=1e-5)
+    tolerance = (1e-11 if problem.X.dtype == np.float64 else 1e-5) * size
+    close(selector.objective_, f(s), atol=tolerance, rtol=1e-5)
     assert selector.dual_gap_ >= 0
-    below = selector.objective_ - selector.dual_gap_ - blur
-    assert below <= f(np.full(N, 1 / N)), "the gap is below that to uniform weights"
+    below = selector.objective_ - selector.dual_gap_ - tolerance
+    assert below <= f(np.full(N, 1 / N)), "the duality gap is below the distance to uniform weights"
     for _ in range(3):
         vertex = np.zeros(N)
         vertex[problem.rng.permutation(N)[:n]] = 1 / n
-        assert below <= f(vertex), "the gap is below that to a vertex"
+        assert below <= f(vertex), "the duality gap is below the distance to a vertex"
     limit = max(selector.tol * size, 1e-3 * selector.objective_)
     if abs(selector.dual_gap_ - limit) > 1e-9 * limit:
         assert limit_reached == bool(selector.dual_gap_ > limit)
@@ -292,8 +298,8 @@ def check_skmm(selector, problem, n, limit_reached):
     if selector.rounding != "cells" or selector.init == "vertex":
         assert np.all(s[selector.sample_indices_] > 0), "a sample without a weight"
     if selector.rounding not in ("choice", "exemplar", "cells"):
-        sure = np.flatnonzero(n * s / s.sum() >= 1 - 1e-13)
-        assert np.isin(sure, selector.sample_indices_).all(), "a certain sample is left out"
+        certain = np.flatnonzero(n * s / s.sum() >= 1 - 1e-13)
+        assert np.isin(certain, selector.sample_indices_).all(), "a certain sample is left out"
 
 
 def check_v_optimal(selector, problem, n, _):
@@ -301,19 +307,21 @@ def check_v_optimal(selector, problem, n, _):
     assert 0.0 <= selector.gap_ <= 1.0
     assert selector.lower_bound_ <= selector.objective_
     assert selector.n_iter_ <= selector.max_iter
-    # Eigenvalues are off by the rounding of the largest, which is what a small ridge weighs.
+    # Rounding errors are relative to the largest eigenvalue, and a small ridge amplifies them.
     largest = float(np.square(X).sum(axis=1).mean())
-    blur = 1e-9 + 1e-13 * largest / selector.alpha_
-    few = comb_at_most(len(X), n, 60)
-    others = few or [rng.permutation(len(X))[:n] for _ in range(5)]
+    tolerance = 1e-9 + 1e-13 * largest / selector.alpha_
+    all_subsets = subsets_if_few(len(X), n, 60)
+    others = all_subsets or [rng.permutation(len(X))[:n] for _ in range(5)]
     for S in others:
         V = v_optimality(X, list(S), alpha=selector.alpha_)
-        assert selector.lower_bound_ <= V * (1 + 1e-7) + blur, "the bound is above a subset's V"
+        assert selector.lower_bound_ <= V * (1 + 1e-7) + tolerance, (
+            "the bound is above a subset's V"
+        )
     V = v_optimality(X, selector.sample_indices_, alpha=selector.alpha_)
-    close(selector.objective_, V, rtol=1e-7, atol=blur)
+    close(selector.objective_, V, rtol=1e-7, atol=tolerance)
 
 
-def comb_at_most(N, n, most):
+def subsets_if_few(N, n, most):
     count = 1.0
     for k in range(n):
         count *= (N - k) / (k + 1)
@@ -325,7 +333,7 @@ def check_k_center(selector, problem, n, _):
     D = np.sqrt(np.square(X[:, None] - X).sum(axis=-1))
     size = np.sqrt(np.square(X - X.mean(axis=0)).sum(axis=1).max())
     close(selector.radius_, D[:, selector.sample_indices_].min(axis=1).max(), atol=1e-6 * size)
-    for S in comb_at_most(len(X), n, 60):
+    for S in subsets_if_few(len(X), n, 60):
         assert selector.radius_ <= 2 * D[:, S].min(axis=1).max() + 1e-6 * size
 
 
@@ -356,7 +364,7 @@ CERTIFICATES = {
 }
 
 
-# What may be changed without another sample being taken, and other ways in
+# Changes that should keep the selection, and other entry points
 
 
 def in_container(problem, name, folder):
@@ -373,7 +381,7 @@ def in_container(problem, name, folder):
     }[name](X)
 
 
-def same(one, other):
+def assert_same_attributes(one, other):
     assert one.keys() == other.keys()
     for name in one.keys() - {"feature_names_in_"}:
         ours, theirs = (v if isinstance(v, list) else [v] for v in (one[name], other[name]))
@@ -386,9 +394,9 @@ def another_container(selector, problem):
     with tempfile.TemporaryDirectory() as folder:
         X = in_container(problem, problem.rng.choice(kinds), folder)
         other = fit(clone(selector), X, problem.y).selector
-        ours, theirs = public(selector), public(other)
+        ours, theirs = public_attributes(selector), public_attributes(other)
         theirs.pop("feature_names_in_", None)
-        same(ours, theirs)
+        assert_same_attributes(ours, theirs)
 
 
 def another_unit(selector, problem):
@@ -403,10 +411,11 @@ def another_unit(selector, problem):
     close(other.sample_weight_, selector.sample_weight_)
 
 
-def chaotic(selector):
-    """Say whether a last bit can change the picks.
+def sensitive_to_rounding(selector):
+    """Return whether a rounding error can change the selection.
 
-    The solver carries rounding far from a vertex, and draws among neighbours go by which is nearer.
+    From a vertex, the solver amplifies rounding errors. Random selection among neighbours depends
+    on which of them is nearer.
     """
     neighbours = getattr(selector, "rounding", None) in ("spread", "local_cube")
     return neighbours or getattr(selector, "init", None) == "vertex"
@@ -416,20 +425,20 @@ def sparse_rows(selector, problem):
     other = fit(clone(selector), sparse.csr_array(problem.X), problem.y).selector
     check_fitted(other, problem, len(selector.sample_indices_))
     equal(quietly(other.transform, sparse.csc_array(problem.X), problem.y), other.sample_indices_)
-    # The same samples, but for ties.
+    # The same samples, except for ties.
     exact = problem.description.startswith("normal") and problem.X.dtype == np.float64
-    if exact and not problem.many and not chaotic(selector):
+    if exact and not problem.many and not sensitive_to_rounding(selector):
         equal(other.sample_indices_, selector.sample_indices_)
 
 
 def one_stratum(selector, problem):
     if selector.stratify or not isinstance(getattr(selector, "init", ""), str):
         return
-    if hasattr(selector, "estimator"):  # which takes y for its labels
+    if hasattr(selector, "estimator"):  # which uses y as labels
         return
     other = fit(clone(selector).set_params(stratify=True), problem.X, np.zeros(len(problem.X)))
-    # BLAS may round the rows of a copy, elsewhere in memory, in another way.
-    if chaotic(selector):
+    # BLAS may round a copy of the rows, at another place in memory, differently.
+    if sensitive_to_rounding(selector):
         return
     equal(other.selector.sample_indices_, np.sort(selector.sample_indices_))
 
@@ -460,11 +469,11 @@ CHANGES = [another_container, another_unit, sparse_rows, one_stratum, another_po
 
 
 def check_selector(cls, params, problem, *, changes=CHANGES):
-    """Fit a selector with these options and more at random, and check what it promises."""
+    """Fit a selector with these options and random others, and check its guarantees."""
     rng, X, y = problem.rng, problem.X, problem.y
     stratify = bool(rng.random() < 0.2)
-    share = bool(rng.random() < 0.2)
-    n_to_select = float(rng.uniform(0.01, 1.0)) if share else problem.n
+    as_fraction = bool(rng.random() < 0.2)
+    n_to_select = float(rng.uniform(0.01, 1.0)) if as_fraction else problem.n
     n = resolve_n_to_select(n_to_select, len(X))
     numbers = draw_numbers(cls, problem, n, stratify=stratify)
     if cls.__name__ == "VOptimalSelector" and not stratify and rng.random() < 0.2:
@@ -495,7 +504,7 @@ def check_selector(cls, params, problem, *, changes=CHANGES):
 
 
 def run_problem(seed, i):
-    """Return what problem i was about, and the error if there is one."""
+    """Return the kind, name and description of problem i, and its error or None."""
     problem = draw_problem(seed, i)
     rng = problem.rng
     pairs = list(PAIRS)
@@ -522,7 +531,7 @@ def run_problem(seed, i):
 
 @contextmanager
 def limited(seconds):
-    """Raise TimeoutError after so many seconds: a loop without end is a failure."""
+    """Raise TimeoutError after this many seconds, so that an infinite loop is a failure."""
 
     def stop(signum, frame):
         raise TimeoutError(f"not done in {seconds} s")

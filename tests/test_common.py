@@ -1,4 +1,4 @@
-"""scikit-learn's own checks, and the selector contract, over all estimators."""
+"""scikit-learn's estimator checks and the selector contract, for every estimator."""
 
 import pickle
 
@@ -37,14 +37,15 @@ def test_other_estimators(estimator, check):
     check(estimator)
 
 
-# Selectors that keep all of the contract but one thing: the checks have to notice.
+# Each of these selectors, except the first, breaks one rule of the contract. The checks must
+# detect it.
 
 
-class Sound(UniformSelector):
-    """Keeps the contract."""
+class Valid(UniformSelector):
+    """Follows the contract."""
 
 
-class Repeats(UniformSelector):
+class DuplicateIndices(UniformSelector):
     """Selects one sample twice."""
 
     def _select(self, X, n, reference, rng, step):
@@ -53,17 +54,17 @@ class Repeats(UniformSelector):
         return selection
 
 
-class Forgets(UniformSelector):
-    """Selects other samples in each call."""
+class NotReproducible(UniformSelector):
+    """Selects different samples in each call."""
 
     calls = 0
 
     def _select(self, X, n, reference, rng, step):
-        Forgets.calls += 1
-        return super()._select(X, n, reference, np.random.RandomState(Forgets.calls), step)
+        NotReproducible.calls += 1
+        return super()._select(X, n, reference, np.random.RandomState(NotReproducible.calls), step)
 
 
-class Writes(UniformSelector):
+class WritesToX(UniformSelector):
     """Writes to X."""
 
     def _select(self, X, n, reference, rng, step):
@@ -71,8 +72,8 @@ class Writes(UniformSelector):
         return super()._select(X, n, reference, rng, step)
 
 
-class Leaves(UniformSelector):
-    """Leaves something behind when `fit` fails."""
+class FailedFitLeavesAttribute(UniformSelector):
+    """Leaves an attribute behind when `fit` fails."""
 
     def fit(self, X, y=None):
         self.began_ = object()
@@ -88,42 +89,42 @@ class NegativeWeights(UniformSelector):
         return selection
 
 
-class OtherScore(UniformSelector):
-    """Scores by something else."""
+class ConstantScore(UniformSelector):
+    """Returns a score that is not the explained fraction."""
 
     def score(self, X, y=None):
         return 0.95
 
 
-def test_a_sound_selector_passes():
-    check_selector(Sound(5), contract_only=True)
+def test_valid_selector_passes_the_contract():
+    check_selector(Valid(5), contract_only=True)
 
 
 @pytest.mark.parametrize(
     ("cls", "check"),
     [
-        (Repeats, estimator_checks.check_selects_distinct_positions),
+        (DuplicateIndices, estimator_checks.check_selects_distinct_positions),
         (NegativeWeights, estimator_checks.check_selects_distinct_positions),
-        (Forgets, estimator_checks.check_transform_repeats_fit),
-        (Writes, estimator_checks.check_fit_does_not_write_to_X),
-        (Leaves, estimator_checks.check_failed_fit_changes_nothing),
-        (OtherScore, estimator_checks.check_score_is_the_explained_fraction),
+        (NotReproducible, estimator_checks.check_transform_repeats_fit),
+        (WritesToX, estimator_checks.check_fit_does_not_write_to_X),
+        (FailedFitLeavesAttribute, estimator_checks.check_failed_fit_changes_nothing),
+        (ConstantScore, estimator_checks.check_score_is_the_explained_fraction),
     ],
 )
-def test_the_contract_is_checked(cls, check):
-    check(cls.__name__, Sound(5))
+def test_contract_check_detects_a_violation(cls, check):
+    check(cls.__name__, Valid(5))
     with pytest.raises((AssertionError, ValueError)):
         check(cls.__name__, cls(5))
 
 
-def test_expected_failures_are_checks_of_scikit_learn():
-    import sklearn.utils.estimator_checks as theirs
+def test_expected_failed_checks_exist_in_scikit_learn():
+    import sklearn.utils.estimator_checks as sklearn_checks
 
-    assert all(hasattr(theirs, name) for name in EXPECTED_FAILED_CHECKS)
+    assert all(hasattr(sklearn_checks, name) for name in EXPECTED_FAILED_CHECKS)
     assert len({check.__name__ for check in CONTRACT_CHECKS}) == len(CONTRACT_CHECKS)
 
 
-# What holds for the selectors of this package, and need not for others
+# Properties of this package's selectors that the contract does not require
 
 
 @pytest.fixture(params=SELECTORS, ids=lambda cls: cls.__name__)
@@ -140,8 +141,9 @@ def X():
 
 
 LABELS = np.arange(60) % 2  # for the selectors that use y; the others ignore it
-NOT_ROTATION_INVARIANT = {"UncertaintySelector": "the classifier inside decides"}
-UNBIASED = {"RidgeLeverageSelector", "TruncatedLeverageSelector"}  # weights sum to N in the mean
+NOT_ROTATION_INVARIANT = {"UncertaintySelector": "the selection depends on its classifier"}
+# Their weights sum to N only in expectation.
+UNBIASED = {"RidgeLeverageSelector", "TruncatedLeverageSelector"}
 
 
 def test_rotations_do_not_matter(cls, X):
@@ -164,7 +166,7 @@ def test_scale_does_not_matter(cls, X):
     np.testing.assert_array_equal(make(cls, 10).fit_transform(X * 2.0**-20, LABELS), expected)
 
 
-def test_pickles(cls, X):
+def test_pickle_round_trip_keeps_transform_and_score(cls, X):
     selector = make(cls, 10).fit(X, LABELS)
     restored = pickle.loads(pickle.dumps(selector))
     np.testing.assert_array_equal(restored.transform(X), selector.sample_indices_)
@@ -174,13 +176,13 @@ def test_pickles(cls, X):
 @pytest.mark.parametrize("stratify", [False, True])
 def test_weights_sum_to_the_number_of_samples(cls, X, stratify):
     if cls.__name__ in UNBIASED:
-        pytest.skip("the sum is N in expectation only")
+        pytest.skip("the sum is N only in expectation")
     selector = make(cls, 12, stratify=stratify).fit(X, LABELS)
     assert selector.sample_weight_.sum() == pytest.approx(60)
 
 
 class StopAfter:
-    """A callback that asks to stop after some iterations."""
+    """A callback that stops the solver after some iterations."""
 
     def __init__(self, n_iterations):
         self.left = n_iterations
@@ -207,7 +209,7 @@ def test_callback_can_stop_the_solver(X, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_allocation_is_proportional_and_leaves_nobody_out():
+def test_allocation_is_proportional_and_skips_no_stratum():
     np.testing.assert_array_equal(allocate(10, np.array([50, 30, 20])), [5, 3, 2])
     np.testing.assert_array_equal(allocate(4, np.array([1000, 1, 1])), [2, 1, 1])
     np.testing.assert_array_equal(allocate(2, np.array([5, 3, 1])), [1, 1, 0])
@@ -222,7 +224,7 @@ def test_allocation_is_proportional_and_leaves_nobody_out():
             assert counts.min() >= 1
 
 
-def test_share_is_rounded_and_at_least_one():
+def test_fraction_is_rounded_and_selects_at_least_one():
     assert resolve_n_to_select(0.29, 100) == 29  # 0.29 * 100 is 28.999…
     assert resolve_n_to_select(0.001, 100) == 1
     assert resolve_n_to_select(1.0, 7) == 7

@@ -1,4 +1,4 @@
-"""The paper's synthetic task."""
+"""Tests of make_gmm_regression, the paper's synthetic task."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_latent_parameters_explain_the_data():
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_no_cluster_is_empty_and_seeds_repeat(seed):
+def test_no_cluster_is_empty_and_a_seed_repeats_the_data(seed):
     data = make_gmm_regression(30, 12, random_state=seed)
     assert np.bincount(data.clusters, minlength=8).min() >= 1
     again = make_gmm_regression(30, 12, random_state=seed)

@@ -1,4 +1,4 @@
-"""Each diagnostic equals its formula in a small dense case."""
+"""Each diagnostic is compared with its formula on small dense data."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_effective_c_S(G, S):
     moment, moment_S = moments(G, S)
     c = d.effective_c_S(G, S)
     assert c == pytest.approx(linalg.eigh(moment, moment_S, eigvals_only=True)[-1])
-    # c is feasible, and nothing smaller is.
+    # c is feasible, and no smaller constant is.
     assert linalg.eigvalsh(c * moment_S - moment)[0] > -1e-9
     assert linalg.eigvalsh(0.999 * c * moment_S - moment)[0] < 0
     assert c >= SMALL / N
@@ -73,7 +73,7 @@ def test_v_optimality(G, S, size):
 
 
 @pytest.mark.parametrize("size", [2, SMALL])
-def test_risk_bound_is_the_best_subspace(G, S, size):
+def test_risk_bound_is_that_of_the_best_subspace(G, S, size):
     S = S[:size]
     _, moment_S = moments(G, S)
     vectors = linalg.eigh(moment_S)[1]

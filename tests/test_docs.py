@@ -1,7 +1,6 @@
-"""The documentation names every public object, and every page can be reached.
+"""The documentation lists every public object, and every page can be reached.
 
-What the pages refer to, and that they load nothing from other hosts, the documentation's build
-checks.
+The documentation's build checks cross-references, and that pages load nothing from other hosts.
 """
 
 import re
@@ -15,7 +14,7 @@ from sklearn_skmm.utils import estimator_checks
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("*.rst"))
-MADE = {"sg_execution_times"}  # by sphinx-gallery
+GENERATED = {"sg_execution_times"}  # by sphinx-gallery
 
 PUBLIC = [
     *sklearn_skmm.__all__,
@@ -31,7 +30,7 @@ PUBLIC = [
 
 
 def entries(page, directive):
-    """The indented entries under each of these directives on a page."""
+    """Return the indented entries under each of these directives on a page."""
     lines = (DOCS / f"{page}.rst").read_text(encoding="utf-8").splitlines()
     found, inside = [], False
     for line in lines:
@@ -49,7 +48,7 @@ def test_public_names_are_in_the_reference(name):
     assert name in entries("api", "autosummary")
 
 
-def test_the_reference_names_nothing_else():
+def test_reference_lists_only_public_names():
     assert set(entries("api", "autosummary")) <= set(PUBLIC)
 
 
@@ -60,10 +59,10 @@ def test_every_page_can_be_reached():
         reached.add(page)
         targets = {entry for entry in entries(page, "toctree") if entry in PAGES}
         todo.extend(targets - reached)
-    assert reached == set(PAGES) - MADE
+    assert reached == set(PAGES) - GENERATED
 
 
-def test_links_of_the_readme_exist():
+def test_relative_links_of_the_readme_exist():
     readme = DOCS.parent / "README.md"
     links = re.findall(r"\]\(([^)#]+)\)", readme.read_text(encoding="utf-8"))
     relative = [link for link in links if "://" not in link]
@@ -71,7 +70,7 @@ def test_links_of_the_readme_exist():
     assert [link for link in relative if not (readme.parent / link).exists()] == []
 
 
-def test_the_structure_is_that_of_the_folders():
+def test_structure_in_the_contributing_guide_matches_the_folders():
     text = (DOCS / "contributing.rst").read_text(encoding="utf-8")
     block = text.partition("   sklearn_skmm/\n")[2].partition("   tests/")[0]
     listed = {line.split()[0] for line in block.splitlines() if line.strip()}

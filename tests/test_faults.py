@@ -1,6 +1,6 @@
-"""What is killed, cut short, damaged or stopped gives the same on the next try.
+"""After a kill, an interrupt, a full disk or a damaged file, a retry gives the same result.
 
-`python -m tests.faults` does the same at many more moments and places.
+`python -m tests.faults` checks this at many more moments and places.
 """
 
 import gc
@@ -44,7 +44,7 @@ def small_blocks(monkeypatch):
     ids=lambda value: getattr(value, "__name__", None),
 )
 @pytest.mark.slow
-def test_in_this_process(fault, runs, tmp_path):
+def test_retry_after_faults_in_this_process(fault, runs, tmp_path):
     fault(tmp_path, runs, np.random.default_rng(0))
 
 
@@ -52,16 +52,16 @@ def test_in_this_process(fault, runs, tmp_path):
 @pytest.mark.parametrize(
     ("names", "runs"), [(["kills", "commands", "quotas"], 15), (["shortages"], 8)], ids=str
 )
-def test_in_processes_of_their_own(names, runs):
-    """What is killed or runs short is a fork of one process."""
+def test_retry_after_faults_in_other_processes(names, runs):
+    """The process that is killed or runs out of a resource is a fork."""
     argv = [sys.executable, "-W", "error", "-m", "tests.faults", *names, "--runs", str(runs)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == names
 
 
-def test_a_header_that_asks_for_memory(tmp_path):
-    """NumPy would make room for the values that a header promises before it reads any."""
+def test_header_with_a_huge_shape_allocates_no_memory(tmp_path):
+    """NumPy would allocate the array that the header describes before it reads any values."""
     cache = SketchCache(tmp_path, {"m": 2})
     cache.put(0, digest("x"), np.ones((3, 2)))
     (path,) = tmp_path.glob("block-*")
@@ -80,7 +80,7 @@ def test_a_header_that_asks_for_memory(tmp_path):
     tracemalloc.stop()
 
 
-# A file system of its own
+# A separate file system
 
 
 def mount(*args):
@@ -89,7 +89,7 @@ def mount(*args):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A mebibyte."""
+    """Return a file system of one mebibyte."""
     if shutil.which("mount") is None:
         pytest.skip("needs mount")
     folder = tmp_path / "disk"
@@ -110,7 +110,7 @@ def fill(disk):
 
 
 @pytest.mark.slow
-def test_a_cache_on_a_full_and_on_a_read_only_disk(disk, tmp_path):
+def test_cache_on_a_full_and_on_a_read_only_disk(disk, tmp_path):
     expected, files = faults.sketch(tmp_path / "whole", 60), faults.content(tmp_path / "whole")
     directory = disk / "cache"
     faults.sketch(directory, 30)
@@ -130,7 +130,7 @@ def test_a_cache_on_a_full_and_on_a_read_only_disk(disk, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["picks.csv", "picks.npy"])
-def test_the_command_line_on_a_full_disk(disk, capsys, name):
+def test_command_line_on_a_full_disk(disk, capsys, name):
     argv, files = faults.targets(disk, name)
     fill(disk)
     assert main(argv) == 1
@@ -142,22 +142,22 @@ def test_the_command_line_on_a_full_disk(disk, capsys, name):
 
 
 @pytest.mark.slow
-def test_a_dask_array_on_a_disk_that_fills_up(disk, monkeypatch):
-    """There is room for it when it is looked at, and not for the second of its chunks."""
+def test_dask_array_on_a_disk_that_fills_up(disk, monkeypatch):
+    """There is enough space when it is checked, but not for the second chunk."""
     dask = pytest.importorskip("dask", reason="Dask is an extra")
     da = pytest.importorskip("dask.array", reason="Dask is an extra")
     whole = np.random.RandomState(0).normal(size=(2000, 40))
 
-    def other(block, block_info):
+    def fill_at_the_second_chunk(block, block_info):
         if block_info[0]["chunk-location"] == (1, 0):
             fill(disk)
         return block
 
     X = da.from_array(whole, chunks=(1000, 40))
-    filling = X.map_blocks(other, dtype=float, meta=whole[:0])
+    filling = X.map_blocks(fill_at_the_second_chunk, dtype=float, meta=whole[:0])
     selector = SkMMSelector(5, random_state=0)
     monkeypatch.setattr(_dask, "available_memory", lambda: 0)
-    monkeypatch.setattr(_dask, "PART", 1)  # a chunk at a time
+    monkeypatch.setattr(_dask, "PART", 1)  # one chunk at a time
     with dask.config.set(temporary_directory=str(disk)):
         with pytest.raises(OSError, match=rf"'{disk}': No space left"):
             selector.fit(filling)

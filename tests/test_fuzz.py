@@ -1,7 +1,7 @@
-"""A small run of the fuzzer, what it has found, and the same checks on examples that shrink.
+"""Short runs of the fuzzer, the bugs that it has found, and its checks under Hypothesis.
 
-Hypothesis keeps in its database what fails now, and drops it once it passes, so that a committed
-one would be empty. The cases to keep are explicit examples here.
+Hypothesis shrinks failing examples. Its database keeps them only until they pass, so a committed
+database would be empty. The cases to keep are explicit examples here.
 """
 
 import warnings
@@ -19,7 +19,7 @@ from tests._selectors import make, selector_classes
 from tests._twins import PAIRS
 
 NAMES = [fuzz.variant_name(cls, params) for cls, params in fuzz.VARIANTS]
-# Whole numbers make ties, and equal and opposite rows; the others do not.
+# Integers make ties, equal rows and opposite rows. The other numbers do not.
 ENTRIES = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e6, 1e6, width=32))
 MATRICES = st.one_of(st.just(np.float32), st.just(np.float64)).flatmap(
     lambda dtype: hnp.arrays(
@@ -37,27 +37,27 @@ def problem(X, share, seed, many=False):
     return fuzz.Problem(X, y, n, seed, many, rng, "given")
 
 
-def test_a_small_run_finds_nothing():
+def test_short_run_finds_no_failures():
     table, failures = fuzz.run(seed=12, start=0, stop=50, report=lambda line: None)
     assert failures == []
     assert table["problems"].sum() == 50
 
 
 @pytest.mark.slow
-def test_a_larger_run_finds_nothing_and_meets_every_check():
+def test_longer_run_finds_no_failures_and_covers_every_check():
     table, failures = fuzz.run(seed=13, start=0, stop=600, report=lambda line: None)
     assert failures == []
     twins = {pair.__name__ for pair in PAIRS}
     assert set(table["name"]) == twins | set(NAMES)
 
 
-def test_every_selector_is_fuzzed_with_every_name_of_an_option():
+def test_every_selector_is_fuzzed_with_every_named_option():
     assert {cls for cls, _ in fuzz.VARIANTS} == set(selector_classes())
     assert "SkMMSelector(vertex, local_cube)" in NAMES
     assert len(NAMES) == len(set(NAMES))
 
 
-def test_problems_and_failures_can_be_repeated(monkeypatch, capsys):
+def test_problems_and_failures_can_be_reproduced(monkeypatch, capsys):
     one, other = fuzz.draw_problem(3, 7), fuzz.draw_problem(3, 7)
     np.testing.assert_array_equal(one.X, other.X)
     assert one.description == other.description
@@ -75,7 +75,7 @@ def test_problems_and_failures_can_be_repeated(monkeypatch, capsys):
     assert fuzz.main(["--seed", "3", "--start", "4", "--problems", "1"]) == 1
 
 
-def test_a_loop_without_end_is_a_failure(monkeypatch):
+def test_infinite_loop_is_a_failure(monkeypatch):
     def endless(problem):
         while True:
             pass
@@ -91,7 +91,7 @@ def test_a_loop_without_end_is_a_failure(monkeypatch):
 @settings(
     max_examples=4,
     deadline=None,
-    derandomize=True,  # a failure here is the same for everybody; `tests.fuzz` looks for others
+    derandomize=True,  # every run has the same examples; `tests.fuzz` tries others
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(X=MATRICES, share=st.floats(0.01, 1.0), seed=st.integers(0, 2**31 - 2), many=st.booleans())
@@ -111,34 +111,34 @@ def test_the_contract_holds(cls, params, X, share, seed, many):
         fuzz.check_selector(cls, params, problem(X.copy(), share, seed, many))
 
 
-# What the fuzzer has found
+# Bugs that the fuzzer has found
 
 
 @pytest.mark.parametrize("cls", selector_classes(), ids=lambda cls: cls.__name__)
-def test_a_stratum_without_a_pick_may_get_one_of_another_pool(cls):
-    """Its data had been let go before anything was learned from it."""
+def test_stratum_without_selected_samples_may_get_some_from_another_pool(cls):
+    """The stratum's data were once released before anything was fitted to them."""
     X = np.random.RandomState(0).normal(size=(30, 4))
     y = np.repeat([0, 1, 2], [15, 10, 5])
     selector = make(cls, 2, stratify=True).fit(X, y)
     assert set(y[selector.sample_indices_]) == {0, 1}
-    pool, labels = X[::-1][:15], y[::-1][:15]  # of the last one five, of the second ten
-    picks = selector.transform(pool, labels)
-    assert set(labels[picks]) == {1, 2}
-    np.testing.assert_array_equal(selector.transform(pool, labels), picks)
+    pool, labels = X[::-1][:15], y[::-1][:15]  # five samples of the last stratum, ten of the second
+    indices = selector.transform(pool, labels)
+    assert set(labels[indices]) == {1, 2}
+    np.testing.assert_array_equal(selector.transform(pool, labels), indices)
     np.testing.assert_array_equal(selector.transform(X, y), selector.sample_indices_)
 
 
 @pytest.mark.parametrize("rows", [np.eye(5), np.arange(-2.0, 3.0)[:, None]])
-def test_equal_centres_share_their_samples_as_in_fit(rows):
-    """With fewer distinct rows than cells, `transform` took other samples than `fit`."""
+def test_equal_centres_divide_their_samples_as_in_fit(rows):
+    """With fewer distinct rows than cells, `transform` once selected other samples than `fit`."""
     for seed in range(20):
         X = rows[np.random.RandomState(seed).randint(5, size=30)]
         selector = KMeansSelector(20, random_state=seed).fit(X)
         np.testing.assert_array_equal(selector.transform(X), selector.sample_indices_)
 
 
-def test_a_solver_that_stands_still_does_not_overflow():
-    """In single precision a step of nothing was accepted, and the next one longer, until inf."""
+def test_stalled_solver_does_not_overflow():
+    """In single precision, steps of zero length were accepted, and the step size grew to inf."""
     X = np.array([[2.0], [-1.0], [0.0], [0.0], [-2.0]], dtype=np.float32)
     selector = SkMMSelector(4, c_S=0.8, rounding="systematic", tol=0.0, random_state=0)
     with warnings.catch_warnings():
@@ -147,8 +147,8 @@ def test_a_solver_that_stands_still_does_not_overflow():
     assert np.isfinite(selector.weights_).all()
 
 
-def test_the_median_distance_of_equal_rows_is_no_rounding_error():
-    """It was 6e-8 where all rows are equal, and so small where more than half are."""
+def test_median_distance_of_equal_rows_is_not_a_rounding_error():
+    """It was once 6e-8 if all rows were equal, and as small if more than half of them were."""
     for seed in range(12):
         row = np.random.RandomState(seed).normal(size=7)
         assert median_distance(np.tile(row, (14, 1)), None) == 1.0
@@ -157,14 +157,14 @@ def test_the_median_distance_of_equal_rows_is_no_rounding_error():
 
 
 @pytest.mark.parametrize("pivoting", ["greedy", "random"])
-def test_residuals_at_rounding_end(pivoting):
-    """Once: a row whose residual was just above rounding, but below it when computed afresh."""
+def test_residuals_at_the_rounding_threshold_do_not_loop(pivoting):
+    """Once an infinite loop: a downdated residual above rounding, but below it when recomputed."""
     ulp = 2.0**-21
     X = np.outer([7, 7, 1, 3, 8, 1], [1, 3]) + ulp * np.array(
         [[1, 0], [1, 0], [2, 0], [-1.5, 0], [-1, 0], [-0.875, -2]]
     )
     with fuzz.limited(20):
-        picks = AdaptiveSelector(6, pivoting=pivoting, random_state=0).fit_transform(
+        indices = AdaptiveSelector(6, pivoting=pivoting, random_state=0).fit_transform(
             X.astype(np.float32)
         )
-    assert sorted(picks) == list(range(6))
+    assert sorted(indices) == list(range(6))

@@ -1,7 +1,7 @@
-"""Units, offsets, condition and rank of the data: the same picks, or an error that says why.
+"""Units, offsets, condition and rank of the data: the same selection, or an error that explains.
 
-`picks` also checks what every fit has to keep: distinct positions, a score that is a share, and
-`transform` of the data of `fit` giving the selection of `fit`.
+`check_selection` also checks every fit: distinct indices, a score between 0 and 1, and the same
+selection by `transform` of the training data.
 """
 
 import functools
@@ -18,7 +18,7 @@ from tests._selectors import make, selector_classes
 
 N = 10
 ROUNDINGS = ["cells", "exemplar", "cube", "spread", "local_cube", "systematic", "choice"]
-# Every selector, and every way that one of them goes about it.
+# Every selector, and variants of some with other options.
 VARIANTS = {
     **{cls.__name__: (cls, {}) for cls in selector_classes()},
     **{
@@ -43,11 +43,11 @@ VARIANTS = {
     ),
     "VOptimalSelector-greedy": (sklearn_skmm.VOptimalSelector, {"init": "greedy"}),
 }
-# The regularised classifier inside depends on the unit of the features.
-HAS_A_SCALE = {"UncertaintySelector"}
-# What is not a power of two rounds each entry. A solver that is stopped early on its way from a
-# random vertex carries that into the draw.
-ROUNDING_DECIDES = {f"SkMMSelector-vertex-{rounding}" for rounding in ROUNDINGS}
+# The selector's regularised classifier depends on the unit of the features.
+SCALE_DEPENDENT = {"UncertaintySelector"}
+# Scaling by anything but a power of two rounds each entry. If the solver starts at a random vertex
+# and stops early, this changes the random selection.
+ROUNDING_DEPENDENT = {f"SkMMSelector-vertex-{rounding}" for rounding in ROUNDINGS}
 
 RNG = np.random.RandomState(0)
 # Exact in single precision.
@@ -68,7 +68,7 @@ def fitted(variant, X):
         return make(cls, N, **params).fit(X, Y)
 
 
-def picks(variant, X):
+def check_selection(variant, X):
     selector = fitted(variant, X)
     indices = selector.sample_indices_
     assert len(np.unique(indices)) == N
@@ -84,51 +84,51 @@ def picks(variant, X):
 
 
 @functools.cache
-def usual(variant, dtype=np.float64):
-    return picks(variant, X.astype(dtype))
+def unscaled_selection(variant, dtype=np.float64):
+    return check_selection(variant, X.astype(dtype))
 
 
 @pytest.mark.parametrize("exponent", [500, -500, 60])
-def test_powers_of_two_change_no_pick(variant, exponent):
-    scaled = picks(variant, X * 2.0**exponent)
-    if variant not in HAS_A_SCALE:
-        np.testing.assert_array_equal(scaled, usual(variant))
+def test_powers_of_two_do_not_change_the_selection(variant, exponent):
+    scaled = check_selection(variant, X * 2.0**exponent)
+    if variant not in SCALE_DEPENDENT:
+        np.testing.assert_array_equal(scaled, unscaled_selection(variant))
 
 
 @pytest.mark.parametrize("exponent", [110, -60])
-def test_powers_of_two_change_no_pick_in_single_precision(variant, exponent):
+def test_powers_of_two_do_not_change_the_selection_in_single_precision(variant, exponent):
     single = X.astype(np.float32)
     scaled = single * np.float32(2.0**exponent)
     assert scaled.dtype == np.float32
-    scaled = picks(variant, scaled)
-    if variant not in HAS_A_SCALE:
-        np.testing.assert_array_equal(scaled, usual(variant, np.float32))
+    scaled = check_selection(variant, scaled)
+    if variant not in SCALE_DEPENDENT:
+        np.testing.assert_array_equal(scaled, unscaled_selection(variant, np.float32))
 
 
-def test_powers_of_two_change_no_pick_of_sparse_rows(variant):
+def test_powers_of_two_do_not_change_the_selection_of_sparse_rows(variant):
     rows = sparse.csr_array(np.where(np.abs(X) < 0.5, 0.0, X))
-    scaled = picks(variant, rows * 2.0**-200)
-    if variant not in HAS_A_SCALE:
-        np.testing.assert_array_equal(scaled, picks(variant, rows))
+    scaled = check_selection(variant, rows * 2.0**-200)
+    if variant not in SCALE_DEPENDENT:
+        np.testing.assert_array_equal(scaled, check_selection(variant, rows))
 
 
 @pytest.mark.parametrize("unit", [1e150, 1e-150])
-def test_any_unit_will_do(variant, unit):
-    scaled = picks(variant, X * unit)
-    if variant not in HAS_A_SCALE | ROUNDING_DECIDES:
-        np.testing.assert_array_equal(scaled, usual(variant))
+def test_unit_does_not_change_the_selection(variant, unit):
+    scaled = check_selection(variant, X * unit)
+    if variant not in SCALE_DEPENDENT | ROUNDING_DEPENDENT:
+        np.testing.assert_array_equal(scaled, unscaled_selection(variant))
 
 
 @pytest.mark.parametrize("unit", [1e18, 1e-18])
-def test_any_unit_will_do_in_single_precision(variant, unit):
-    scaled = picks(variant, (X * unit).astype(np.float32))
-    if variant not in HAS_A_SCALE | ROUNDING_DECIDES:
-        np.testing.assert_array_equal(scaled, usual(variant))
+def test_unit_does_not_change_the_selection_in_single_precision(variant, unit):
+    scaled = check_selection(variant, (X * unit).astype(np.float32))
+    if variant not in SCALE_DEPENDENT | ROUNDING_DEPENDENT:
+        np.testing.assert_array_equal(scaled, unscaled_selection(variant))
 
 
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
-def test_where_squares_are_out_of_range_the_error_says_so(variant, container):
-    """AdaptiveSelector once looped forever there."""
+def test_error_if_squares_are_out_of_range(variant, container):
+    """AdaptiveSelector once looped forever on such data."""
     selector = fitted(variant, X)
     before = selector.sample_indices_
     for unit in (1e200, 1e300, 1e-200, 1e-310):
@@ -141,14 +141,14 @@ def test_where_squares_are_out_of_range_the_error_says_so(variant, container):
                 method(rows)
 
 
-def test_the_largest_floats_are_told_from_infinity(variant):
+def test_largest_floats_are_not_reported_as_infinite(variant):
     cls, params = VARIANTS[variant]
     largest = np.where(X > 0, 1.0, -1.0) * np.finfo(float).max
     with pytest.raises(ValueError, match=r"largest entry of X is 1\.79769e\+308"):
         make(cls, N, **params).fit(largest, Y)
 
 
-def test_another_pool_may_be_shorter_but_not_longer_by_far(variant):
+def test_another_pool_may_have_much_smaller_but_not_much_larger_norms(variant):
     selector = fitted(variant, X * 1e-100)
     with pytest.raises(ValueError, match=r"mean squared norm of the rows of X is .* that in fit"):
         selector.transform(X * 1e100)
@@ -159,24 +159,26 @@ def test_another_pool_may_be_shorter_but_not_longer_by_far(variant):
     assert 0.0 <= selector.score(X * 1e-100) <= 1.0
 
 
-def test_far_from_the_origin(variant):
-    """Rounded to 2⁻¹⁰, which such an offset leaves exact."""
-    picks(variant, np.round(X * 1024) / 1024 + 1e8)
+def test_pool_far_from_the_origin(variant):
+    """Entries are rounded to 2⁻¹⁰, so that adding the offset is exact."""
+    check_selection(variant, np.round(X * 1024) / 1024 + 1e8)
 
 
 @pytest.mark.parametrize(
     "name", ["KMeansSelector", "KCenterSelector", "FacilityLocationSelector-sqeuclidean"]
 )
-def test_offsets_do_not_matter_to_distances(name):
+def test_offsets_do_not_change_selections_by_distance(name):
     rows = np.round(X * 1024) / 1024
-    np.testing.assert_array_equal(picks(name, rows + 2.0**20), picks(name, rows))
+    np.testing.assert_array_equal(
+        check_selection(name, rows + 2.0**20), check_selection(name, rows)
+    )
 
 
 @pytest.mark.parametrize("condition", [1e8, 1e15])
-def test_ill_conditioned(variant, condition):
+def test_ill_conditioned_pools(variant, condition):
     left, _, right = np.linalg.svd(X, full_matrices=False)
     rows = (left * np.geomspace(1.0, 1.0 / condition, 6)) @ right
-    picks(variant, rows)
+    check_selection(variant, rows)
 
 
 DEGENERATE = {
@@ -199,16 +201,20 @@ DEGENERATE = {
 def test_degenerate_pools(variant, name):
     rows = DEGENERATE[name]
     if variant == "UncertaintySelector" and "decades" in name:
-        pytest.skip("the classifier inside does not converge")
-    indices = picks(variant, rows)
-    # Draws that honour 1 / N may miss what has all of the moment.
-    draws = {"UniformSelector", *HAS_A_SCALE, *(v for v in VARIANTS if v.startswith("SkMM"))}
-    if name == "all but one zero" and variant not in draws:
+        pytest.skip("its classifier does not converge")
+    indices = check_selection(variant, rows)
+    # Selections with weights of 1 / N may miss the only sample that contributes to the moment.
+    may_miss_it = {
+        "UniformSelector",
+        *SCALE_DEPENDENT,
+        *(v for v in VARIANTS if v.startswith("SkMM")),
+    }
+    if name == "all but one zero" and variant not in may_miss_it:
         assert 17 in indices
 
 
 @pytest.mark.parametrize("n", [1, 59, 60])
-def test_more_picks_than_distinct_rows(variant, n):
+def test_more_samples_than_distinct_rows(variant, n):
     cls, params = VARIANTS[variant]
     params = {**params, "c_S": 2.0} if cls is sklearn_skmm.SkMMSelector else params
     with warnings.catch_warnings():
@@ -254,25 +260,25 @@ def test_sketches_are_linear_in_the_unit(kind):
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "sparse_sign"])
-def test_sketches_that_overflow_are_refused(kind):
+def test_sketches_that_overflow_raise(kind):
     sketcher = GradientSketcher(4, sketch=kind, random_state=0)
     with pytest.raises(ValueError, match=r"gradients of .* samples are not finite"):
         sketcher.fit_transform(np.full((3, 40), 1.7e308))
     assert not hasattr(sketcher, "projection_")
 
 
-def test_k_center_picks_no_sample_twice_in_large_units():
-    """What was picked once counted as at distance -1, which among long rows was a tie."""
+def test_k_center_selects_no_sample_twice_in_large_units():
+    """Selected samples were marked by a distance of -1, a tie among rows of large norm."""
     rows = np.array([[1e7], [1e7], [1e7], [-1e7]])
-    picks = make(sklearn_skmm.KCenterSelector, 4).fit_transform(rows)
-    assert sorted(picks) == [0, 1, 2, 3]
+    indices = make(sklearn_skmm.KCenterSelector, 4).fit_transform(rows)
+    assert sorted(indices) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("init", ["uniform", "vertex"])
 @pytest.mark.parametrize("rounding", ["cells", "exemplar", "spread", "cube", "systematic"])
-def test_a_stratum_of_the_pool_far_longer_than_in_fit(dtype, init, rounding):
-    """Fourth powers of its rows in units of the target are beyond single precision."""
+def test_stratum_with_much_larger_norms_than_in_fit(dtype, init, rounding):
+    """Fourth powers of its rows, in units of the target, overflow in single precision."""
     X = np.random.RandomState(0).normal(size=(12, 3))
     X[6:] *= 1e11
     y = np.repeat([0, 1], 6)
@@ -281,6 +287,6 @@ def test_a_stratum_of_the_pool_far_longer_than_in_fit(dtype, init, rounding):
     ).fit(X.astype(dtype), y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        picks = selector.transform(X[::-1].astype(dtype), y)
-    assert len(np.unique(picks)) == 4
-    np.testing.assert_array_equal(np.bincount(y[picks]), [2, 2])
+        indices = selector.transform(X[::-1].astype(dtype), y)
+    assert len(np.unique(indices)) == 4
+    np.testing.assert_array_equal(np.bincount(y[indices]), [2, 2])

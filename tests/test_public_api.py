@@ -1,4 +1,4 @@
-"""What the package exports, and what importing it costs."""
+"""Public names of the package, their docstrings, and imports of optional dependencies."""
 
 import inspect
 import subprocess
@@ -18,7 +18,7 @@ def run(code):
 
 
 def test_import_loads_no_optional_dependency():
-    # scikit-learn 1.9 itself imports pandas where it is installed; nothing may come on top.
+    # scikit-learn 1.9 itself imports pandas if it is installed. This package may add nothing.
     code = (
         "import sys, sklearn.base; before = set(sys.modules); import sklearn_skmm\n"
         f"print([m for m in {OPTIONAL} if m in set(sys.modules) - before])"
@@ -27,7 +27,7 @@ def test_import_loads_no_optional_dependency():
 
 
 @pytest.mark.slow
-def test_everything_but_models_works_without_optional_dependencies():
+def test_only_models_need_optional_dependencies():
     code = (
         "import sys\n"
         "class Absent:\n"
@@ -53,7 +53,7 @@ def test_names_are_sorted_and_public():
 
 
 @pytest.mark.parametrize("name", sklearn_skmm.__all__)
-def test_docstrings_say_everything(name):
+def test_docstring_has_all_parameters_and_an_example(name):
     member = getattr(sklearn_skmm, name)
     if not inspect.isclass(member):
         doc = numpydoc.docscrape.FunctionDoc(member)

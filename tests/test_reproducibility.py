@@ -1,4 +1,4 @@
-"""The same picks everywhere: threads, containers, processes, releases."""
+"""The selection does not depend on the threads, the container, the process or the release."""
 
 import functools
 import json
@@ -28,7 +28,7 @@ N = 12
 def problem():
     """A small pool and labels in exact arithmetic, the same with any release of NumPy."""
     i, j = np.meshgrid(np.arange(97), np.arange(5), indexing="ij")
-    # Residues of products look random, and are whole numbers.
+    # Residues of products look random but are integers.
     X = ((i * i * 7 + i * (j + 2) * 31 + j * 17) % 101 - 50.0) * 2.0 ** -np.arange(5)
     return X, (np.arange(97) * 5 % 97 > 48).astype(int)
 
@@ -44,7 +44,7 @@ def select(variant, rows=X, y=Y, **params):
 
 
 @functools.cache
-def usual(variant):
+def default_selection(variant):
     return select(variant).sample_indices_
 
 
@@ -56,15 +56,15 @@ def variant(request):
 # Threads, containers, pickles
 
 
-def test_threads(variant):
-    picks = []
+def test_number_of_threads_does_not_matter(variant):
+    selected = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            picks.append(select(variant).sample_indices_)
-    np.testing.assert_array_equal(picks[0], picks[1])
+            selected.append(select(variant).sample_indices_)
+    np.testing.assert_array_equal(selected[0], selected[1])
 
 
-def test_containers(variant, tmp_path):
+def test_container_does_not_matter(variant, tmp_path):
     np.save(tmp_path / "rows.npy", X)
     on_disk = np.load(tmp_path / "rows.npy", mmap_mode="r", allow_pickle=False)
     containers = {
@@ -82,58 +82,59 @@ def test_containers(variant, tmp_path):
             expected = select(variant, whole.astype(float)).sample_indices_
             np.testing.assert_array_equal(select(variant, whole).sample_indices_, expected)
             continue
-        picks = select(variant, rows).sample_indices_
-        np.testing.assert_array_equal(picks, usual(variant), err_msg=name)
+        selected = select(variant, rows).sample_indices_
+        np.testing.assert_array_equal(selected, default_selection(variant), err_msg=name)
 
 
-def test_labels_may_be_anything_that_sorts_alike(variant):
+def test_labels_may_have_any_type_with_the_same_order(variant):
     expected = select(variant, stratify=True).sample_indices_
     for labels in (pd.Series(Y).astype(bool), np.array(["no", "yes"])[Y].tolist()):
-        picks = select(variant, y=labels, stratify=True).sample_indices_
-        np.testing.assert_array_equal(picks, expected)
+        selected = select(variant, y=labels, stratify=True).sample_indices_
+        np.testing.assert_array_equal(selected, expected)
 
 
-def test_pickles(variant):
+def test_pickle_round_trip_keeps_the_selection(variant):
     fitted = select(variant)
     restored = pickle.loads(pickle.dumps(fitted))
     assert restored.selection_version_ == fitted.selection_version_
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        np.testing.assert_array_equal(restored.transform(X), usual(variant))
-        np.testing.assert_array_equal(restored.fit(X, Y).sample_indices_, usual(variant))
+        np.testing.assert_array_equal(restored.transform(X), default_selection(variant))
+        np.testing.assert_array_equal(
+            restored.fit(X, Y).sample_indices_, default_selection(variant)
+        )
     assert restored.score(X) == fitted.score(X)
 
 
-def test_the_seed_is_all_that_is_drawn_from(variant):
-    """The global state of NumPy neither changes the picks nor is changed."""
+def test_global_random_state_is_neither_used_nor_changed(variant):
     np.random.seed(1)
     before = np.random.get_state()[1].copy()
-    np.testing.assert_array_equal(select(variant).sample_indices_, usual(variant))
+    np.testing.assert_array_equal(select(variant).sample_indices_, default_selection(variant))
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
 CHILD = """
 import json, sys
-from tests.test_reproducibility import VARIANTS, usual
-print(json.dumps({variant: usual(variant).tolist() for variant in VARIANTS}))
+from tests.test_reproducibility import VARIANTS, default_selection
+print(json.dumps({variant: default_selection(variant).tolist() for variant in VARIANTS}))
 """
 
 
 @pytest.mark.slow
-def test_another_process_with_other_hashes():
+def test_process_with_another_hash_seed_selects_the_same():
     root = str(Path(__file__).parents[1])
     path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": path}
     out = subprocess.run(
         [sys.executable, "-c", CHILD], env=environment, capture_output=True, text=True, check=True
     )
-    assert json.loads(out.stdout) == {v: usual(v).tolist() for v in VARIANTS}
+    assert json.loads(out.stdout) == {v: default_selection(v).tolist() for v in VARIANTS}
 
 
 # Ties
 
-# By position, of rows that are equal; the others draw.
-ORDERED = [
+# These selectors break ties between equal rows by position, the others at random.
+TIES_BY_POSITION = [
     "GradNormSelector",
     "HerdingSelector",
     "AdaptiveSelector-greedy",
@@ -145,25 +146,25 @@ ORDERED = [
 ]
 
 
-@pytest.mark.parametrize("name", ORDERED)
-def test_of_equal_rows_the_first_is_taken(name):
+@pytest.mark.parametrize("name", TIES_BY_POSITION)
+def test_equal_rows_are_selected_in_order(name):
     distinct, copies = X[:20], 4
     rows, labels = np.tile(distinct, (copies, 1)), np.tile(Y[:20], copies)
     cls, params = VARIANTS[name]
-    picks = make(cls, 30, **params).fit(rows, labels).sample_indices_
-    taken = {}
-    for pick in picks:
-        # The k-th copy of a row is only taken after the one before it.
-        assert pick // 20 == taken.get(pick % 20, 0)
-        taken[pick % 20] = pick // 20 + 1
+    selected = make(cls, 30, **params).fit(rows, labels).sample_indices_
+    n_selected = {}
+    for index in selected:
+        # The k-th copy of a row is selected only after the one before it.
+        assert index // 20 == n_selected.get(index % 20, 0)
+        n_selected[index % 20] = index // 20 + 1
 
 
-@pytest.mark.parametrize("name", [*ORDERED, "VOptimalSelector", "VOptimalSelector-greedy"])
-def test_of_rows_that_are_all_equal_the_first_are_taken(name):
+@pytest.mark.parametrize("name", [*TIES_BY_POSITION, "VOptimalSelector", "VOptimalSelector-greedy"])
+def test_first_rows_are_selected_if_all_are_equal(name):
     cls, params = VARIANTS[name]
     for rows in (np.ones((9, 2)), np.full((9, 2), 0.1), np.zeros((9, 2))):
-        picks = make(cls, 4, **params).fit(rows, np.arange(9) % 2).sample_indices_
-        assert sorted(picks) == [0, 1, 2, 3]
+        selected = make(cls, 4, **params).fit(rows, np.arange(9) % 2).sample_indices_
+        assert sorted(selected) == [0, 1, 2, 3]
 
 
 # Releases
@@ -173,42 +174,42 @@ def recorded():
     return json.loads(RECORD.read_text())
 
 
-def test_the_record_holds_every_selector():
+def test_record_has_every_selector():
     assert recorded()["indices"].keys() == VARIANTS.keys()
     assert recorded()["selection_version"] == BaseSelector.selection_version_
 
 
-def test_the_same_picks_as_recorded(variant):
+def test_selection_equals_the_record(variant):
     expected = recorded()["indices"][variant]
-    assert usual(variant).tolist() == expected, (
+    assert default_selection(variant).tolist() == expected, (
         f"{variant} selects other samples than before. If that is intended, add one to "
-        "BaseSelector.selection_version_, say so in CHANGELOG.md, and record the picks anew: "
+        "BaseSelector.selection_version_, say so in CHANGELOG.md, and record the selection again: "
         "python -m tests.test_reproducibility"
     )
 
 
-def test_the_same_sketch_as_recorded():
+def test_sketch_equals_the_record():
     for kind, expected in recorded()["sketches"].items():
         sketch = GradientSketcher(3, sketch=kind, random_state=0).fit_transform(X[:2])
         np.testing.assert_allclose(sketch, expected, rtol=1e-12, atol=0, err_msg=kind)
 
 
 @pytest.mark.parametrize("cls", selector_classes(), ids=lambda cls: cls.__name__)
-def test_a_fitted_selector_tells_its_version(cls):
+def test_selector_has_a_selection_version(cls):
     version = make(cls).selection_version_
     assert type(version) is int
     assert version >= 1
 
 
 def record():
-    """Write what is selected now."""
+    """Write the current selections and sketches to the record."""
     sketches = {
         kind: GradientSketcher(3, sketch=kind, random_state=0).fit_transform(X[:2]).tolist()
         for kind in ("gaussian", "sparse_sign")
     }
     record = {
         "selection_version": BaseSelector.selection_version_,
-        "indices": {variant: usual(variant).tolist() for variant in VARIANTS},
+        "indices": {variant: default_selection(variant).tolist() for variant in VARIANTS},
         "sketches": sketches,
     }
     lines = [f'"selection_version": {record["selection_version"]}']

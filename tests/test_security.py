@@ -1,4 +1,4 @@
-"""What is read from disk is data: never code, never followed elsewhere, never half right."""
+"""Files are read as data: they run no code, lead to no other files and are rejected if damaged."""
 
 import ast
 import io
@@ -22,18 +22,18 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 KEY = {"m": 2, "seed": 0, "loss": "mean", "scale": 0.5, "centred": True, "layers": None}
 BLOCKS = {k: np.arange(6 * (k + 1), dtype=np.float64).reshape(-1, 2) for k in range(3)}
 
-# What runs code that it reads, or a shell.
-MODULES_THAT_RUN = {
+# Modules and functions that run code from files, or run a shell.
+UNSAFE_MODULES = {
     *("pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"),
     *("subprocess", "pty", "ctypes", "runpy", "code", "codeop", "imp", "xmlrpc"),
     *("urllib", "http", "socket", "ftplib", "requests"),
 }
-NAMES_THAT_RUN = {"eval", "exec", "compile", "__import__", "execfile"}
-CALLS_THAT_RUN = {
+UNSAFE_NAMES = {"eval", "exec", "compile", "__import__", "execfile"}
+UNSAFE_CALLS = {
     *("os.system", "os.popen", "joblib.load", "torch.load", "pd.read_pickle"),
     *("pandas.read_pickle", "yaml.load", "numpy.loads", "importlib.import_module"),
 }
-CALLS_THAT_RUN_METHODS = re.compile(r"(^|\.)(exec[lv]p?e?|spawn[lv]p?e?|read_pickle|to_pickle)$")
+UNSAFE_CALL_PATTERN = re.compile(r"(^|\.)(exec[lv]p?e?|spawn[lv]p?e?|read_pickle|to_pickle)$")
 
 
 def nodes(kind):
@@ -46,33 +46,33 @@ def nodes(kind):
 # The source
 
 
-def test_the_package_imports_nothing_that_runs_what_it_reads():
+def test_package_imports_no_unsafe_modules():
     assert len(MODULES) > 30
     found = []
     for place, node in nodes((ast.Import, ast.ImportFrom)):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        found += [(place, name) for name in names if name.split(".")[0] in MODULES_THAT_RUN]
+        found += [(place, name) for name in names if name.split(".")[0] in UNSAFE_MODULES]
     assert found == []
 
 
-def test_the_package_runs_no_text():
-    found = [(place, n.id) for place, n in nodes(ast.Name) if n.id in NAMES_THAT_RUN]
+def test_package_evaluates_no_text():
+    found = [(place, n.id) for place, n in nodes(ast.Name) if n.id in UNSAFE_NAMES]
     assert found == []
 
 
-def test_the_package_calls_no_shell_and_unpickles_nothing():
+def test_package_calls_no_shell_and_unpickles_nothing():
     found = []
     for place, node in nodes(ast.Call):
         name = ast.unparse(node.func)
-        if name in CALLS_THAT_RUN or CALLS_THAT_RUN_METHODS.search(name):
+        if name in UNSAFE_CALLS or UNSAFE_CALL_PATTERN.search(name):
             found.append((place, name))
         found += [(place, k.arg) for k in node.keywords if k.arg == "shell"]
     assert found == []
 
 
 def test_arrays_are_read_and_written_without_pickle():
-    """What is written without asking cannot hold objects: the command line's table of picks."""
+    """Only reading needs a check: the command line's table of indices cannot contain objects."""
     loads = [(place, node) for place, node in nodes(ast.Call) if "load" in ast.unparse(node.func)]
     arrays = [(p, n) for p, n in loads if ast.unparse(n.func) in ("np.load", "numpy.load")]
     assert arrays
@@ -83,14 +83,14 @@ def test_arrays_are_read_and_written_without_pickle():
     assert not {name for name in others if name.endswith((".load", ".loads"))}
 
 
-def test_the_check_of_the_source_sees_what_it_is_for():
+def test_checks_of_the_source_detect_unsafe_code():
     bad = ast.parse("import pickle\nnp.load(f)\neval('1')\nos.system('ls')\nrun(x, shell=True)")
     calls = [ast.unparse(n.func) for n in ast.walk(bad) if isinstance(n, ast.Call)]
-    assert set(calls) & CALLS_THAT_RUN == {"os.system"}
-    assert {n.id for n in ast.walk(bad) if isinstance(n, ast.Name)} & NAMES_THAT_RUN == {"eval"}
+    assert set(calls) & UNSAFE_CALLS == {"os.system"}
+    assert {n.id for n in ast.walk(bad) if isinstance(n, ast.Name)} & UNSAFE_NAMES == {"eval"}
 
 
-# A cache that was tampered with
+# A cache that has been tampered with
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ MUTATIONS = [bit_flip, truncation, repetition, removal, noise, exchange]
 
 @pytest.mark.filterwarnings("ignore:cache_dir=.*is damaged and is not used:UserWarning")
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda f: f.__name__)
-def test_a_mutated_block_is_the_same_or_missing(original, copied, mutate):
+def test_mutated_block_is_unchanged_or_missing(original, copied, mutate):
     rng = np.random.default_rng(MUTATIONS.index(mutate))
     paths = sorted(original.glob("block-*"))
     missing = 0
@@ -154,18 +154,18 @@ def test_a_mutated_block_is_the_same_or_missing(original, copied, mutate):
         for j, block in BLOCKS.items():
             found = cache.get(j, digest(j))
             if found is None:
-                assert j == k  # the others are whole
+                assert j == k  # the others are undamaged
                 missing += 1
                 continue
             np.testing.assert_array_equal(found, block, strict=True)
-        # Computed again, it takes the place of the damaged one.
+        # A newly computed block replaces the damaged one.
         cache.put(k, digest(k), BLOCKS[k])
         np.testing.assert_array_equal(SketchCache(copied, KEY).get(k, digest(k)), BLOCKS[k])
     assert missing > 40
 
 
-def renamed(path, content, rng):
-    """The same content under a name whose parts are exchanged, or another digest."""
+def renamed_path(path, content, rng):
+    """Return the path with another index or digest, or with its two digests exchanged."""
     kind = rng.integers(4)
     _, index, inputs, own = path.stem.split("-")
     if kind == 0:
@@ -180,13 +180,13 @@ def renamed(path, content, rng):
 
 
 @pytest.mark.filterwarnings("ignore:cache_dir=.*is damaged and is not used:UserWarning")
-def test_a_renamed_block_is_never_taken_for_another(original, tmp_path):
+def test_renamed_block_is_never_mistaken_for_another(original, tmp_path):
     rng = np.random.default_rng(0)
     for trial in range(120):
         directory = Path(shutil.copytree(original, tmp_path / str(trial)))
         paths = sorted(directory.glob("block-*"))
         path = paths[rng.integers(len(paths))]
-        path.rename(renamed(path, path.read_bytes(), rng))
+        path.rename(renamed_path(path, path.read_bytes(), rng))
         cache = SketchCache(directory, KEY)
         for k, block in BLOCKS.items():
             try:
@@ -198,7 +198,7 @@ def test_a_renamed_block_is_never_taken_for_another(original, tmp_path):
 
 
 def json_edits(manifest, rng):
-    """Yield texts of manifests that differ in one place."""
+    """Yield manifests, as text, that differ from this one in one place."""
     values = [None, True, 1, 1.5, "x", "../x", "/etc/x", [], {}, [1], {"a": 1}, -1, 2**70, "NaN"]
     while True:
         edited = json.loads(json.dumps(manifest))
@@ -211,8 +211,8 @@ def json_edits(manifest, rng):
         yield json.dumps(edited, indent=[None, 1][rng.integers(2)])
 
 
-def accepted(directory):
-    """Whether the cache opens; if so, it gives what was put."""
+def cache_opens(directory):
+    """Return whether the cache opens, and check that it then returns the stored blocks."""
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
     try:
         cache = SketchCache(directory, KEY)
@@ -225,7 +225,7 @@ def accepted(directory):
     return True
 
 
-def test_an_edited_manifest_says_the_same_or_is_refused(copied):
+def test_edited_manifest_is_equivalent_or_rejected(copied):
     manifest = json.loads((copied / "manifest.json").read_text())
     edits = json_edits(manifest, np.random.default_rng(0))
     refused = 0
@@ -240,29 +240,29 @@ def test_an_edited_manifest_says_the_same_or_is_refused(copied):
             same_key = key == {n: json.dumps(v) for n, v in manifest["key"].items()}
             same = same_key and all(edited.get(n) == manifest[n] for n in ("format", "version"))
             same = same and type(edited.get("version")) is int
-        assert accepted(copied) == same, text
+        assert cache_opens(copied) == same, text
         refused += not same
     assert refused > 200
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda f: f.__name__)
-def test_a_mutated_manifest_says_the_same_or_is_refused(original, copied, mutate):
+def test_mutated_manifest_is_equivalent_or_rejected(original, copied, mutate):
     rng = np.random.default_rng(100 + MUTATIONS.index(mutate))
     data = (original / "manifest.json").read_bytes()
     for _ in range(60):
         mutated = mutate(data, rng)
         (copied / "manifest.json").write_bytes(mutated)
-        if accepted(copied):
-            # White space and duplicates of a name are all that may differ.
+        if cache_opens(copied):
+            # Only white space and duplicate names may differ.
             assert json.loads(mutated)["key"] == KEY
 
 
-# Paths: a manifest names no file, and a block is found by its own name alone
+# Paths: a manifest refers to no file, and a block is found only by its own name
 
 
 @pytest.mark.parametrize("name", ["../outside.npy", "/outside.npy", "a/../../outside.npy", "..\\x"])
 @pytest.mark.parametrize("place", ["directory", "blocks", "key"])
-def test_paths_in_a_manifest_lead_nowhere(copied, tmp_path, name, place):
+def test_paths_in_a_manifest_are_rejected(copied, tmp_path, name, place):
     np.save(tmp_path / "outside.npy", np.full((2, 2), 666.0))
     manifest = json.loads((copied / "manifest.json").read_text())
     if place == "key":
@@ -280,12 +280,12 @@ def test_paths_in_a_manifest_lead_nowhere(copied, tmp_path, name, place):
 @pytest.mark.parametrize(
     "name", ["block-00000000-..-x.npy", "block-0-0-0.npy", "../block.npy", "block-/etc/passwd.npy"]
 )
-def test_names_of_blocks_hold_no_path(name):
+def test_block_names_contain_no_path(name):
     assert _cache.BLOCK.fullmatch(name) is None
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink"), reason="needs links")
-def test_blocks_that_lead_outside_are_refused(copied, tmp_path):
+def test_symbolic_links_to_blocks_are_rejected(copied, tmp_path):
     (path,) = copied.glob("block-00000000-*")
     outside = tmp_path / "outside.npy"
     shutil.move(path, outside)
@@ -295,14 +295,14 @@ def test_blocks_that_lead_outside_are_refused(copied, tmp_path):
     assert outside.exists()
 
 
-# The command line writes where it was told to, and nowhere else
+# The command line writes only to the given paths
 
 POOL = np.random.RandomState(0).normal(size=(30, 3))
 
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
-    """A folder to work in, and one outside of it."""
+    """Return the working folder and a folder outside of it."""
     (tmp_path / "here").mkdir()
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "theirs").write_text("precious")
@@ -319,11 +319,11 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]], ids=["", "force"])
-@pytest.mark.parametrize("dangling", [False, True], ids=["there", "dangling"])
+@pytest.mark.parametrize("dangling", [False, True], ids=["existing", "dangling"])
 @pytest.mark.parametrize(
     ("option", "name"), [(option, name) for option, names in OPTIONS.items() for name in names]
 )
-def test_no_link_is_written_through(folders, option, name, dangling, force, capsys):
+def test_outputs_do_not_follow_symbolic_links(folders, option, name, dangling, force, capsys):
     if option == "--plot":
         pytest.importorskip("matplotlib")
     here, outside = folders
@@ -339,8 +339,8 @@ def test_no_link_is_written_through(folders, option, name, dangling, force, caps
     assert sorted(path.name for path in here.iterdir()) == sorted(["pool.npy", name])
 
 
-def test_no_link_takes_the_place_of_a_temporary_file(folders, monkeypatch, capsys):
-    """Somebody who guesses the name gains nothing."""
+def test_link_in_place_of_a_temporary_file_is_not_followed(folders, monkeypatch, capsys):
+    """An attacker who guesses the name gains nothing."""
     _, outside = folders
     monkeypatch.setattr("sklearn_skmm.cli._output.secrets.token_hex", lambda n: "0" * 2 * n)
     os.symlink(outside / "theirs", ".sklearn-skmm-0000000000000000.tmp")
@@ -356,7 +356,7 @@ class Trap:
         return os.mkdir, ("sprung",)
 
 
-def objects(save):
+def pickled_objects(save):
     buffer = io.BytesIO()
     save(buffer, np.array([[Trap()]], dtype=object), allow_pickle=True)
     return buffer.getvalue()
@@ -364,14 +364,14 @@ def objects(save):
 
 @pytest.mark.parametrize("name", ["pool.npy", "pool.npz"])
 @pytest.mark.parametrize("save", [np.save, np.savez], ids=["npy", "npz"])
-def test_a_mutated_pool_is_read_or_refused(folders, name, save, capsys):
-    """Whatever the header says, no object is made and nothing is written."""
+def test_mutated_pool_of_objects_is_rejected(folders, name, save, capsys):
+    """Whatever the header says, no object is created and no file is written."""
     if save is np.savez:
         buffer = io.BytesIO()
         np.savez(buffer, a=np.array([[Trap()]], dtype=object), allow_pickle=True)
         data = buffer.getvalue()
     else:
-        data = objects(save)
+        data = pickled_objects(save)
     rng = np.random.default_rng(0)
     argv = ["select", name, "--n", "1", "--quiet", "--out", "picks.csv"]
     for trial in range(40):
@@ -385,8 +385,8 @@ def test_a_mutated_pool_is_read_or_refused(folders, name, save, capsys):
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required:UserWarning")
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda f: f.__name__)
-def test_a_forged_block_is_a_block_or_missing(original, tmp_path, mutate):
-    """The digest in its name is right, so that NumPy gets to read what was made up."""
+def test_forged_block_is_a_float_array_or_missing(original, tmp_path, mutate):
+    """The digest in its name is correct, so NumPy reads the forged content."""
     rng = np.random.default_rng(200 + MUTATIONS.index(mutate))
     (path,) = original.glob("block-00000001-*")
     inputs = path.name.split("-")[2]

@@ -1,11 +1,11 @@
-"""What is promised holds: inclusion probabilities, unbiased totals, certificates, the risk's bound.
+"""Checks of the theory: inclusion probabilities, unbiased totals, certificates, bounds on the risk.
 
-Certificates and bounds always hold, and so do their tests. Tests of random selections are
-calibrated: with another seed, each of the two comparisons below (of inclusion counts and of
-totals) would fail a correct implementation once in a million times (`FALSE_ALARM`), for everything
-that it compares together. The fixed seeds make them repeatable.
+Certificates and bounds always hold, so their tests pass with any seed. Tests of random selections
+are calibrated: with another seed, each of the two comparisons below (of inclusion counts and of
+totals) would fail a correct implementation once in a million times (`FALSE_ALARM`), counting
+everything that it compares together. Fixed seeds make the tests repeatable.
 
-More selections, seeds and sizes are in `examples/benchmarks/promises.py`.
+`examples/benchmarks/promises.py` checks more selections, seeds and sizes.
 """
 
 import sys
@@ -36,34 +36,40 @@ FALSE_ALARM = 1e-6
 SEEDS = 96  # small pools, eight of each kind with each c_S
 
 
-def assert_included(counts, draws, pi):
-    """Each count is binomial: exact tails, and Bonferroni's bound over the items."""
-    pi = np.where(pi > 1 - 1e-9, 1.0, pi)  # certain, but for rounding
+def assert_included(counts, repeats, pi):
+    """Compare selection counts with inclusion probabilities.
+
+    Each count is binomial. The tails are exact, with a Bonferroni correction over the items.
+    """
+    pi = np.where(pi > 1 - 1e-9, 1.0, pi)  # certain, up to rounding
     np.testing.assert_array_equal(counts[pi == 0], 0)
-    np.testing.assert_array_equal(counts[pi == 1], draws)
+    np.testing.assert_array_equal(counts[pi == 1], repeats)
     free = (pi > 0) & (pi < 1)
-    law = stats.binom(draws, pi[free])
-    tail = np.minimum(law.cdf(counts[free]), law.sf(counts[free] - 1))
+    distribution = stats.binom(repeats, pi[free])
+    tail = np.minimum(distribution.cdf(counts[free]), distribution.sf(counts[free] - 1))
     assert 2 * tail.min() > FALSE_ALARM / free.sum()
 
 
 def assert_unbiased(totals, truth):
-    """The means are normal: 5.2 standard errors for four of them."""
+    """Compare the means of the totals with the true totals.
+
+    The means are normal; for four of them, the limit is 5.2 standard errors.
+    """
     totals = np.asarray(totals)
     error, scale = totals.mean(axis=0) - truth, totals.std(axis=0) / np.sqrt(len(totals))
     limit = stats.norm.isf(FALSE_ALARM / 2 / len(truth))
     assert np.all(np.abs(error) <= limit * scale + 1e-9 * np.abs(truth))
 
 
-def skewed(N=60):
-    """A pool whose samples differ much in length, four columns to add up, and three classes."""
+def skewed_pool(N=60):
+    """Return a pool with rows of very different norms, four columns to total, and three classes."""
     rng = np.random.RandomState(0)
     X = rng.normal(size=(N, 6)) * [3, 1, 1, 0.5, 0.5, 0.2] * rng.lognormal(0, 0.5, size=(N, 1))
     y = X @ rng.normal(size=6) + rng.standard_t(4, size=N)
     return X, np.column_stack([np.ones(N), X[:, 0], y, y**2]), np.arange(N) % 3
 
 
-# The draws, from weights of the kinds that take another path through them.
+# The roundings, from weights to samples, for kinds of weights that take different code paths.
 
 
 def weights(kind, rng, N=40, n=8):
@@ -75,86 +81,86 @@ def weights(kind, rng, N=40, n=8):
     return inclusion_probabilities(scores, n) / n
 
 
-DRAWS = {
+ROUNDINGS = {
     "systematic": lambda s, n, A, X, rng: systematic(s, n, rng),
     "spread": lambda s, n, A, X, rng: spread(s, n, X, rng),
     "cube": lambda s, n, A, X, rng: cube(s, n, A, rng),
     "local_cube": local_cube,
 }
-PLACES = {
-    "apart": lambda rng, N: rng.normal(size=(N, 3)),
+POSITIONS = {
+    "distinct rows": lambda rng, N: rng.normal(size=(N, 3)),
     "equal rows": lambda rng, N: rng.normal(size=(N // 3, 3))[rng.randint(N // 3, size=N)],
     "collinear": lambda rng, N: np.outer(rng.normal(size=N), [1.0, 2.0, 0.0]),
 }
-TIMES = {"systematic": 5000, "spread": 1000, "cube": 500, "local_cube": 500}
+REPEATS = {"systematic": 5000, "spread": 1000, "cube": 500, "local_cube": 500}
 
 
-def assert_fair(draw, s, n, X, times):
-    """Each item has its probability, and so have all together those with more of something.
+def assert_fair_rounding(rounding, s, n, X, repeats):
+    """Check the inclusion probability of each item, and totals over all items.
 
-    The counts show what is wrong with a single item, the totals what is wrong with many by little:
-    with those of large weights, on one side of X, or first in it.
+    Counts detect a large error in a single item. Totals detect small errors in many items: those
+    with large weights, on one side of X, or first in it.
     """
     rng, pi = np.random.RandomState(0), n * s
-    picks = np.array([draw(s, n, np.square(X), X, rng) for _ in range(times)])
-    assert_included(np.bincount(picks.ravel(), minlength=len(s)), times, pi)
+    indices = np.array([rounding(s, n, np.square(X), X, rng) for _ in range(repeats)])
+    assert_included(np.bincount(indices.ravel(), minlength=len(s)), repeats, pi)
     columns = np.column_stack([pi, np.arange(len(s)), X])
-    assert_unbiased(columns[picks].sum(axis=1), pi @ columns)
+    assert_unbiased(columns[indices].sum(axis=1), pi @ columns)
 
 
 @pytest.mark.parametrize(
-    ("kind", "places"),
+    ("kind", "positions"),
     [
-        ("even", "apart"),
-        ("few", "apart"),
-        ("decades", "apart"),
+        ("even", "distinct rows"),
+        ("few", "distinct rows"),
+        ("decades", "distinct rows"),
         ("decades", "equal rows"),
         ("decades", "collinear"),
     ],
 )
-@pytest.mark.parametrize("draw", DRAWS)
-def test_draws_include_with_probability_n_s(draw, kind, places):
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_rounding_selects_with_probability_n_s(rounding, kind, positions):
     rng = np.random.RandomState(1)
-    X, s = PLACES[places](rng, 40), weights(kind, rng)
-    assert_fair(DRAWS[draw], s, 8, X, TIMES[draw])
+    X, s = POSITIONS[positions](rng, 40), weights(kind, rng)
+    assert_fair_rounding(ROUNDINGS[rounding], s, 8, X, REPEATS[rounding])
 
 
-@pytest.mark.parametrize("draw", ["spread", "cube", "local_cube"])
-def test_so_do_draws_in_pools_that_are_handled_in_parts(draw, monkeypatch):
+@pytest.mark.parametrize("rounding", ["spread", "cube", "local_cube"])
+def test_rounding_in_parts_selects_with_probability_n_s(rounding, monkeypatch):
     monkeypatch.setattr(_draws, "MAX_EXACT", 30)
     monkeypatch.setattr(_draws, "MAX_CELL", 10)
     monkeypatch.setattr(_balanced, "BATCH", 32)  # two groups of items at a time
     monkeypatch.setattr(_balanced, "REFRESH", 2)
     rng = np.random.RandomState(2)
     X, s = rng.normal(size=(60, 3)), weights("decades", rng, 60, 12)
-    assert_fair(DRAWS[draw], s, 12, X, 300)
+    assert_fair_rounding(ROUNDINGS[rounding], s, 12, X, 300)
 
 
-WRONG = {
+BIASED = {
     "choice": lambda s, n, A, X, rng: choice(s, n, rng),
-    "nearer to even by a tenth": lambda s, n, A, X, rng: systematic(0.9 * s + 0.1 / 40, n, rng),
+    "a tenth closer to even": lambda s, n, A, X, rng: systematic(0.9 * s + 0.1 / 40, n, rng),
 }
 
 
-@pytest.mark.parametrize("times", sorted(set(TIMES.values())))
-@pytest.mark.parametrize("draw", WRONG)
-def test_the_test_of_inclusion_tells_a_draw_that_does_not(draw, times):
+@pytest.mark.parametrize("repeats", sorted(set(REPEATS.values())))
+@pytest.mark.parametrize("rounding", BIASED)
+def test_inclusion_test_detects_a_biased_rounding(rounding, repeats):
     s = weights("decades", np.random.RandomState(1))
     X = np.random.RandomState(2).normal(size=(40, 3))
     with pytest.raises(AssertionError):
-        assert_fair(WRONG[draw], s, 8, X, times)
+        assert_fair_rounding(BIASED[rounding], s, 8, X, repeats)
 
 
 # The selectors.
 
 
-def selections(selector, X, classes, draws):
-    for seed in range(draws):
+def selections(selector, X, classes, repeats):
+    for seed in range(repeats):
         yield selector.set_params(random_state=seed).fit(X, classes)
 
 
-def kept(function):
-    """Return the function, which from the second call on gives what it gave at first."""
+def repeat_first_result(function):
+    """Return a function that returns the result of its first call in every call."""
     results = []
 
     def first(*args, **kwargs):
@@ -175,10 +181,10 @@ def kept(function):
     ],
     ids=repr,
 )
-def test_totals_by_sample_weight_are_unbiased(selector):
-    X, columns, classes = skewed()
-    counts, totals, draws = np.zeros(len(X)), [], 1000
-    for fitted in selections(selector, X, classes, draws):
+def test_totals_weighted_by_sample_weight_are_unbiased(selector):
+    X, columns, classes = skewed_pool()
+    counts, totals, repeats = np.zeros(len(X)), [], 1000
+    for fitted in selections(selector, X, classes, repeats):
         counts[fitted.sample_indices_] += 1
         totals.append(fitted.sample_weight_ @ columns[fitted.sample_indices_])
     assert_unbiased(totals, columns.sum(axis=0))
@@ -186,33 +192,33 @@ def test_totals_by_sample_weight_are_unbiased(selector):
     if pi is None:  # uniform: 5, 5 and 4 of the three classes of 20
         pi = np.array([0.25, 0.25, 0.2])[classes] if fitted.stratify else np.full(60, 0.2)
     assert pi.sum() == pytest.approx(fitted.n_to_select)
-    assert_included(counts, draws, pi)
+    assert_included(counts, repeats, pi)
 
 
 @pytest.mark.parametrize(
-    ("rounding", "dtype"), [*((name, np.float32) for name in DRAWS), ("spread", np.float64)]
+    ("rounding", "dtype"), [*((name, np.float32) for name in ROUNDINGS), ("spread", np.float64)]
 )
-def test_skmm_includes_with_probability_n_s(rounding, dtype, monkeypatch):
-    """And totals by the inverse of n·s are unbiased, of the samples with a weight."""
-    X, columns, classes = skewed()
+def test_skmm_selects_with_probability_n_s(rounding, dtype, monkeypatch):
+    """Totals weighted by 1 / (n·s) are unbiased too, over the samples with a positive weight."""
+    X, columns, classes = skewed_pool()
     X = X.astype(dtype)
     selector = skmm.SkMMSelector(12, c_S=0.6, rounding=rounding)
-    # From uniform weights the solver's are the same for every seed: it is run once.
-    monkeypatch.setattr(_skmm, "solve", kept(_skmm.solve))
-    counts, totals, draws = np.zeros(len(X)), [], 500
-    for fitted in selections(selector, X, classes, draws):
-        picks, pi = fitted.sample_indices_, 12.0 * fitted.weights_
-        counts[picks] += 1
-        totals.append(columns[picks].T @ (1 / pi[picks]))
-    assert pi.min() < 1e-6  # some are never drawn, or next to never
-    seen = pi > 1e-6
-    assert counts[~seen].sum() == 0
-    assert_included(counts, draws, pi)
-    assert_unbiased(totals, columns[seen].sum(axis=0))
+    # From uniform weights, the solver's result does not depend on the seed, so it runs once.
+    monkeypatch.setattr(_skmm, "solve", repeat_first_result(_skmm.solve))
+    counts, totals, repeats = np.zeros(len(X)), [], 500
+    for fitted in selections(selector, X, classes, repeats):
+        indices, pi = fitted.sample_indices_, 12.0 * fitted.weights_
+        counts[indices] += 1
+        totals.append(columns[indices].T @ (1 / pi[indices]))
+    assert pi.min() < 1e-6  # some are never or almost never selected
+    has_weight = pi > 1e-6
+    assert counts[~has_weight].sum() == 0
+    assert_included(counts, repeats, pi)
+    assert_unbiased(totals, columns[has_weight].sum(axis=0))
 
 
-def test_the_test_of_totals_tells_weights_that_are_not_inverse():
-    X, columns, classes = skewed()
+def test_totals_test_detects_wrong_weights():
+    X, columns, classes = skewed_pool()
     selector = skmm.RidgeLeverageSelector(12, alpha=0.1)
     fits = selections(selector, X, classes, 400)
     totals = [60 / 12 * columns[fitted.sample_indices_].sum(axis=0) for fitted in fits]
@@ -220,7 +226,7 @@ def test_the_test_of_totals_tells_weights_that_are_not_inverse():
         assert_unbiased(totals, columns.sum(axis=0))
 
 
-# Certificates, against all subsets of small pools.
+# Certificates, compared with all subsets of small pools.
 
 
 def small_pools(size=9):
@@ -228,17 +234,17 @@ def small_pools(size=9):
 
 
 def subsets(X, n):
-    """All of them, one a row."""
+    """Return all subsets of size n, one per row."""
     return np.array(list(combinations(range(len(X)), n)))
 
 
 @pytest.mark.filterwarnings("ignore:The solver stopped:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("n", [2, 5])
-def test_the_dual_gap_bounds_the_distance_to_the_minimum(n):
-    proved = {1: [], 5: [], 50: []}
+def test_duality_gap_bounds_the_distance_to_the_minimum(n):
+    relative_gaps = {1: [], 5: [], 50: []}
     for seed, X in enumerate(small_pools()):
         c_S, minimum = (0.6, 0.8, 0.999)[seed % 3], None
-        for max_iter, ratios in proved.items():
+        for max_iter, ratios in relative_gaps.items():
             selector = skmm.SkMMSelector(
                 n, c_S=c_S, init="vertex", max_iter=max_iter, tol=1e-9, random_state=seed
             ).fit(X)
@@ -250,13 +256,13 @@ def test_the_dual_gap_bounds_the_distance_to_the_minimum(n):
             above = selector.objective_ - minimum
             assert -1e-9 * unit <= above <= selector.dual_gap_ + 1e-12 * unit
             ratios.append(selector.dual_gap_ / selector.objective_ if selector.objective_ else 0.0)
-    # It is of use, too: it proves more than that the objective is not below zero.
-    assert np.min(proved[5]) < 0.1
-    assert np.min(proved[50]) < 0.1
+    # The gap is also useful: it proves more than that the objective is non-negative.
+    assert np.min(relative_gaps[5]) < 0.1
+    assert np.min(relative_gaps[50]) < 0.1
 
 
 def least_v_optimality(X, n, alpha):
-    """Return the least over all subsets of n, by `diagnostics` for the one that reaches it."""
+    """Return the least V-optimality over all subsets of size n, as `diagnostics` computes it."""
     sets = subsets(X, n)
     moments = X[sets].transpose(0, 2, 1) @ X[sets] / n + alpha * np.eye(X.shape[1])
     values = np.trace(np.linalg.solve(moments, X.T @ X / len(X)), axis1=1, axis2=2)
@@ -273,15 +279,18 @@ def test_no_subset_is_below_the_lower_bound_of_v_optimality(n):
         assert selector.lower_bound_ <= best * (1 + 1e-9)
         assert best <= selector.objective_ * (1 + 1e-9)
         assert selector.objective_ * (1 - selector.gap_) <= best * (1 + 1e-9)
-        # Nor of a selection that is far from the best, where the value itself does not bound it.
+        # The bound of a poor selection holds too, where the objective itself gives no tight bound.
         first = skmm.VOptimalSelector(n, init=np.arange(n), max_iter=0, alpha=selector.alpha_)
         assert first.fit(X).lower_bound_ <= best * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("metric", ["gaussian", "euclidean", "sqeuclidean"])
 @pytest.mark.parametrize("n", [2, 4])
-def test_facility_location_saves_its_share_in_every_metric(n, metric):
-    """Of what the best exemplars save of the cost of being left to the worst."""
+def test_facility_location_keeps_its_guarantee_in_every_metric(n, metric):
+    """Greedy saves at least 1 − 1/e of what the best exemplars save.
+
+    The saving is relative to the cost of leaving every sample to its worst exemplar.
+    """
     for X in small_pools():
         C = cdist(X, X, "euclidean" if metric == "euclidean" else "sqeuclidean")
         before = C.max(axis=1)
@@ -298,9 +307,10 @@ def most_saved(C, before, n):
     return before.sum() - C[:, subsets(C, n)].min(axis=2).sum(axis=0).min()
 
 
-def test_greedy_comes_as_low_as_its_share_for_two_picks():
-    """1 − (1 − 1/n)ⁿ is 3/4 there, and 0.7504 where greedy starts with the one in the middle."""
-    # Two clusters and, closest to all together, one sample between: either cluster's own is left.
+def test_greedy_guarantee_is_nearly_tight_for_two_exemplars():
+    """1 − (1 − 1/n)ⁿ is 3/4 for n = 2, and greedy reaches 0.7504 if it starts in the middle."""
+    # Two clusters, and between them the sample that is closest to all together. Greedy starts with
+    # it, so only one cluster gets an exemplar of its own.
     X = np.concatenate([np.full(50, -1.0), np.full(50, 1.0), [0.0]])[:, None]
     C = -np.expm1(-np.square(X - X.T) / (2 * 0.9**2))
     selector = skmm.FacilityLocationSelector(2, bandwidth=0.9).fit(X)
@@ -313,8 +323,8 @@ def test_greedy_comes_as_low_as_its_share_for_two_picks():
 # The bound on the excess risk.
 
 
-def of_low_dimension(kind, rng, N=300, r=60):
-    """Gradients with eigenvalues that fall, in clusters, and with heavy tails on few directions."""
+def low_dimensional_gradients(kind, rng, N=300, r=60):
+    """Return gradients with few important directions: decaying, in clusters or with heavy tails."""
     if kind == "clusters":
         return rng.normal(size=(6, r))[rng.randint(6, size=N)] + 0.02 * rng.normal(size=(N, r))
     G = rng.normal(size=(N, r)) * np.sqrt(np.maximum(0.2 ** np.arange(r), 1e-6))
@@ -322,15 +332,15 @@ def of_low_dimension(kind, rng, N=300, r=60):
 
 
 class Regression:
-    """Ridge regression on the coreset of a linear model with noise and ‖θ*‖ = 1."""
+    """Ridge regression on the coreset, for a linear model with noise and ‖θ*‖ = 1."""
 
-    def __init__(self, G, picks, sigma, alpha=None):
-        n = len(picks)
+    def __init__(self, G, indices, sigma, alpha=None):
+        n = len(indices)
         self.alpha = sigma**2 / n if alpha is None else alpha
-        self.moment, of_S = G.T @ G / len(G), G[picks].T @ G[picks] / n
-        inverse = linalg.inv(of_S + self.alpha * np.eye(G.shape[1]))
+        self.moment, moment_S = G.T @ G / len(G), G[indices].T @ G[indices] / n
+        inverse = linalg.inv(moment_S + self.alpha * np.eye(G.shape[1]))
         self.loss = self.alpha**2 * inverse @ self.moment @ inverse
-        self.variance = sigma**2 / n * np.trace(self.moment @ inverse @ of_S @ inverse)
+        self.variance = sigma**2 / n * np.trace(self.moment @ inverse @ moment_S @ inverse)
 
     def expected_risk(self, theta):
         return self.variance + theta @ self.loss @ theta
@@ -340,88 +350,92 @@ class Regression:
 
 
 @pytest.mark.parametrize("kind", ["decaying", "clusters", "heavy tails"])
-def test_the_expected_risk_is_within_the_bound(kind):
-    """For the θ* that makes it largest, whatever the coreset, its size and the noise."""
+def test_expected_risk_is_within_the_bound(kind):
+    """The bound holds for the worst θ*, whatever the coreset, its size and the noise."""
     ratios = []
     for seed in range(60):
         rng = np.random.RandomState(seed)
-        G, n = of_low_dimension(kind, rng), (2, 8, 80)[seed % 3]
+        G, n = low_dimensional_gradients(kind, rng), (2, 8, 80)[seed % 3]
         for cls in (skmm.UniformSelector, skmm.SkMMSelector):
-            picks = cls(n, random_state=seed).fit_transform(G)
+            indices = cls(n, random_state=seed).fit_transform(G)
             for sigma in 10 ** rng.uniform(-2, 0, size=3):
-                bound = diagnostics.excess_risk_bound(G, picks, sigma=sigma)
-                ratios.append(Regression(G, picks, sigma).worst_risk() / bound)
+                bound = diagnostics.excess_risk_bound(G, indices, sigma=sigma)
+                ratios.append(Regression(G, indices, sigma).worst_risk() / bound)
     assert np.max(ratios) <= 1 + 1e-9
     assert np.max(ratios) > 0.5  # half the bound would not hold
 
 
-def test_the_bound_without_noise_is_what_the_coreset_lacks():
-    """Of a single direction that is lacking, it is twice the risk of θ* along it."""
+def test_bound_without_noise_is_twice_the_risk_of_a_missing_direction():
+    """The coreset misses a single direction, and θ* points along it."""
     G = np.diag([3.0, 2.0, 1.0])
-    picks, sigma = [0, 1], 1e-5
-    risk = Regression(G, picks, sigma).worst_risk()
+    indices, sigma = [0, 1], 1e-5
+    risk = Regression(G, indices, sigma).worst_risk()
     assert risk == pytest.approx(1 / 3)
-    assert diagnostics.excess_risk_bound(G, picks, sigma=sigma) == pytest.approx(2 * risk)
+    assert diagnostics.excess_risk_bound(G, indices, sigma=sigma) == pytest.approx(2 * risk)
 
 
-def test_the_bound_without_bias_is_the_risk_of_least_squares():
+def test_bound_without_bias_is_the_risk_of_least_squares():
     G = np.random.RandomState(0).normal(size=(200, 4))
-    picks, sigma = np.arange(20), 1e-3
-    risk = Regression(G, picks, sigma).worst_risk()
-    assert diagnostics.excess_risk_bound(G, picks, sigma=sigma) == pytest.approx(risk, rel=1e-3)
+    indices, sigma = np.arange(20), 1e-3
+    risk = Regression(G, indices, sigma).worst_risk()
+    assert diagnostics.excess_risk_bound(G, indices, sigma=sigma) == pytest.approx(risk, rel=1e-3)
 
 
-def test_the_bound_is_not_for_any_subspace_of_the_span():
-    """Across the eigenvectors of Σ_S the sum of the two terms can be far below every ridge's risk.
+def test_bound_does_not_hold_for_every_subspace_of_the_span():
+    """The two terms of another subspace can add up to far less than the risk of every ridge.
 
-    Two samples, one of them short, and all others halfway between.
+    The subspace is across the eigenvectors of Σ_S. The coreset has two samples, one of them with a
+    small norm; all other samples are halfway between.
     """
     noise = 0.01
     G = np.vstack([[np.sqrt(2), 0], [0, np.sqrt(2) * noise], np.full((4000, 2), np.sqrt(0.5))])
-    picks, sigma, across = [0, 1], np.sqrt(2 * noise), [[1.0, 1.0]]
+    indices, sigma, across = [0, 1], np.sqrt(2 * noise), [[1.0, 1.0]]
     ridges = np.logspace(-10, 4, 400)
-    risk = min(Regression(G, picks, sigma, a).expected_risk(np.array([0, 1])) for a in ridges)
-    terms = diagnostics.variance_term(G, picks, sigma=sigma, basis=across)
-    terms += diagnostics.bias_term(G, picks, basis=across)
+    risk = min(Regression(G, indices, sigma, a).expected_risk(np.array([0, 1])) for a in ridges)
+    terms = diagnostics.variance_term(G, indices, sigma=sigma, basis=across)
+    terms += diagnostics.bias_term(G, indices, basis=across)
     assert terms < 0.1 * risk
-    assert risk <= diagnostics.excess_risk_bound(G, picks, sigma=sigma)
+    assert risk <= diagnostics.excess_risk_bound(G, indices, sigma=sigma)
 
 
 @pytest.mark.parametrize("n", [10, 40])
-def test_the_expected_risk_is_the_mean_over_the_noise(n):
-    """So that the tests of the bound are about what scikit-learn's Ridge does."""
+def test_expected_risk_is_the_mean_risk_of_ridge_over_the_noise(n):
+    """The tests of the bound are therefore about scikit-learn's Ridge."""
     rng = np.random.RandomState(0)
-    G, sigma, draws = of_low_dimension("decaying", rng), 0.1, 20_000
-    picks = skmm.SkMMSelector(n, random_state=0).fit_transform(G)
+    G, sigma, repeats = low_dimensional_gradients("decaying", rng), 0.1, 20_000
+    indices = skmm.SkMMSelector(n, random_state=0).fit_transform(G)
     theta = rng.normal(size=G.shape[1])
     theta /= np.linalg.norm(theta)
-    Y = (G[picks] @ theta)[:, None] + sigma * rng.normal(size=(n, draws))
-    errors = Ridge(alpha=sigma**2, fit_intercept=False).fit(G[picks], Y).coef_ - theta
-    regression = Regression(G, picks, sigma)
+    Y = (G[indices] @ theta)[:, None] + sigma * rng.normal(size=(n, repeats))
+    errors = Ridge(alpha=sigma**2, fit_intercept=False).fit(G[indices], Y).coef_ - theta
+    regression = Regression(G, indices, sigma)
     risks = np.einsum("ij,jk,ik->i", errors, regression.moment, errors)
     assert_unbiased(risks[:, None], np.array([regression.expected_risk(theta)]))
 
 
-def test_the_bound_of_the_theorem_on_sketches():
-    """With the constant that it leaves open at one, and m as large as it asks.
+def test_theorem_on_sketches_bounds_the_risk():
+    """The theorem's unspecified constant is set to one, and m is as large as it requires.
 
-    It may fail for one Γ in ten. Here it holds for all, and by far.
+    The theorem may fail for one Γ in ten. Here it holds for all, by a wide margin.
     """
     n, m, seeds, ratios = 100, 80, 50, []
     for seed in range(seeds):
         rng = np.random.RandomState(seed)
-        G, sigma = of_low_dimension("decaying", rng, N=400, r=120), 10 ** rng.uniform(-2, 0)
+        G, sigma = (
+            low_dimensional_gradients("decaying", rng, N=400, r=120),
+            10 ** rng.uniform(-2, 0),
+        )
         sketch = skmm.GradientSketcher(m=m, random_state=seed).fit_transform(G)
         trace, rank = np.square(G).sum() / len(G), diagnostics.intrinsic_dimension(G)
         for cls in (skmm.SkMMSelector, skmm.UniformSelector):
-            picks = cls(n, random_state=seed).fit_transform(sketch)
-            least = linalg.eigvalsh(G[picks] @ G[picks].T / n)[-int(np.ceil(1.1 * rank))]
+            indices = cls(n, random_state=seed).fit_transform(sketch)
+            least = linalg.eigvalsh(G[indices] @ G[indices].T / n)[-int(np.ceil(1.1 * rank))]
             if m < max(11 * rank, np.sqrt(trace / least)):
                 continue  # the premise does not hold
-            c_S = diagnostics.effective_c_S(sketch, picks)
+            c_S = diagnostics.effective_c_S(sketch, indices)
             bound = c_S / n * (sigma**2 * m + trace)
             assert np.isfinite(bound)
-            ratios.append(Regression(G, picks, sigma).worst_risk() / bound)
+            ratios.append(Regression(G, indices, sigma).worst_risk() / bound)
     assert len(ratios) > 0.8 * 2 * seeds
     assert np.max(ratios) <= 1
-    assert np.max(ratios) > 1e-4  # by far, and no further
+    assert np.max(ratios) > 1e-4  # but by less than four decades

@@ -1,4 +1,4 @@
-"""The command line: the picks of the Python API, and no file touched that should not be."""
+"""The command line selects the same samples as the Python API and changes no other files."""
 
 import builtins
 import importlib
@@ -38,14 +38,14 @@ def frame():
     return frame
 
 
-def picks(text):
+def read_selection(text):
     table = np.genfromtxt(io.StringIO(text), delimiter=",", names=True)
     assert table.dtype.names == ("index", "weight")
     return table["index"].astype(int), table["weight"]
 
 
-def refused(capsys, argv, *words, code=1):
-    """Check the message, and that the folder is as it was."""
+def check_error(capsys, argv, *words, code=1):
+    """Check that the command fails with this message and leaves the folder unchanged."""
     before = snapshot()
     assert main(["select", *argv]) == code
     out, err = capsys.readouterr()
@@ -69,9 +69,9 @@ def snapshot():
 
 
 @pytest.mark.parametrize("name", SELECTORS)
-def test_same_picks_as_python(name, capsys):
+def test_same_selection_as_in_python(name, capsys):
     assert main(["select", "pool.npy", "--n", "10", "--selector", name, "--m", "4"]) == 0
-    indices, weight = picks(capsys.readouterr().out)
+    indices, weight = read_selection(capsys.readouterr().out)
     selector = SELECTORS[name](10)
     if "random_state" in selector.get_params():
         selector.set_params(random_state=0)
@@ -80,18 +80,18 @@ def test_same_picks_as_python(name, capsys):
     assert weight.tolist() == selector.sample_weight_.tolist()
 
 
-def test_every_selector_without_labels_is_there():
+def test_every_selector_without_labels_is_available():
     names = [name for name in sklearn_skmm.__all__ if name.endswith("Selector")]
-    rest = {"GradNormSelector", "UncertaintySelector"}
-    assert {cls.__name__ for cls in SELECTORS.values()} == set(names) - rest
+    excluded = {"GradNormSelector", "UncertaintySelector"}
+    assert {cls.__name__ for cls in SELECTORS.values()} == set(names) - excluded
 
 
-def test_share_seed_and_constant(capsys):
+def test_fraction_seed_and_c_S(capsys):
     argv = ["--n", "0.1", "--seed", "7", "--c-S", "0.5", "--m", "none", "--quiet"]
     assert main(["select", "pool.npy", *argv]) == 0
     out, err = capsys.readouterr()
     selector = SkMMSelector(0.1, c_S=0.5, random_state=7).fit(X)
-    assert picks(out)[0].tolist() == selector.sample_indices_.tolist()
+    assert read_selection(out)[0].tolist() == selector.sample_indices_.tolist()
     assert len(selector.sample_indices_) == 12
     assert err == ""
     default = SkMMSelector(0.1, random_state=7).fit(X)
@@ -107,7 +107,7 @@ def test_output_file(name, capsys):
         table = np.load(name, allow_pickle=False)
         indices, weight = table["index"], table["weight"]
     else:
-        indices, weight = picks(Path(name).read_text())
+        indices, weight = read_selection(Path(name).read_text())
     assert indices.tolist() == selector.sample_indices_.tolist()
     assert weight.tolist() == selector.sample_weight_.tolist()
     assert sorted(os.listdir()) == sorted([name, "pool.npy"])
@@ -116,7 +116,7 @@ def test_output_file(name, capsys):
     assert os.stat(name).st_mode & 0o777 == 0o666 & ~umask
 
 
-def test_npz(capsys):
+def test_npz_arrays(capsys):
     np.savez("one.npz", only=X)
     np.savez("two.npz", a=X, b=X[::-1])
     outputs = []
@@ -124,15 +124,15 @@ def test_npz(capsys):
         assert main(["select", *argv, "--n", "9", "--quiet", "--out", "-"]) == 0
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] != outputs[2]
-    refused(capsys, ["two.npz", "--n", "9"], "'a', 'b'", "--key")
-    refused(capsys, ["two.npz", "--n", "9", "--key", "c"], "no array 'c'", "'a', 'b'")
+    check_error(capsys, ["two.npz", "--n", "9"], "'a', 'b'", "--key")
+    check_error(capsys, ["two.npz", "--n", "9", "--key", "c"], "no array 'c'", "'a', 'b'")
 
 
-def test_table(frame, capsys):
+def test_csv_table(frame, capsys):
     assert main(["select", "pool.csv", "--n", "9"]) == 0
     out, err = capsys.readouterr()
     expected = SkMMSelector(9, random_state=0).fit_transform(X)
-    assert picks(out)[0].tolist() == expected.tolist()
+    assert read_selection(out)[0].tolist() == expected.tolist()
     assert "columns not used (text or row labels): 'name', 'label'" in err
 
 
@@ -142,24 +142,26 @@ def test_columns_and_strata(frame, capsys):
     selector = SkMMSelector(9, stratify=True, random_state=0)
     expected = selector.fit_transform(frame[["b", "a"]], frame["label"])
     out, err = capsys.readouterr()
-    assert picks(out)[0].tolist() == expected.tolist()
+    assert read_selection(out)[0].tolist() == expected.tolist()
     assert err == ""
 
 
-def test_numeric_labels_are_no_feature(frame, capsys):
+def test_numeric_labels_are_not_used_as_a_feature(frame, capsys):
     frame["label"] = np.arange(len(X)) % 2 * 1e6
     frame.to_csv("pool.csv", index=False)
     assert main(["select", "pool.csv", "--n", "9", "--stratify", "label", "--quiet"]) == 0
     selector = SkMMSelector(9, stratify=True, random_state=0)
     expected = selector.fit_transform(X, frame["label"])
-    assert picks(capsys.readouterr().out)[0].tolist() == expected.tolist()
+    assert read_selection(capsys.readouterr().out)[0].tolist() == expected.tolist()
 
 
-def test_row_labels_are_no_feature(frame, capsys):
+def test_row_labels_are_not_used_as_a_feature(frame, capsys):
     frame.to_csv("pool.csv")
     assert main(["select", "pool.csv", "--n", "9"]) == 0
     out, err = capsys.readouterr()
-    assert picks(out)[0].tolist() == SkMMSelector(9, random_state=0).fit_transform(X).tolist()
+    assert (
+        read_selection(out)[0].tolist() == SkMMSelector(9, random_state=0).fit_transform(X).tolist()
+    )
     assert "'Unnamed: 0'" in err
 
 
@@ -176,10 +178,12 @@ def test_parquet(frame, capsys):
         == np.float32
     )
     selector = SkMMSelector(9, stratify=True, random_state=0)
-    assert picks(out)[0].tolist() == selector.fit_transform(sketch, frame["label"]).tolist()
+    assert (
+        read_selection(out)[0].tolist() == selector.fit_transform(sketch, frame["label"]).tolist()
+    )
     assert "columns not used (text or row labels): 'name'\n" in err
     Path("bad.parquet").write_text("no parquet")
-    refused(capsys, ["bad.parquet", "--n", "9"], "bad.parquet cannot be read")
+    check_error(capsys, ["bad.parquet", "--n", "9"], "bad.parquet cannot be read")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +196,7 @@ def test_parquet(frame, capsys):
     ],
 )
 def test_bad_table_arguments(frame, capsys, argv, words):
-    refused(capsys, ["pool.csv", "--n", "9", *argv, "--quiet"], *words)
+    check_error(capsys, ["pool.csv", "--n", "9", *argv, "--quiet"], *words)
 
 
 @pytest.mark.parametrize(
@@ -208,13 +212,13 @@ def test_bad_table_arguments(frame, capsys, argv, words):
 def test_bad_csv(capsys, text, words):
     pytest.importorskip("pandas")
     Path("bad.csv").write_text(text)
-    refused(capsys, ["bad.csv", "--n", "1", "--out", "idx.csv"], *words)
+    check_error(capsys, ["bad.csv", "--n", "1", "--out", "idx.csv"], *words)
 
 
 def test_missing_labels(frame, capsys):
     frame.loc[3, "label"] = None
     frame.to_csv("pool.csv", index=False)
-    refused(capsys, ["pool.csv", "--n", "9", "--stratify", "label"], "1 missing labels")
+    check_error(capsys, ["pool.csv", "--n", "9", "--stratify", "label"], "1 missing labels")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +232,7 @@ def test_missing_labels(frame, capsys):
 )
 def test_bad_array(capsys, array, words):
     np.save("bad.npy", array)
-    refused(capsys, ["bad.npy", "--n", "9", "--out", "idx.csv"], *words)
+    check_error(capsys, ["bad.npy", "--n", "9", "--out", "idx.csv"], *words)
 
 
 class Trap:
@@ -236,23 +240,23 @@ class Trap:
         return (os.mkdir, ("sprung",))
 
 
-def test_no_pickle_is_opened(capsys):
+def test_pickles_are_not_loaded(capsys):
     np.save("objects.npy", np.array([[Trap()]], dtype=object))
     np.savez("objects.npz", a=np.array([[Trap()]], dtype=object))
     with open("raw.npy", "wb") as file:
         pickle.dump(Trap(), file)
     for name in ("objects.npy", "objects.npz", "raw.npy"):
-        refused(capsys, [name, "--n", "1"], f"{name} cannot be read")
+        check_error(capsys, [name, "--n", "1"], f"{name} cannot be read")
     assert not os.path.exists("sprung")
     with open("raw.npy", "rb") as file:
         pickle.load(file)
     assert os.path.exists("sprung")  # the trap works
 
 
-def test_no_such_pool(capsys):
-    refused(capsys, ["none.npy", "--n", "9"], "none.npy: No such file")
+def test_missing_and_unreadable_pools(capsys):
+    check_error(capsys, ["none.npy", "--n", "9"], "none.npy: No such file")
     Path("broken.npz").write_bytes(b"PK\x03\x04 and no more")
-    refused(capsys, ["broken.npz", "--n", "9"], "broken.npz cannot be read")
+    check_error(capsys, ["broken.npz", "--n", "9"], "broken.npz cannot be read")
 
 
 @pytest.mark.parametrize(
@@ -278,7 +282,7 @@ def test_no_such_pool(capsys):
     ],
 )
 def test_wrong_usage(capsys, argv):
-    refused(capsys, ["pool.npy", *argv], "sklearn-skmm", "error: ", code=2)
+    check_error(capsys, ["pool.npy", *argv], "sklearn-skmm", "error: ", code=2)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +292,7 @@ def test_wrong_usage(capsys, argv):
     + [["pool.csv", "--n", "9", "--columns", "a,b", "--stratify", "b"]],
 )
 def test_wrong_usage_of_tables(capsys, argv):
-    refused(capsys, argv, "sklearn-skmm select: error: ", code=2)
+    check_error(capsys, argv, "sklearn-skmm select: error: ", code=2)
 
 
 def test_no_command_and_version(capsys):
@@ -299,48 +303,48 @@ def test_no_command_and_version(capsys):
 
 
 @pytest.mark.parametrize("option", ["--out", "--summary", "--plot"])
-def test_existing_output(capsys, option):
+def test_existing_output_is_replaced_only_with_force(capsys, option):
     if option == "--plot":
         pytest.importorskip("matplotlib")
     name = {"--out": "o.csv", "--summary": "s.json", "--plot": "p.png"}[option]
     argv = ["pool.npy", "--n", "9", "--quiet", option, name]
     Path(name).write_text("precious")
-    refused(capsys, argv, f"{name} exists", "--force")
+    check_error(capsys, argv, f"{name} exists", "--force")
     assert main(["select", *argv, "--force"]) == 0
     assert b"precious" not in Path(name).read_bytes()
     assert sorted(os.listdir()) == sorted([name, "pool.npy"])
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_link_at_the_target(capsys, there):
-    if there:
+@pytest.mark.parametrize("target_exists", [True, False])
+def test_symbolic_link_at_the_output_is_replaced_only_with_force(capsys, target_exists):
+    if target_exists:
         Path("theirs.csv").write_text("precious")
     os.symlink("theirs.csv", "idx.csv")
     argv = ["pool.npy", "--n", "9", "--out", "idx.csv"]
-    refused(capsys, argv, "idx.csv exists")
+    check_error(capsys, argv, "idx.csv exists")
     assert main(["select", *argv, "--force"]) == 0
     assert not os.path.islink("idx.csv")
-    assert len(picks(Path("idx.csv").read_text())[0]) == 9
-    assert os.path.exists("theirs.csv") == there
-    assert not there or Path("theirs.csv").read_text() == "precious"
+    assert len(read_selection(Path("idx.csv").read_text())[0]) == 9
+    assert os.path.exists("theirs.csv") == target_exists
+    assert not target_exists or Path("theirs.csv").read_text() == "precious"
 
 
-def test_targets_that_force_does_not_help(capsys):
+def test_outputs_that_are_rejected_even_with_force(capsys):
     os.mkdir("folder")
     os.symlink("pool.npy", "link.npy")
     argv = ["--n", "9", "--force", "--out"]
-    refused(capsys, ["pool.npy", *argv, "folder"], "not a regular file")
-    refused(capsys, ["pool.npy", *argv, "nowhere/idx.csv"], "folder 'nowhere' does not exist")
-    refused(capsys, ["pool.npy", *argv, "folder/../pool.npy"], "the pool itself")
-    refused(capsys, ["link.npy", *argv, "pool.npy"], "the pool itself")
-    refused(capsys, ["link.npy", *argv, "link.npy"], "the pool itself")
+    check_error(capsys, ["pool.npy", *argv, "folder"], "not a regular file")
+    check_error(capsys, ["pool.npy", *argv, "nowhere/idx.csv"], "folder 'nowhere' does not exist")
+    check_error(capsys, ["pool.npy", *argv, "folder/../pool.npy"], "the pool itself")
+    check_error(capsys, ["link.npy", *argv, "pool.npy"], "the pool itself")
+    check_error(capsys, ["link.npy", *argv, "link.npy"], "the pool itself")
 
 
 def test_read_only_folder(capsys, monkeypatch):
     os.mkdir("folder", 0o500)
     if os.access("folder", os.W_OK):  # root writes anywhere
         monkeypatch.setattr(os, "access", lambda path, mode: path != "folder")
-    refused(
+    check_error(
         capsys,
         ["pool.npy", "--n", "9", "--out", "folder/a.csv"],
         "no permission to write to the folder",
@@ -348,7 +352,7 @@ def test_read_only_folder(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_file_that_comes_to_exist_meanwhile(capsys, monkeypatch, links):
+def test_output_created_meanwhile_is_not_overwritten(capsys, monkeypatch, links):
     real = os.link
 
     def link(source, target):
@@ -371,14 +375,14 @@ def test_without_hard_links(monkeypatch):
 
     monkeypatch.setattr(os, "link", link)
     assert main(["select", "pool.npy", "--n", "9", "--out", "idx.csv"]) == 0
-    assert len(picks(Path("idx.csv").read_text())[0]) == 9
+    assert len(read_selection(Path("idx.csv").read_text())[0]) == 9
     assert sorted(os.listdir()) == ["idx.csv", "pool.npy"]
 
 
 @pytest.mark.parametrize(
     ("error", "code"), [(OSError(28, "No space left on device"), 1), (KeyboardInterrupt(), 130)]
 )
-def test_nothing_half_written(capsys, monkeypatch, error, code):
+def test_interrupted_write_leaves_no_files(capsys, monkeypatch, error, code):
     def fsync(descriptor):
         assert len(os.listdir()) == 2  # a temporary file is there
         raise error
@@ -421,7 +425,7 @@ def test_summary(capsys):
     assert f"{summary['uniform']['variance_term']:.4g}" in err
 
 
-def test_a_uniform_draw_of_all_is_all():
+def test_summary_when_all_samples_are_selected():
     argv = ["select", "pool.npy", "--n", "1.0", "--summary", "s.json"]
     assert main(argv) == 0
     summary = json.loads(Path("s.json").read_text())
@@ -430,7 +434,7 @@ def test_a_uniform_draw_of_all_is_all():
     assert summary["uniform"] == pytest.approx(summary["picks"], abs=1e-9)
 
 
-def test_summary_of_fewer_picks_than_directions(capsys):
+def test_summary_of_fewer_samples_than_directions(capsys):
     argv = ["select", "pool.npy", "--n", "2", "--m", "none", "--quiet", "--summary", "s.json"]
     assert main(argv) == 0
     assert capsys.readouterr().err == ""
@@ -455,12 +459,12 @@ def test_summary_of_wide_and_of_zero_pools():
 
 
 @pytest.mark.parametrize(
-    ("m", "said"),
+    ("m", "text"),
     [("5", "m = 5"), ("6", "none (6 columns, m = 6)"), ("none", "none (--m none)")],
 )
-def test_sketch_is_said(capsys, m, said):
+def test_sketch_is_reported(capsys, m, text):
     assert main(["select", "pool.npy", "--n", "9", "--m", m]) == 0
-    assert f"sketch               {said}\n" in capsys.readouterr().err
+    assert f"sketch               {text}\n" in capsys.readouterr().err
 
 
 def test_plot(capsys):
@@ -472,11 +476,11 @@ def test_plot(capsys):
     assert "coreset, n = 9" in Path("out.svg").read_text()
 
 
-def test_progress_leaves_stdout_to_the_picks(capsys):
+def test_progress_is_not_written_to_stdout(capsys):
     pytest.importorskip("rich", reason="scikit-learn's ProgressBar needs rich")
     assert main(["select", "pool.npy", "--n", "9", "--progress", "--quiet"]) == 0
     out, err = capsys.readouterr()
-    assert len(picks(out)[0]) == 9
+    assert len(read_selection(out)[0]) == 9
     assert "SkMMSelector" in err
 
 
@@ -503,24 +507,24 @@ def test_missing_package(capsys, monkeypatch, package, argv, words):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", absent)
-    # pandas imports what is optional to it by another way.
+    # pandas imports its own optional dependencies in another way.
     monkeypatch.setitem(sys.modules, package, None)
-    refused(capsys, [*argv, "--n", "1", "--out", "idx.csv"], package, words)
+    check_error(capsys, [*argv, "--n", "1", "--out", "idx.csv"], package, words)
 
 
-def test_without_hard_links_and_room(capsys, monkeypatch):
-    """The name is taken first; it does not stay behind."""
+def test_full_disk_without_hard_links(capsys, monkeypatch):
+    """The file created first, to reserve the name, is removed after the error."""
 
-    def no(*args):
+    def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "link", no)
-    monkeypatch.setattr(os, "replace", no)
-    refused(capsys, ["pool.npy", "--n", "9", "--quiet", "--out", "idx.csv"], "No space left")
+    monkeypatch.setattr(os, "link", fail)
+    monkeypatch.setattr(os, "replace", fail)
+    check_error(capsys, ["pool.npy", "--n", "9", "--quiet", "--out", "idx.csv"], "No space left")
 
 
-def test_nothing_runs_at_an_import(capsys):
-    """As of tools that look at all modules of a package."""
+def test_import_of_the_main_module_runs_nothing(capsys):
+    """Some tools import every module of a package."""
     sys.modules.pop("sklearn_skmm.__main__", None)
     importlib.import_module("sklearn_skmm.__main__")
     assert capsys.readouterr() == ("", "")
@@ -537,13 +541,13 @@ def test_interrupt(capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_as_module():
+def test_run_as_a_module():
     argv = [sys.executable, "-m", "sklearn_skmm", "select", "pool.npy", "--n", "9", "--quiet"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     expected = SkMMSelector(9, random_state=0).fit_transform(X)
-    assert picks(done.stdout)[0].tolist() == expected.tolist()
+    assert read_selection(done.stdout)[0].tolist() == expected.tolist()
     assert done.stderr == ""
-    # A reader that has gone, as `head` does.
+    # The reader has closed the pipe, as `head` does.
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE, text=True)
@@ -551,50 +555,52 @@ def test_as_module():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+NEEDS_FULL_DEVICE = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 
 
-@FULL
+@NEEDS_FULL_DEVICE
 @pytest.mark.parametrize(
     ("argv", "stream", "code", "message"),
     [
         (["--quiet", "--summary", "s.json"], "stdout", 1, "stdout: No space left on device"),
         (["--help"], "stdout", 1, "stdout: No space left on device"),
         (["--no-such-option"], "stderr", 2, None),
-        # What is said beside the picks is no part of the result.
+        # Messages on stderr are not part of the result.
         (["--out", "-"], "stderr", 0, None),
     ],
 )
 @pytest.mark.slow
-def test_streams_without_room(argv, stream, code, message):
-    """Python's own exit code for such a stream is 120, after a message of several lines."""
+def test_full_stdout_and_stderr(argv, stream, code, message):
+    """Without special care, Python exits with 120 after a message of several lines."""
     argv = [sys.executable, "-m", "sklearn_skmm", "select", "pool.npy", "--n", "9", *argv]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    env = os.environ | {"PYTHONUNBUFFERED": ""}  # as users have it
+    env = os.environ | {"PYTHONUNBUFFERED": ""}  # the default for users
     with open("/dev/full", "w") as full:
         done = subprocess.run(argv, **(pipes | {stream: full}), text=True, env=env)
     assert done.returncode == code
     if message is not None:
         assert done.stderr == f"sklearn-skmm: error: {message}\n"
     if code == 0:
-        assert len(picks(done.stdout)[0]) == 9
+        assert len(read_selection(done.stdout)[0]) == 9
     assert os.listdir() == ["pool.npy"]
 
 
-@FULL
-def test_no_device_is_written_to(capsys):
-    refused(capsys, ["pool.npy", "--n", "9", "--force", "--out", "/dev/full"], "not a regular file")
+@NEEDS_FULL_DEVICE
+def test_output_may_not_be_a_device(capsys):
+    check_error(
+        capsys, ["pool.npy", "--n", "9", "--force", "--out", "/dev/full"], "not a regular file"
+    )
 
 
 @pytest.mark.parametrize("missing", ["stdout", "stderr"])
-def test_streams_that_are_closed(capsys, monkeypatch, missing):
-    """Python has None for them, which print takes for stdout."""
+def test_closed_stdout_and_stderr(capsys, monkeypatch, missing):
+    """Python sets a closed stream to None, and ``print(file=None)`` writes to stdout."""
     monkeypatch.setattr(sys, missing, None)
     code = main(["select", "pool.npy", "--n", "9", "--summary", "s.json"])
     out, err = capsys.readouterr()
     if missing == "stderr":
         assert code == 0
-        assert len(picks(out)[0]) == 9
+        assert len(read_selection(out)[0]) == 9
         assert err == ""
     else:
         assert code == 1
@@ -604,19 +610,22 @@ def test_streams_that_are_closed(capsys, monkeypatch, missing):
     assert main(["--version"]) == 0
 
 
-def test_a_file_without_room(capsys):
-    """Of a few picks, which NumPy would write to a file without a look at what came of it."""
+def test_npy_output_beyond_the_file_size_limit(capsys):
+    """NumPy writes so few indices to a file without checking for an error."""
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))  # for the header, and not all picks
+    # Room for the header, not for all indices.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
     try:
-        refused(capsys, ["pool.npy", "--n", "9", "--quiet", "--out", "a.npy"], "a.npy: File too")
+        check_error(
+            capsys, ["pool.npy", "--n", "9", "--quiet", "--out", "a.npy"], "a.npy: File too"
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.slow
-def test_import_of_the_package_leaves_the_command_line_out():
+def test_package_import_does_not_load_the_command_line():
     code = "import sys, sklearn_skmm; print([m for m in sys.modules if 'skmm.cli' in m])"
     argv = [sys.executable, "-c", code]
     assert subprocess.run(argv, capture_output=True, text=True).stdout == "[]\n"

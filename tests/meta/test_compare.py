@@ -1,4 +1,4 @@
-"""compare_selectors: paired, reproducible, tidy."""
+"""Tests of compare_selectors: paired splits and seeds, reproducibility, form of the results."""
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ def run(data, **params):
     return compare_selectors(selectors, LogisticRegression(max_iter=1000), X, y, **params)
 
 
-def test_long_form_with_a_row_for_everything(data):
+def test_results_have_a_row_per_selector_size_split_and_seed(data):
     results = run(data)
     assert list(results.columns) == ["selector", "n", "split", "seed", "score", "seconds"]
     assert len(results) == 3 * 2 * 3 * 2
@@ -49,24 +49,26 @@ def test_long_form_with_a_row_for_everything(data):
 
 
 @pytest.mark.slow
-def test_a_row_is_the_plain_computation(data):
+def test_row_equals_the_direct_computation(data):
     X, y = data
     row = run(data).query("selector == 'k-means' and n == 20 and split == 1").iloc[0]
     train, test = list(StratifiedKFold(3).split(X, y))[1]
-    picks = KMeansSelector(20, random_state=int(row["seed"])).fit_transform(X[train])
-    model = LogisticRegression(max_iter=1000).fit(X[train][picks], y[train][picks])
+    indices = KMeansSelector(20, random_state=int(row["seed"])).fit_transform(X[train])
+    model = LogisticRegression(max_iter=1000).fit(X[train][indices], y[train][indices])
     assert row["score"] == model.score(X[test], y[test])
 
 
-def test_nothing_has_to_be_random(data):
+def test_deterministic_selector_and_estimator_are_accepted(data):
     X, y = data
     model = KNeighborsClassifier(3)
     results = compare_selectors([HerdingSelector(1)], model, X, y, n_to_select=15, cv=3)
     for (_, row), (train, test) in zip(
         results.iterrows(), StratifiedKFold(3).split(X, y), strict=True
     ):
-        picks = HerdingSelector(15).fit_transform(X[train])
-        assert row["score"] == model.fit(X[train][picks], y[train][picks]).score(X[test], y[test])
+        indices = HerdingSelector(15).fit_transform(X[train])
+        assert row["score"] == model.fit(X[train][indices], y[train][indices]).score(
+            X[test], y[test]
+        )
 
 
 @pytest.mark.slow
@@ -75,7 +77,7 @@ def test_same_results_for_any_number_of_jobs(data):
     pd.testing.assert_frame_equal(one, two)
 
 
-def test_names_shares_scoring_and_frames(data):
+def test_names_fractions_scoring_and_data_frames(data):
     X, y = data
     frame = pd.DataFrame(X, columns=list("abcd"))
     results = compare_selectors(
@@ -94,7 +96,7 @@ def test_names_shares_scoring_and_frames(data):
         compare_selectors([UniformSelector(1)] * 2, LogisticRegression(), X, y, n_to_select=5)
 
 
-def test_selectors_and_estimator_are_left_alone(data):
+def test_selectors_and_estimator_are_not_modified(data):
     selector, estimator = UniformSelector(7), LogisticRegression(max_iter=1000)
     compare_selectors([selector], estimator, *data, n_to_select=20, cv=2)
     assert selector.n_to_select == 7

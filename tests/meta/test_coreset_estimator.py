@@ -1,4 +1,4 @@
-"""CoresetEstimator, and searching over a selection both ways."""
+"""Tests of CoresetEstimator, and of grid searches over a selector with and without labels."""
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ def pipeline(**params):
     )
 
 
-def test_it_is_the_estimator_fitted_on_the_coreset(data):
+def test_equals_the_estimator_fitted_on_the_coreset(data):
     X, y = data
     model = CoresetEstimator(LogisticRegression(), pipeline()).fit(X, y)
     rows = pipeline().fit_transform(X)
@@ -65,7 +65,7 @@ def test_sample_weight(data):
         CoresetEstimator(KNeighborsClassifier(), selector, use_sample_weight=True).fit(X, y)
 
 
-def test_metadata_is_routed_and_cut(data):
+def test_metadata_is_routed_and_restricted_to_the_coreset(data):
     X, y = data
     given = np.random.RandomState(0).uniform(size=200)
     rows = UniformSelector(30, random_state=0).fit_transform(X)
@@ -92,8 +92,8 @@ def test_failed_fit_changes_nothing(data):
         CoresetEstimator(Ridge(), StandardScaler()).fit(X, y)
 
 
-def test_positions_outside_of_the_data_are_refused(data):
-    """As from a selector that does not look at X at all."""
+def test_indices_outside_of_the_data_raise(data):
+    """A selector that ignores X may return such indices."""
     X, y = data
     constant = FunctionTransformer(lambda X: np.array([3, 200]))
     model = CoresetEstimator(Ridge(), constant)
@@ -103,7 +103,7 @@ def test_positions_outside_of_the_data_are_refused(data):
     assert model.fit(np.tile(X, (2, 1)), np.tile(y, 2)).sample_indices_.tolist() == [3, 200]
 
 
-def test_frames_and_strings(data):
+def test_data_frames_and_string_labels(data):
     X, y = data
     frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(12)])
     labels = pd.Series(np.array(["a", "b", "c"])[y])
@@ -142,7 +142,7 @@ def test_search_with_labels(data):
 
 @pytest.mark.parametrize("labels", [False, True])
 @pytest.mark.slow
-def test_memory_sketches_once_per_split_and_m(data, tmp_path, monkeypatch, labels):
+def test_pipeline_memory_sketches_once_per_split_and_m(data, tmp_path, monkeypatch, labels):
     X, y = data
     calls = []
     plain = GaussianProjection.apply
@@ -161,7 +161,7 @@ def test_memory_sketches_once_per_split_and_m(data, tmp_path, monkeypatch, label
     if labels:
         pipe = CoresetEstimator(LogisticRegression(), pipe)
         grid = {f"selector__{name}": values for name, values in grid.items()}
-    # Splits of different sizes, so that fitting and scoring are told apart.
+    # Splits of different sizes distinguish fitting from scoring.
     splits = [(np.arange(s, 200), np.arange(s)) for s in (40, 50, 60)]
     GridSearchCV(pipe, grid, cv=splits, refit=False).fit(X, y)
     for m in (4, 8):

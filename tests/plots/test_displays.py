@@ -1,4 +1,4 @@
-"""The displays: the numbers that are drawn, the scales, and bad input."""
+"""Tests of SelectionCurveDisplay and CoresetDisplay: plotted values, scales, invalid input."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ pd = pytest.importorskip("pandas")
 
 @pytest.fixture(autouse=True)
 def plt():
-    """Draw without a screen and leave no figure open."""
+    """Plot without a screen, and close all figures afterwards."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -29,7 +29,7 @@ def plt():
 
 
 def frame(score, sizes=(10, 20, 40), selectors=("uniform", "SkMM"), repeats=5):
-    """Return results with score(selector's number, n, noise in [0, 1))."""
+    """Return results whose scores are score(index of the selector, n, noise in [0, 1))."""
     rng = np.random.RandomState(0)
     rows = [
         (name, n, i, i, score(k, n, rng.uniform()), 0.0)
@@ -54,7 +54,7 @@ def summary(results, name):
 
 
 def band(collection, sizes):
-    """Return the lower and the upper edge of a band at the sizes."""
+    """Return the lower and upper edges of a band at these sizes."""
     (path,) = collection.get_paths()
     return np.array(
         [[f(path.vertices[path.vertices[:, 0] == n, 1]) for n in sizes] for f in (min, max)]
@@ -69,7 +69,7 @@ def test_importing_does_not_load_matplotlib():
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_lines_are_means_and_bands_their_deviations(shuffle):
+def test_lines_are_means_and_bands_are_standard_deviations(shuffle):
     results = frame(accuracy)
     if shuffle:
         results = results.sample(frac=1, random_state=0)
@@ -89,13 +89,13 @@ def test_lines_are_means_and_bands_their_deviations(shuffle):
     assert legend.get_title().get_text() == "mean ± std"
 
 
-def test_selectors_keep_their_order_and_may_have_sizes_of_their_own():
+def test_selectors_keep_their_order_and_may_differ_in_sizes():
     parts = [frame(accuracy, sizes=(10, 30), selectors=["b"]), frame(accuracy, (20,), ["a"])]
     display = SelectionCurveDisplay(pd.concat(parts)).plot()
     assert list(display.lines_) == ["b", "a"]
     assert display.lines_["a"].get_xdata().tolist() == [20]
     assert display.ax_.get_xticks().tolist() == [10, 20, 30]
-    # A band over one size has no area; its edge shows.
+    # A band over a single size has no area, so its edge is drawn.
     assert display.fill_between_["a"].get_linewidth()[0] > 0
     assert display.fill_between_["b"].get_linewidth()[0] == 0
 
@@ -129,7 +129,7 @@ def test_errorbars_and_no_spread():
         (risk, (10, 100, 1000), ("auto", False), ("log", "linear")),
     ],
 )
-def test_scales(score, sizes, log_scale, scales):
+def test_axis_scales_and_ticks(score, sizes, log_scale, scales):
     display = SelectionCurveDisplay.from_results(frame(score, sizes), log_scale=log_scale)
     assert (display.ax_.get_xscale(), display.ax_.get_yscale()) == scales
     assert display.ax_.get_xticks().tolist() == list(sizes)
@@ -137,7 +137,7 @@ def test_scales(score, sizes, log_scale, scales):
     assert display.ax_.get_xticks(minor=True).size == 0
 
 
-def test_ticks_without_room_have_no_label():
+def test_crowded_ticks_have_no_label():
     display = SelectionCurveDisplay(frame(accuracy, (10, 1000, 1100, 100000))).plot()
     labels = [text.get_text() for text in display.ax_.get_xticklabels()]
     assert labels == ["10", "1000", "", "100000"]
@@ -149,7 +149,7 @@ def test_ticks_without_room_have_no_label():
 @pytest.mark.parametrize("style", ["fill_between", "errorbar"])
 @pytest.mark.parametrize("zero", [False, True])
 def test_spread_stays_positive_on_a_log_axis(style, zero):
-    # Heavy-tailed: the standard deviation is above the mean.
+    # Heavy-tailed: the standard deviation exceeds the mean.
     scores = [1, 1, 1, 100, 0.01, 0.01, 0.01, 0.01] if not zero else [0, 0, 9, 0, 0.01, 0, 0, 0]
     results = pd.DataFrame({"selector": "a", "n": [10] * 4 + [100] * 4, "score": scores})
     mean, std = summary(results, "a")
@@ -173,7 +173,7 @@ def test_missing_scores_leave_a_gap(missing):
     assert np.isfinite(display.lines_["uniform"].get_ydata()).all()
 
 
-def test_styles_differ_without_colour_and_line_kw_overrides():
+def test_lines_differ_without_colour_and_line_kw_overrides_styles():
     names = [f"selector {k}" for k in range(len(MARKERS))]
     results = frame(accuracy, selectors=names)
     line_kw = {names[1]: {"color": "red", "linewidth": 5}}
@@ -196,7 +196,7 @@ def test_given_axes_are_used(plt):
     assert len(plt.get_fignums()) == 1
 
 
-def test_from_estimators_draws_the_comparison():
+def test_from_estimators_plots_compare_selectors():
     from sklearn_skmm import compare_selectors
 
     X, y = load_iris(return_X_y=True)
@@ -211,7 +211,7 @@ def test_from_estimators_draws_the_comparison():
     assert display.ax_.get_ylabel() == "accuracy"
 
 
-def test_from_estimators_checks_options_before_the_work():
+def test_from_estimators_checks_options_before_fitting():
     for options, error in (({"log_scale": "x"}, ValueError), ({"typo": 1}, TypeError)):
         with pytest.raises(error, match=next(iter(options))):
             SelectionCurveDisplay.from_estimators(None, None, None, None, n_to_select=1, **options)
@@ -248,12 +248,12 @@ def test_bad_options_of_curves(options, match, plt):
     assert not plt.get_fignums()
 
 
-def test_no_finite_mean():
+def test_no_finite_mean_raises():
     with pytest.raises(ValueError, match="finite mean score"):
         SelectionCurveDisplay.from_results(frame(lambda *args: np.nan))
 
 
-def test_two_features_are_drawn_as_they_are():
+def test_two_features_are_plotted_directly():
     X = np.random.RandomState(0).normal(size=(50, 2))
     selector = KMeansSelector(5, random_state=0).fit(X)
     display = CoresetDisplay.from_selector(selector, X)
@@ -269,7 +269,7 @@ def test_two_features_are_drawn_as_they_are():
 
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array, sparse.coo_matrix, list])
 @pytest.mark.parametrize("n_features", [1, 2, 6])
-def test_points_of_any_pool(container, n_features):
+def test_points_for_any_container_and_number_of_features(container, n_features):
     X = np.random.RandomState(0).normal(size=(30, n_features))
     indices = [4, 2, 9]
     display = CoresetDisplay.from_indices(container(X), indices)
@@ -297,7 +297,7 @@ def test_components_may_be_features(container):
             CoresetDisplay.from_indices(container(X), [0], components=bad)
 
 
-def test_areas_follow_the_weights():
+def test_marker_areas_are_proportional_to_weights():
     X, weights = np.random.RandomState(0).normal(size=(9, 2)), [1, 2, 3]
     display = CoresetDisplay.from_indices(X, [0, 4, 8], sample_weight=weights)
     assert display.coreset_.get_sizes().tolist() == [30]

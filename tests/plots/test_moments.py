@@ -1,4 +1,4 @@
-"""The displays of spectra, moments and performance profiles: what they draw, and bad input."""
+"""Tests of the displays of spectra, moments and performance profiles: values, invalid input."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ pd = pytest.importorskip("pandas")
 
 @pytest.fixture(autouse=True)
 def plt():
-    """Draw without a screen, leave no figure open, and find matplotlib's settings unchanged."""
+    """Plot without a screen, close all figures, and check that matplotlib's settings stay."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -40,7 +40,7 @@ def data(N=60, k=6, seed=0):
 
 
 def brute_moments(X, directions, weight=None):
-    """Second moment of the rows of X along each direction."""
+    """Return the second moment of the rows of X along each direction."""
     return np.array([np.average((X @ v) ** 2, weights=weight) for v in directions.T])
 
 
@@ -70,8 +70,8 @@ def test_intrinsic_dimension_is_that_of_the_diagnostics(seed):
     assert SpectrumDisplay.from_data(X).intrinsic_dimension_ == intrinsic_dimension(X)
 
 
-def test_intrinsic_dimension_by_hand():
-    # Of a total of 10 a tenth may remain: after the first two it does.
+def test_intrinsic_dimension_of_given_eigenvalues():
+    # A tenth of the total of 10 may remain, and does after the first two eigenvalues.
     display = SpectrumDisplay([1.0, 6.0, 3.0, 0.0], n_samples=10).plot()
     assert display.eigenvalues.tolist() == [6.0, 3.0, 1.0, 0.0]
     assert display.intrinsic_dimension_ == 2
@@ -89,7 +89,7 @@ def test_spectrum_of_a_selector():
     assert display.intrinsic_dimension_ == intrinsic_dimension(X)
 
 
-def test_spectra_that_cannot_be_drawn():
+def test_from_estimator_needs_one_fitted_spectrum():
     with pytest.raises(NotFittedError):
         SpectrumDisplay.from_estimator(SkMMSelector(9))
     with pytest.raises(AttributeError, match=r"eigenvalues_|not fitted"):
@@ -112,7 +112,7 @@ def test_bad_sizes(size):
         SpectrumDisplay([1.0], **{"n_samples": 2} | size)
 
 
-def test_many_directions_take_a_logarithmic_axis():
+def test_many_directions_use_a_logarithmic_axis():
     assert SpectrumDisplay(np.ones(120), n_samples=9).plot().ax_.get_xscale() == "log"
 
 
@@ -162,7 +162,7 @@ def test_moments_of_selectors():
     selector = SkMMSelector(8, c_S=0.9, random_state=0).fit(X)
     display = MomentMatchDisplay.from_estimator(selector, X)
     assert display.c_S == 0.9
-    assert display.weighted is None  # all alike
+    assert display.weighted is None  # all weights are equal
     np.testing.assert_allclose(
         display.coreset, brute_moments(X[selector.sample_indices_], selector.components_.T)
     )
@@ -179,7 +179,7 @@ def test_moments_of_selectors():
         MomentMatchDisplay.from_estimator(UniformSelector(2), X)
 
 
-def test_another_population_to_match():
+def test_target_from_a_reference_population():
     X, reference = data(), 3.0 * data(N=40, seed=1)
     display = MomentMatchDisplay.from_indices(X, [0, 1], reference=reference)
     values, vectors = np.linalg.eigh(reference.T @ reference / 40)
@@ -189,7 +189,7 @@ def test_another_population_to_match():
         MomentMatchDisplay.from_indices(X, [0], reference=reference[:, :5])
 
 
-def test_shared_axes_hold_what_is_drawn_later(plt):
+def test_shared_axes_include_later_plots(plt):
     _, axes = plt.subplots(2, 1, sharey=True)
     for ax, moments in zip(axes, ([1.0, 1.0], [1.0, 9.0]), strict=True):
         MomentMatchDisplay([2.0, 1.0], moments).plot(ax)
@@ -230,12 +230,12 @@ def test_bad_options_of_moments(plt):
 
 
 def profile(line, factor):
-    """Read the step function at a factor."""
+    """Return the value of the step function at a factor."""
     x, y = line.get_xdata(), line.get_ydata()
     return y[np.searchsorted(x, factor, side="right") - 1]
 
 
-def test_profiles_against_counting():
+def test_profiles_match_direct_counting():
     losses = pd.DataFrame(np.random.RandomState(0).lognormal(size=(30, 4)), columns=list("abcd"))
     display = PerformanceProfileDisplay(losses).plot()
     for name in losses:
@@ -250,7 +250,7 @@ def test_profiles_against_counting():
     assert [t.get_text() for t in display.ax_.get_legend().get_texts()] == list("abcd")
 
 
-def test_losses_of_zero_and_missing_ones():
+def test_zero_and_missing_losses():
     losses = pd.DataFrame({"a": [0.0, 1.0, np.nan], "b": [0.0, np.nan, np.nan], "c": [2.0, 2.0, 1]})
     display = PerformanceProfileDisplay(losses).plot()
     np.testing.assert_array_equal(display.ratios_["a"], [1, 1, np.inf])
@@ -282,7 +282,7 @@ def test_results_are_averaged_to_losses(kind):
     assert profile(display.lines_["a"], 1.5) == 0.5
 
 
-def test_several_results():
+def test_results_of_several_tasks():
     one, two = results({"a": [0.9, 0.8]}), results({"a": [0.7, 0.6], "b": [0.8, 0.9]})
     display = PerformanceProfileDisplay.from_results({"one": one, "two": two})
     assert display.losses.shape == (4, 2)
@@ -292,7 +292,7 @@ def test_several_results():
     pd.testing.assert_frame_equal(again.losses, display.losses)
 
 
-def test_a_comparison_can_be_drawn_as_it_is():
+def test_output_of_compare_selectors_can_be_plotted():
     X, y = load_iris(return_X_y=True)
     selectors = {"uniform": UniformSelector(1), "k-means": KMeansSelector(1)}
     compared = compare_selectors(
@@ -321,7 +321,7 @@ def test_ticks_of_profiles():
     losses = pd.DataFrame({"a": [1.0, 1.0], "b": [2.0, 9.0]})
     display = PerformanceProfileDisplay(losses)
     assert display.plot(max_factor=10).ax_.get_xticks().tolist() == [1, 2, 3, 4, 6, 10]
-    # On a wide axis those of decades are enough.
+    # A wide axis needs ticks only at the decades.
     assert {1, 10, 100, 1000} <= set(display.plot(max_factor=2000).ax_.get_xticks())
 
 
