@@ -1,4 +1,4 @@
-"""What several test modules share."""
+"""Find and construct the selectors that several test modules run on."""
 
 import inspect
 
@@ -9,7 +9,7 @@ from sklearn_skmm.base import BaseSelector
 
 
 def selector_classes():
-    """Every public selector, discovered."""
+    """Return all public selector classes."""
     return [
         member
         for _, member in inspect.getmembers(sklearn_skmm, inspect.isclass)
@@ -18,7 +18,7 @@ def selector_classes():
 
 
 def make(cls, n_to_select=0.5, random_state=0, **params):
-    """Build a selector that is ready to fit, with what its signature asks for."""
+    """Construct a selector, with `random_state` and `estimator` if its signature has them."""
     signature = inspect.signature(cls).parameters
     if "random_state" in signature:
         params["random_state"] = random_state

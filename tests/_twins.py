@@ -1,8 +1,8 @@
-"""Every fast path of the package next to a plain twin, on one random problem.
+"""Every fast path of the package compared with a plain reference, on one random problem.
 
-Each function takes a `tests.fuzz.Problem` and raises where the two disagree. Where a method takes
-the best of several samples again and again, the twin says how good each one is, given the earlier
-picks: the paths may part only at ties.
+Each function takes a `tests.fuzz.Problem` and raises if the two disagree. For a greedy method, the
+reference computes the value of every sample given those selected earlier; the fast path may deviate
+from the best only at ties.
 """
 
 import tempfile
@@ -44,26 +44,26 @@ from tests.sketch._torch._reference import loop_gradients
 equal, close = np.testing.assert_array_equal, np.testing.assert_allclose
 
 
-def assert_greedy(picks, rows, values_of, tolerance=1e-10, start=0):
-    """Each pick is the best by its plain value, up to rounding, and of equal rows the first."""
-    assert len(np.unique(picks)) == len(picks)
-    for t, pick in list(enumerate(picks))[start:]:
-        values, size = values_of(picks[:t])
+def assert_greedy(selected, rows, values_of, tolerance=1e-10, start=0):
+    """Assert that each sample has the best value, up to rounding; of equal rows, the first."""
+    assert len(np.unique(selected)) == len(selected)
+    for t, index in list(enumerate(selected))[start:]:
+        values, size = values_of(selected[:t])
         free = np.ones(len(rows), dtype=bool)
-        free[picks[:t]] = False
-        short = values[free].max() - values[pick]
-        assert short <= tolerance * size, f"pick {t} is {short} below the best, of {size}"
-        same = free & (rows == rows[pick]).all(axis=1)
-        assert pick == np.argmax(same), f"pick {t} is not the first of its equal rows"
+        free[selected[:t]] = False
+        short = values[free].max() - values[index]
+        assert short <= tolerance * size, f"sample {t} is {short} below the best (scale {size})"
+        same = free & (rows == rows[index]).all(axis=1)
+        assert index == np.argmax(same), f"sample {t} is not the first of its equal rows"
 
 
 def dense(problem):
-    """The rows in double precision."""
+    """Return the rows in double precision."""
     return problem.X.astype(np.float64)
 
 
 def random_weights(problem, n):
-    """Weights in the capped simplex, sometimes at its vertices."""
+    """Return weights in the capped simplex, sometimes at its vertices."""
     rng, N = problem.rng, len(problem.X)
     return project_capped_simplex(rng.normal(size=N) * rng.choice([1e-6, 0.1, 10.0]), 1 / n)
 
@@ -74,10 +74,10 @@ def random_weights(problem, n):
 def exemplar_values(C, weight, metric):
     baseline = np.ones(len(C)) if metric == "gaussian" else C.max(axis=1)
 
-    def values_of(picks):
-        if metric != "gaussian" and not len(picks):  # the first by its total cost
+    def values_of(selected):
+        if metric != "gaussian" and not len(selected):  # the first is selected by its total cost
             return -(weight @ C), weight @ C.max(axis=1)
-        current = np.minimum(baseline, C[:, picks].min(axis=1, initial=np.inf))
+        current = np.minimum(baseline, C[:, selected].min(axis=1, initial=np.inf))
         return weight @ np.maximum(current[:, None] - C, 0.0), weight @ baseline
 
     return values_of
@@ -97,7 +97,7 @@ def lazy_exemplars(problem):
     rows = sparse.csr_array(X) if rng.random() < 0.3 else X
     result = greedy_exemplars(rows, problem.n, metric=metric, bandwidth=h, weight=weight)
     C = cost_matrix(X, metric, h)
-    # Squared distances cancel: what is left of their digits is relative to the rows' lengths.
+    # Squared distances cancel, so their errors are relative to the rows' lengths.
     centred = X if sparse.issparse(rows) else X - X.mean(axis=0)
     blur = 1e-14 * np.square(centred).sum(axis=1).max() / {"gaussian": 2 * h**2}.get(metric, 1.0)
     blur = np.sqrt(blur) if metric == "euclidean" else blur
@@ -112,10 +112,10 @@ def lazy_exemplars(problem):
 def exemplars_of_few(problem):
     X = dense(problem)
     h, weight = bandwidth(problem, X), problem.rng.gamma(1.0, size=len(X)) + 1e-3
-    picks = greedy_exemplars_dense(squared_distances(X), problem.n, h, weight).indices
+    selected = greedy_exemplars_dense(squared_distances(X), problem.n, h, weight).indices
     C = cost_matrix(X, "gaussian", h)
     blur = 1e-14 * np.square(X - X.mean(axis=0)).sum(axis=1).max() / h**2
-    assert_greedy(picks, X, exemplar_values(C, weight, "gaussian"), 1e-10 + 10 * blur)
+    assert_greedy(selected, X, exemplar_values(C, weight, "gaussian"), 1e-10 + 10 * blur)
 
 
 def median_of_distances(problem):
@@ -126,7 +126,7 @@ def median_of_distances(problem):
     distances = pdist(X)
     expected = np.median(distances) or distances.mean() or 1.0
     blur = 1e-7 * np.sqrt(np.square(X).sum(axis=1).max())
-    # A median within rounding of zero may be either.
+    # A median within rounding of zero may count as zero or not.
     if np.median(distances) == 0.0 or np.median(distances) > blur:
         close(median_distance(X, None), expected, rtol=1e-6, atol=blur)
 
@@ -137,22 +137,22 @@ def k_center(problem):
     rows = sparse.csr_array(X) if rng.random() < 0.3 else X
     selector = skmm.KCenterSelector(problem.n, init=init, random_state=problem.seed).fit(rows)
     D = cdist(X, X, "sqeuclidean")
-    lengths = X if sparse.issparse(rows) else X - X.mean(axis=0)
-    size = np.square(lengths).sum(axis=1).max() or 1.0
+    centred = X if sparse.issparse(rows) else X - X.mean(axis=0)
+    size = np.square(centred).sum(axis=1).max() or 1.0
 
-    def values_of(picks):
-        if not len(picks):
+    def values_of(selected):
+        if not len(selected):
             return -np.square(X - X.mean(axis=0)).sum(axis=1), size
-        return D[:, picks].min(axis=1), size
+        return D[:, selected].min(axis=1), size
 
-    picks = selector.sample_indices_
-    assert_greedy(picks, X, values_of, 1e-11, start=int(init == "random"))
-    close(selector.radius_**2, D[:, picks].min(axis=1).max(), atol=1e-13 * size, rtol=1e-9)
+    selected = selector.sample_indices_
+    assert_greedy(selected, X, values_of, 1e-11, start=int(init == "random"))
+    close(selector.radius_**2, D[:, selected].min(axis=1).max(), atol=1e-13 * size, rtol=1e-9)
 
 
 def herding(problem):
     X = dense(problem)
-    picks = skmm.HerdingSelector(problem.n).fit(X).sample_indices_
+    selected = skmm.HerdingSelector(problem.n).fit(X).sample_indices_
     mean = X.mean(axis=0)
     size = np.square(X).sum(axis=1).max()
 
@@ -160,30 +160,30 @@ def herding(problem):
         t = len(chosen)
         return X @ ((t + 1) * mean - X[chosen].sum(axis=0)), (t + 1) * size
 
-    assert_greedy(picks, X, values_of, 1e-11)
+    assert_greedy(selected, X, values_of, 1e-11)
 
 
 def greedy_pivoting(problem):
     X = dense(problem)
-    picks = skmm.AdaptiveSelector(problem.n, pivoting="greedy").fit(X).sample_indices_
-    assert len(np.unique(picks)) == problem.n
+    selected = skmm.AdaptiveSelector(problem.n, pivoting="greedy").fit(X).sample_indices_
+    assert len(np.unique(selected)) == problem.n
     start = 0
-    for t, pick in enumerate(picks):
-        free = np.setdiff1d(np.arange(len(X)), picks[:t])
-        largest = np.square(X[np.setdiff1d(np.arange(len(X)), picks[:start])]).sum(axis=1).max()
-        basis = np.linalg.qr(X[picks[start:t]].T)[0]
+    for t, index in enumerate(selected):
+        free = np.setdiff1d(np.arange(len(X)), selected[:t])
+        largest = np.square(X[np.setdiff1d(np.arange(len(X)), selected[:start])]).sum(axis=1).max()
+        basis = np.linalg.qr(X[selected[start:t]].T)[0]
         residual = np.square(X - X @ basis @ basis.T).sum(axis=1)
         if residual[free].max() <= 1e-10 * largest:
             if residual[free].max() > 1e-16 * largest:
-                return  # whether the basis is full is a matter of rounding
-            start = t  # afresh
+                return  # rounding decides whether the basis is full
+            start = t  # restart
             residual = np.square(X).sum(axis=1)
             largest = residual[free].max()
-        assert residual[pick] >= residual[free].max() - 1e-11 * largest
+        assert residual[index] >= residual[free].max() - 1e-11 * largest
 
 
-def v_problem(problem, most=40):
-    X = dense(problem)[:most]
+def v_problem(problem, max_rows=40):
+    X = dense(problem)[:max_rows]
     pairs = spectrum(X)
     largest = pairs.eigenvalues.max(initial=0.0) or 1.0
     return X, whiten(X, pairs, largest * 10.0 ** problem.rng.uniform(-4, 1))
@@ -192,14 +192,14 @@ def v_problem(problem, most=40):
 def v_optimal_greedy(problem):
     X, design = v_problem(problem)
     n = min(problem.n, len(X))
-    picks = greedy(design, n)
+    selected = greedy(design, n)
 
     def values_of(chosen):
         state = start_state(design, list(chosen), n)
         values = state.w / (1.0 + state.q)
         return values, values.max() or 1.0
 
-    assert_greedy(picks, design.rows, values_of, 1e-8)
+    assert_greedy(selected, design.rows, values_of, 1e-8)
 
 
 def v_optimal_update(problem):
@@ -212,18 +212,18 @@ def v_optimal_update(problem):
     S, out, new = order[:n], order[0], order[n]
     columns = np.ascontiguousarray(design.rows.T)
     before = start_state(design, S, n)
-    came, went, after = [
+    entering, leaving, after = [
         ([new], [], np.append(S, new)),
         ([], [out], S[1:]),
         ([new], [out], np.append(S[1:], new)),
     ][rng.integers(3)]
-    ours = update(design, columns, before, after, n, added=came, removed=went)
+    ours = update(design, columns, before, after, n, added=entering, removed=leaving)
     for a, b in zip(ours, start_state(design, after, n), strict=True):
         close(a, b, rtol=1e-6, atol=1e-9 * abs(b).max(initial=0.0))
 
 
 def decreases(design, members):
-    """By how much V falls if row i takes the place of member r, from scratch."""
+    """Return V and its decrease if row i replaces member r, computed from scratch."""
     value, N = objective(design, members), len(design.rows)
     table = np.full((N, len(members)), -np.inf)
     for i, r in product(np.setdiff1d(np.arange(N), members), range(len(members))):
@@ -234,19 +234,19 @@ def decreases(design, members):
 
 
 def v_optimal_comparison(problem):
-    X, design = v_problem(problem, most=12)
+    X, design = v_problem(problem, max_rows=12)
     members = problem.rng.permutation(len(X))[: min(problem.n, len(X))]
     value, table = decreases(design, members)
     least = value * problem.rng.choice([0.01, 0.05, 0.2])
     if np.any(np.abs(table - least) <= 1e-8 * value):
-        return  # a matter of rounding
+        return  # decided by rounding
     better, improvable = compare(design, members, least / len(members))
     equal(better, (table > least).any(axis=1))
     equal(improvable, (table > least).any(axis=0))
 
 
 def v_optimal_exchange(problem):
-    X, design = v_problem(problem, most=12)
+    X, design = v_problem(problem, max_rows=12)
     n = min(problem.n, len(X))
     start = problem.rng.permutation(len(X))[:n]
     members, n_iter = exchange(design, start, tol=1e-6)
@@ -276,14 +276,14 @@ def cells_at_once(problem):
     X, s, n = random_cells(problem)
     with mock.patch.object(_layout, "FEW", 256), mock.patch.object(_cells, "SUBSAMPLE", 8192):
         cells = _layout.exemplar_cells(X, s, n, np.random.RandomState(0))
-    inside = _cells.clip_outliers(X, s)
-    h = _cells.BANDWIDTH * median_distance(inside, np.random.RandomState(0))
-    C = cost_matrix(inside, "gaussian", h)
-    blur = 1e-14 * np.square(inside).sum(axis=1).max() / h**2
-    picks = cells.exemplars
-    assert_greedy(picks, inside, exemplar_values(C, s, "gaussian"), 1e-10 + 10 * blur)
-    own = C[np.arange(len(X)), picks[cells.labels]]
-    close(own, C[:, picks].min(axis=1), atol=1e-12 + 100 * blur)
+    clipped = _cells.clip_outliers(X, s)
+    h = _cells.BANDWIDTH * median_distance(clipped, np.random.RandomState(0))
+    C = cost_matrix(clipped, "gaussian", h)
+    blur = 1e-14 * np.square(clipped).sum(axis=1).max() / h**2
+    selected = cells.exemplars
+    assert_greedy(selected, clipped, exemplar_values(C, s, "gaussian"), 1e-10 + 10 * blur)
+    own = C[np.arange(len(X)), selected[cells.labels]]
+    close(own, C[:, selected].min(axis=1), atol=1e-12 + 100 * blur)
     close(cells.costs, own, atol=1e-12 + 100 * blur)
 
 
@@ -305,18 +305,18 @@ def cells_partition(problem):
 
 
 def cells_of_members(problem):
-    """Members gathered once or each time anew, computed components or an array: the same cells."""
+    """The cells do not depend on whether members are gathered once or at each access."""
     X, s, n = random_cells(problem)
     members = np.flatnonzero(problem.rng.random(len(X)) < 0.7)
     members = members if len(members) else np.array([0])
     s, n = s[members] / s[members].sum(), min(n, len(members))
     found = []
-    for hold in (0, 2**26):
-        with mock.patch.object(_cells, "GATHER_BYTES", hold):
-            drawn = _cells.ClippedRows(X, s, members)
-            exemplars, h = _cells.exemplars_of(drawn, s, n, np.random.RandomState(0))
-            cells = _cells.around(drawn, h, exemplars.indices)
-        found.append((*cells, drawn[:], h))
+    for gather_bytes in (0, 2**26):
+        with mock.patch.object(_cells, "GATHER_BYTES", gather_bytes):
+            clipped = _cells.ClippedRows(X, s, members)
+            exemplars, h = _cells.exemplars_of(clipped, s, n, np.random.RandomState(0))
+            cells = _cells.around(clipped, h, exemplars.indices)
+        found.append((*cells, clipped[:], h))
     for one, other in zip(*found, strict=True):
         equal(one, other)
 
@@ -332,10 +332,10 @@ def nearest_in_single(problem):
     assert np.all(smallest >= -blur)
 
 
-def matching_objective(F, target, cells, picks, centrality):
-    gap = F[picks].mean(axis=0) - target
+def matching_objective(F, target, cells, selected, centrality):
+    gap = F[selected].mean(axis=0) - target
     mean = cells.costs.mean() or 1.0
-    return gap @ gap + centrality * cells.costs[picks].mean() / mean
+    return gap @ gap + centrality * cells.costs[selected].mean() / mean
 
 
 def matching(problem):
@@ -350,15 +350,15 @@ def matching(problem):
     target = s @ F
     for features in (MomentFeatures(P, values, n), F):
         with mock.patch.object(_matching, "SWEEPS", 200):
-            picks = match_in_cells(
+            selected = match_in_cells(
                 features, target, cells, centrality, np.random.RandomState(problem.seed)
             )
-        equal(cells.labels[picks], np.arange(n))
-        value = matching_objective(F, target, cells, picks, centrality)
+        equal(cells.labels[selected], np.arange(n))
+        value = matching_objective(F, target, cells, selected, centrality)
         alone = np.square(F).sum(axis=1) / n**2 + centrality * cells.costs
         for c in range(n):
             for i in np.flatnonzero(cells.labels == c):
-                other = picks.copy()
+                other = selected.copy()
                 other[c] = i
                 least = matching_objective(F, target, cells, other, centrality)
                 assert value <= least + 1e-10 * alone.max()
@@ -415,10 +415,10 @@ def eigenpairs(problem):
     values, vectors = spectrum(rows)
     moment = A.T @ A / len(A)
     size = np.abs(moment).max() or 1.0
-    # What is left out counts as rounding.
+    # Omitted eigenvalues are within rounding.
     close((vectors * values) @ vectors.T, moment, atol=1e-11 * size, rtol=0)
     wide = X.shape[1] > X.shape[0]
-    floor = 1e-9 if wide else 0.0  # right vectors of small values lose digits
+    floor = 1e-9 if wide else 0.0  # right singular vectors of small values lose digits
     large = values > floor * values.max(initial=0.0)
     basis = vectors[:, large]
     close(basis.T @ basis, np.eye(large.sum()), atol=1e-5 if wide else 1e-10)
@@ -447,7 +447,7 @@ def projection_onto_simplex(problem):
             high = tau
     eps = np.finfo(v.dtype).eps
     expected = np.clip(v.astype(float) - low, 0, 1 / n)
-    # The twin knows its root only as well as it knows a sum of N entries, which is 1.
+    # The reference finds its root only as accurately as a sum of N entries, which is 1.
     close(s, expected, atol=16 * eps * max(1 / n, float(np.abs(v).max())) + N * eps, rtol=0)
     assert s.min() >= 0
     assert s.max() <= v.dtype.type(1 / n)
@@ -455,7 +455,7 @@ def projection_onto_simplex(problem):
 
 
 def solver(problem):
-    """From two starts: each gap bounds what the other, or any other point, is below it."""
+    """Solve from two starts; each gap bounds how far the other, or any point, is below."""
     X, rng, N, n = dense(problem), problem.rng, len(problem.X), problem.n
     values, vectors = spectrum(X)
     if not values.size:
@@ -494,23 +494,23 @@ def roundings(problem):
     n = problem.n
     A, X = np.square(dense(problem)), dense(problem)
     s = random_weights(problem, n)
-    for name, draw in all_roundings(A, X).items():
-        picks = draw(s, n, np.random.RandomState(problem.seed))
-        assert picks.shape == (n,), name
-        assert np.all(np.diff(picks) > 0), name
-        assert np.all(s[picks] > 0), name
+    for name, rounding in all_roundings(A, X).items():
+        selected = rounding(s, n, np.random.RandomState(problem.seed))
+        assert selected.shape == (n,), name
+        assert np.all(np.diff(selected) > 0), name
+        assert np.all(s[selected] > 0), name
         if name != "choice":
             sure = n * s / s.sum() >= 1 - 1e-13
-            assert np.isin(np.flatnonzero(sure), picks).all(), f"{name} leaves out what is certain"
+            assert np.isin(np.flatnonzero(sure), selected).all(), f"{name} omits a certain item"
         if "cube" in name:
-            off = np.abs(A[picks].sum(axis=0) - n * s @ A)
+            off = np.abs(A[selected].sum(axis=0) - n * s @ A)
             assert np.all(off <= (A.shape[1] + 1) * A.max(axis=0) * (1 + 1e-9)), name
 
 
 def plain_systematic(problem):
     N, n = len(problem.X), problem.n
     s = random_weights(problem, n)
-    picks = systematic(s, n, np.random.RandomState(problem.seed))
+    selected = systematic(s, n, np.random.RandomState(problem.seed))
     rng = np.random.RandomState(problem.seed)
     order, total, expected = rng.permutation(N), 0.0, []
     u, unit = rng.uniform(), n / s.sum()
@@ -519,17 +519,17 @@ def plain_systematic(problem):
         points = [k for k in range(n) if before <= u + k < total]
         near = min(abs(total - u - k) for k in range(n))
         if near < 1e-12:
-            return  # a matter of rounding
+            return  # decided by rounding
         expected += [i] * len(points)
-    equal(picks, np.sort(expected))
+    equal(selected, np.sort(expected))
 
 
 def plain_spread(problem):
-    """Neighbours that are looked for anew in each round, and not only where they have left."""
+    """The reference finds all nearest neighbours anew in each round, not only where they left."""
     X, n = dense(problem), problem.n
     s = random_weights(problem, n)
 
-    def play(pi, X, stop, rng):
+    def pivot(pi, X, stop, rng):
         pi, distances, items = pi.copy(), _draws._squared_distances(X), np.arange(len(pi))
         while len(items) > max(stop, 1):
             nearest = np.full(len(pi), -1)
@@ -539,9 +539,9 @@ def plain_spread(problem):
             items = items[_draws.is_undecided(pi[items])]
         return pi
 
-    picks = spread(s, n, X, np.random.RandomState(problem.seed))
-    with mock.patch.object(_draws, "_pivot_neighbours", play):
-        equal(picks, spread(s, n, X, np.random.RandomState(problem.seed)))
+    selected = spread(s, n, X, np.random.RandomState(problem.seed))
+    with mock.patch.object(_draws, "_pivot_neighbours", pivot):
+        equal(selected, spread(s, n, X, np.random.RandomState(problem.seed)))
 
 
 def probabilities(problem):
@@ -564,9 +564,9 @@ def probabilities(problem):
 def leverage(problem):
     X, rng, n = dense(problem), problem.rng, problem.n
     values = spectrum(X).eigenvalues
-    lengths = np.linalg.svd(X, compute_uv=False)
-    if np.any((lengths > 1e-12 * lengths[0]) & (lengths < 1e-4 * lengths[0])) or not lengths[0]:
-        return  # the dense formulas decide otherwise what the rank is
+    sigma = np.linalg.svd(X, compute_uv=False)
+    if np.any((sigma > 1e-12 * sigma[0]) & (sigma < 1e-4 * sigma[0])) or not sigma[0]:
+        return  # the dense formulas determine another rank
     alpha = [None, float(values[0])][rng.integers(2)]
     for selector in (
         skmm.RidgeLeverageSelector(n, alpha=alpha, random_state=0),
@@ -574,10 +574,10 @@ def leverage(problem):
     ):
         if selector.get_params().get("alpha", 0) is None and n <= 2:
             continue
-        keeps = max(1, int(n / np.log(n + 1)))
-        gap = values[keeps - 1] - values[keeps] if keeps < len(values) else values[-1]
+        n_kept = max(1, int(n / np.log(n + 1)))
+        gap = values[n_kept - 1] - values[n_kept] if n_kept < len(values) else values[-1]
         if gap < 1e-6 * values[0]:
-            continue  # which directions are kept is a matter of rounding
+            continue  # rounding decides which directions are kept
         selector.fit(sparse.csr_array(X) if rng.random() < 0.3 else X)
         expected, _ = hat_diagonal(selector, X)
         close(selector.leverage_scores_, expected, rtol=1e-6, atol=1e-8)
@@ -604,7 +604,7 @@ def projections(problem):
             rng.integers(4)
         ]
         with mock.patch.object(_projection, "CACHE_BYTES", budget):
-            for _ in range(2):  # drawn, then perhaps kept
+            for _ in range(2):  # generated, then perhaps cached
                 sketch = projection.apply(container(G))
                 assert sketch.dtype == G.dtype
                 size = max(1.0, np.abs(expected).max(initial=0.0))
@@ -612,7 +612,7 @@ def projections(problem):
 
 
 def product_factors(problem):
-    """The gradient of a layer is not formed for its product sketch."""
+    """The product sketch equals that from the factors, without forming the gradient."""
     rng, N = problem.rng, len(problem.X)
     out, inner, t = (int(rng.integers(1, 8)) for _ in range(3))
     m, terms = int(rng.integers(1, 10)), int(rng.integers(1, 4))
@@ -662,7 +662,7 @@ def model_gradients(problem):
 
 
 def lazy_arrays(problem):
-    """Dask's arrays, in chunks of any size."""
+    """Dask arrays with chunks of any size."""
     import dask
     import dask.array as da
 
@@ -686,7 +686,7 @@ def lazy_arrays(problem):
             equal(selector.transform(lazy), expected)
 
 
-# Each pair, and how often it comes up: those that start something large come up less.
+# Each comparison and its relative frequency, lower for those that start something large.
 PAIRS = {
     lazy_exemplars: 6,
     exemplars_of_few: 4,

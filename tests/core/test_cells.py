@@ -1,4 +1,4 @@
-"""Cell moment matching: cells are those of plain greedy, picks are locally optimal."""
+"""Cell moment matching: cells equal those of plain greedy; selections are locally optimal."""
 
 import itertools
 
@@ -20,40 +20,40 @@ def cloud(N=60, k=3, seed=0):
     return rng.normal(size=(N, k)) * [3.0, 1.0, 0.3][:k], rng
 
 
-def test_draw_in_bounds_the_distance_and_keeps_the_direction():
+def test_clipping_bounds_the_distance_and_keeps_the_direction():
     P, rng = cloud()
     P[:3] *= 100.0
     s = rng.dirichlet(np.ones(60))
-    inside = clip_outliers(P, s)
+    clipped = clip_outliers(P, s)
     centred = P - s @ P
     radius = np.linalg.norm(centred, axis=1)
-    reach = _cells.CLIP_FACTOR * np.median(radius)
-    np.testing.assert_allclose(np.linalg.norm(inside, axis=1), np.minimum(radius, reach))
-    near = radius <= reach
-    np.testing.assert_array_equal(inside[near], centred[near])
+    limit = _cells.CLIP_FACTOR * np.median(radius)
+    np.testing.assert_allclose(np.linalg.norm(clipped, axis=1), np.minimum(radius, limit))
+    near = radius <= limit
+    np.testing.assert_array_equal(clipped[near], centred[near])
     assert not near[:3].any()
-    cosine = np.einsum("ij,ij->i", inside, centred) / radius / np.linalg.norm(inside, axis=1)
+    cosine = np.einsum("ij,ij->i", clipped, centred) / radius / np.linalg.norm(clipped, axis=1)
     np.testing.assert_allclose(cosine, 1.0)
 
 
-def test_cells_are_those_of_plain_greedy():
+def test_cells_equal_those_of_plain_greedy():
     P, rng = cloud()
     s = rng.dirichlet(np.ones(60))
     cells = exemplar_cells(P, s, 7, np.random.RandomState(0))
-    inside = clip_outliers(P, s)
-    h = _cells.BANDWIDTH * median_distance(inside, np.random.RandomState(0))
-    costs = 1.0 - np.exp(-cdist(inside, inside, "sqeuclidean") / (2 * h**2))
-    current, picks = np.ones(60), []
+    clipped = clip_outliers(P, s)
+    h = _cells.BANDWIDTH * median_distance(clipped, np.random.RandomState(0))
+    costs = 1.0 - np.exp(-cdist(clipped, clipped, "sqeuclidean") / (2 * h**2))
+    current, selected = np.ones(60), []
     for _ in range(7):
         gains = s @ np.maximum(current[:, None] - costs, 0.0)
-        picks.append(int(np.argmax(gains)))
-        current = np.minimum(current, costs[:, picks[-1]])
-    np.testing.assert_array_equal(cells.exemplars, picks)
-    np.testing.assert_array_equal(cells.labels, costs[:, picks].argmin(axis=1))
+        selected.append(int(np.argmax(gains)))
+        current = np.minimum(current, costs[:, selected[-1]])
+    np.testing.assert_array_equal(cells.exemplars, selected)
+    np.testing.assert_array_equal(cells.labels, costs[:, selected].argmin(axis=1))
     np.testing.assert_allclose(cells.costs, current, atol=1e-12)
 
 
-def test_a_subsample_lays_out_the_cells_of_many_samples(monkeypatch):
+def test_exemplars_of_a_subsample_cost_little_more(monkeypatch):
     P, rng = cloud(N=3000)
     for s in (np.full(3000, 1 / 3000), rng.dirichlet(np.ones(3000))):
         whole = exemplar_cells(P, s, 20, np.random.RandomState(0))
@@ -70,7 +70,7 @@ def test_a_subsample_lays_out_the_cells_of_many_samples(monkeypatch):
 @pytest.mark.parametrize(
     "kind", ["two scales", "decades", "equal rows", "few distinct", "one blob"]
 )
-def test_bounded_cells_partition_and_split(n, kind):
+def test_bounded_cells_are_a_partition_of_bounded_mass(n, kind):
     rng = np.random.RandomState(0)
     P = rng.normal(size=(200, 2))
     P *= {
@@ -92,7 +92,7 @@ def test_bounded_cells_partition_and_split(n, kind):
         assert mass.max() <= max(_layout.SHARES**2 / n, 2 * s.max())
 
 
-def test_cells_within_the_bound_are_left_alone():
+def test_cells_within_the_bound_are_unchanged():
     P, _ = cloud()
     s = np.full(60, 1 / 60)
     plain = exemplar_cells(P, s, 10, np.random.RandomState(0))
@@ -102,28 +102,28 @@ def test_cells_within_the_bound_are_left_alone():
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_crowd_gets_its_picks():
-    """Half of the samples within a hair of each other, as gradients of confident predictions."""
+def test_dense_region_is_represented():
+    """Half of the samples nearly coincide, as gradients of confident predictions do."""
     rng = np.random.RandomState(0)
     X = rng.normal(size=(400, 8))
     X[:200] *= 1e-3
     for n in (20, 50, 100):
-        crowd = SkMMSelector(n, random_state=0).fit_transform(X) < 200
-        assert n / 5 <= crowd.sum() <= n / 2
+        in_dense_region = SkMMSelector(n, random_state=0).fit_transform(X) < 200
+        assert n / 5 <= in_dense_region.sum() <= n / 2
         exemplars = SkMMSelector(n, rounding="exemplar", random_state=0).fit_transform(X) < 200
         assert exemplars.sum() <= 2
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 50])
-def test_moment_features_hold_both_moments(n):
+def test_moment_features_contain_both_moments(n):
     P, _ = cloud()
     values, vectors = spectrum(P)
     P = P @ vectors
     F = moment_features(P, values, n)
     alpha = ridge_of_dimension(values, 0.5 * min(n, 0.9 * 3))
-    share = values / (values + alpha)
-    assert share.sum() == pytest.approx(0.5 * min(n, 2.7))
-    root = np.sqrt(share / share.sum())
+    fraction = values / (values + alpha)
+    assert fraction.sum() == pytest.approx(0.5 * min(n, 2.7))
+    root = np.sqrt(fraction / fraction.sum())
     np.testing.assert_allclose(F[:, :3].mean(axis=0), root)  # the second moment is Λ
     np.testing.assert_allclose(F[:, 3:], root * P / np.sqrt(values))
 
@@ -131,49 +131,49 @@ def test_moment_features_hold_both_moments(n):
 @pytest.mark.parametrize(
     "values", [[1.0], [1.0, 1.0], [1e8, 1.0, 1e-8], np.geomspace(1, 1e-12, 50)]
 )
-@pytest.mark.parametrize("share", [1e-3, 0.1, 0.5, 0.9, 0.999])
-def test_ridge_of_dimension(values, share):
+@pytest.mark.parametrize("fraction", [1e-3, 0.1, 0.5, 0.9, 0.999])
+def test_ridge_of_dimension(values, fraction):
     values = np.asarray(values)
     for scale in (1e-100, 1.0, 1e100):
-        alpha = ridge_of_dimension(scale * values, share * len(values))
+        alpha = ridge_of_dimension(scale * values, fraction * len(values))
         reached = (scale * values / (scale * values + alpha)).sum()
-        assert reached == pytest.approx(share * len(values), rel=1e-9)
+        assert reached == pytest.approx(fraction * len(values), rel=1e-9)
 
 
-def objective(F, target, cells, picks, centrality):
-    gap = F[picks].mean(axis=0) - target
-    return gap @ gap + centrality * cells.costs[picks].mean() / cells.costs.mean()
+def objective(F, target, cells, selected, centrality):
+    gap = F[selected].mean(axis=0) - target
+    return gap @ gap + centrality * cells.costs[selected].mean() / cells.costs.mean()
 
 
 @pytest.mark.parametrize("centrality", [0.0, 0.3, 3.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_picks_are_locally_optimal(centrality, seed, monkeypatch):
-    """No other member of one cell is better, and the best of all picks is not far below."""
+def test_selection_is_locally_optimal(centrality, seed, monkeypatch):
+    """No change in a single cell improves it, and it is among the best tenth of all selections."""
     monkeypatch.setattr(_matching, "SWEEPS", 100)
     rng = np.random.RandomState(seed)
     F, labels = rng.normal(size=(16, 3)), rng.permutation(np.repeat(np.arange(4), 4))
     costs = rng.uniform(size=16)
     cells = Cells(np.array([np.flatnonzero(labels == c)[0] for c in range(4)]), labels, costs)
     target = rng.normal(size=3) * 0.1
-    picks = match_in_cells(F, target, cells, centrality, rng)
-    np.testing.assert_array_equal(labels[picks], np.arange(4))
-    value = objective(F, target, cells, picks, centrality)
+    selected = match_in_cells(F, target, cells, centrality, rng)
+    np.testing.assert_array_equal(labels[selected], np.arange(4))
+    value = objective(F, target, cells, selected, centrality)
     members = [np.flatnonzero(labels == c) for c in range(4)]
     values = {
         other: objective(F, target, cells, np.array(other), centrality)
         for other in itertools.product(*members)
     }
-    neighbours = [v for other, v in values.items() if np.sum(other != picks) == 1]
+    neighbours = [v for other, v in values.items() if np.sum(other != selected) == 1]
     assert value <= min(neighbours) + 1e-12
     assert value <= np.quantile(list(values.values()), 0.1)
 
 
 @pytest.mark.parametrize("block", [2**20, 64])
-def test_samples_of_exemplars_that_are_dropped_go_to_the_others(block, monkeypatch):
+def test_samples_of_dropped_exemplars_move_to_the_remaining_ones(block, monkeypatch):
     monkeypatch.setattr(_blocks, "BLOCK", block)
     monkeypatch.setattr(_blocks, "RUN", 4)
     P, rng = cloud(300)
-    P[5] = P[100]  # one of those that stay and one that is dropped
+    P[5] = P[100]  # two equal exemplars, one of which is dropped
     exemplars = np.concatenate([[5, 100], rng.choice(np.arange(101, 300), size=28, replace=False)])
     many = _cells.around(P, 0.7, exemplars)
     for k in (30, 29, 10, 1):
@@ -185,12 +185,12 @@ def test_samples_of_exemplars_that_are_dropped_go_to_the_others(block, monkeypat
             np.testing.assert_allclose(one, other, atol=1e-14)
 
 
-@pytest.mark.parametrize("together", [1, 240, 10**6])
-@pytest.mark.parametrize("ahead", [(0, 10**6), (0, 60), (10**6, 10**6)])
-def test_cells_are_looked_at_one_after_the_other(together, ahead, monkeypatch):
-    """Whatever is computed together or ahead of its time."""
-    monkeypatch.setattr(_matching, "BATCH_ENTRIES", together)
-    monkeypatch.setattr(_matching, "PREFETCH_ENTRIES", ahead)
+@pytest.mark.parametrize("batch_entries", [1, 240, 10**6])
+@pytest.mark.parametrize("prefetch_entries", [(0, 10**6), (0, 60), (10**6, 10**6)])
+def test_cells_are_updated_one_after_the_other(batch_entries, prefetch_entries, monkeypatch):
+    """The result does not depend on what is computed in batches or in advance."""
+    monkeypatch.setattr(_matching, "BATCH_ENTRIES", batch_entries)
+    monkeypatch.setattr(_matching, "PREFETCH_ENTRIES", prefetch_entries)
     N, n, rho = 300, 20, 0.3
     rng = np.random.RandomState(0)
     P, values, costs = rng.normal(size=(N, 3)), np.array([1.0, 0.5, 0.2]), rng.uniform(size=N)
@@ -204,23 +204,23 @@ def test_cells_are_looked_at_one_after_the_other(together, ahead, monkeypatch):
     for _ in range(2):
         for c in rng.permutation(n):
             tried = [np.where(np.arange(n) == c, i, expected) for i in members[c]]
-            found = [objective(F, target, cells, picks, rho) for picks in tried]
+            found = [objective(F, target, cells, selected, rho) for selected in tried]
             expected = tried[int(np.argmin(found))]
     monkeypatch.setattr(_matching, "SWEEPS", 2)
     for given in (features, F):
-        picks = match_in_cells(given, target, cells, rho, np.random.RandomState(1))
-        np.testing.assert_array_equal(picks, expected)
+        selected = match_in_cells(given, target, cells, rho, np.random.RandomState(1))
+        np.testing.assert_array_equal(selected, expected)
 
 
-def test_equal_rows_go_to_the_first():
+def test_first_of_equal_rows_is_selected():
     P = np.repeat(np.random.RandomState(0).normal(size=(12, 2)), 3, axis=0)
     for seed in range(5):
-        picks = SkMMSelector(6, random_state=seed).fit_transform(P)
-        assert np.all(picks % 3 == 0)
+        selected = SkMMSelector(6, random_state=seed).fit_transform(P)
+        assert np.all(selected % 3 == 0)
 
 
-def test_an_outlier_gets_no_cell_of_its_own():
-    """Gaussian data with 2 % of the rows far out: about their share of the picks, not more."""
+def test_outliers_get_no_cells_of_their_own():
+    """Of Gaussian data with 2 % outliers, about 2 % of the selected samples are outliers."""
     rng = np.random.RandomState(0)
     X = rng.normal(size=(1000, 8))
     X[:20] *= 30.0

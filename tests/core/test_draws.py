@@ -1,4 +1,4 @@
-"""Roundings honour what they promise."""
+"""Roundings: inclusion probabilities, balance and spread."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from sklearn_skmm.core._draws import (
 )
 from sklearn_skmm.core._moments import project_capped_simplex
 
-DRAWS = 5000
+REPEATS = 5000
 
 
 def weights(N=40, n=10, seed=0):
@@ -28,7 +28,7 @@ def weights(N=40, n=10, seed=0):
 
 
 def all_roundings(A, X):
-    """Every rounding as a function of (s, n, rng)."""
+    """Return every rounding as a function of (s, n, rng)."""
     return {
         **ROUNDINGS,
         "cube": lambda s, n, rng: cube(s, n, A, rng),
@@ -42,30 +42,30 @@ NAMES = sorted(all_roundings(None, None))
 
 def frequencies(rounding, s, n):
     rng = np.random.RandomState(0)
-    picks = np.concatenate([rounding(s, n, rng) for _ in range(DRAWS)])
-    return np.bincount(picks, minlength=len(s)) / DRAWS
+    selected = np.concatenate([rounding(s, n, rng) for _ in range(REPEATS)])
+    return np.bincount(selected, minlength=len(s)) / REPEATS
 
 
 def chi_squared(observed, pi):
-    """Sum of squared standardised deviations over the items that are not certain."""
+    """Return the chi-squared statistic of the items that are not certain, and their number."""
     random = (pi > 1e-9) & (pi < 1 - 1e-9)
-    z = (observed - pi)[random] / np.sqrt(pi * (1 - pi) / DRAWS)[random]
+    z = (observed - pi)[random] / np.sqrt(pi * (1 - pi) / REPEATS)[random]
     return np.square(z).sum(), random.sum()
 
 
-def voronoi_balance(X, pi, picks):
-    """Mean squared deviation from 1 of the π nearest to each pick: 0 is a perfect spread."""
-    mass = np.bincount(cdist(X, X[picks]).argmin(axis=1), weights=pi, minlength=len(picks))
+def voronoi_balance(X, pi, selected):
+    """Return the mean squared deviation from 1 of the π in each Voronoi cell; 0 is perfect."""
+    mass = np.bincount(cdist(X, X[selected]).argmin(axis=1), weights=pi, minlength=len(selected))
     return np.square(mass - 1).mean()
 
 
-def imbalance(A, pi, picks):
-    """Deviation of each column's total, relative to the column's largest entry."""
-    return np.abs(A[picks].sum(axis=0) - pi @ A) / np.abs(A).max(axis=0)
+def imbalance(A, pi, selected):
+    """Return the error of each column's total, relative to the column's largest entry."""
+    return np.abs(A[selected].sum(axis=0) - pi @ A) / np.abs(A).max(axis=0)
 
 
 def test_systematic_includes_with_probability_n_s():
-    """The other draws, and from other weights, in `test_statistics.py`."""
+    """`test_statistics.py` covers the other roundings, and other weights."""
     s = weights()
     observed = frequencies(systematic, s, 10)
     statistic, df = chi_squared(observed, 10 * s)
@@ -74,12 +74,12 @@ def test_systematic_includes_with_probability_n_s():
     np.testing.assert_array_equal(observed[s >= 0.1 - 1e-12], 1)
 
 
-def test_choice_does_not():
+def test_choice_does_not_include_with_probability_n_s():
     statistic, df = chi_squared(frequencies(choice, weights(), 10), 10 * weights())
     assert statistic > 5 * chi2.ppf(0.999, df)
 
 
-# Columns to balance, or places, of the kinds that make trouble: functions of (N, q, rng).
+# Difficult columns to balance, or coordinates to spread over, as functions of (N, q, rng).
 KINDS = {
     "normal": lambda N, q, rng: rng.normal(size=(N, q)),
     "zero": lambda N, q, rng: np.zeros((N, q)),
@@ -109,15 +109,15 @@ def test_n_distinct_items_from_the_support(name, data):
     rng = np.random.RandomState(seed)
     A, X = (KINDS[data.draw(kinds)](N, q, rng) for _ in range(2))
     s = project_capped_simplex(rng.normal(size=N) * rng.choice([1e-6, 0.1, 10]), 1 / n)
-    picks = all_roundings(A, X)[name](s, n, rng)
-    assert picks.shape == (n,)
-    assert len(np.unique(picks)) == n
-    assert np.all(np.diff(picks) > 0)
-    assert np.all(s[picks] > 0)
+    selected = all_roundings(A, X)[name](s, n, rng)
+    assert selected.shape == (n,)
+    assert len(np.unique(selected)) == n
+    assert np.all(np.diff(selected) > 0)
+    assert np.all(s[selected] > 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_vertex_is_taken_as_it_is(name):
+def test_vertex_weights_select_their_support(name):
     s = np.zeros(9)
     s[[1, 4, 8]] = 1 / 3
     rounding = all_roundings(np.eye(9)[:, :2], np.eye(9)[:, :2])[name]
@@ -126,14 +126,14 @@ def test_a_vertex_is_taken_as_it_is(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_everything_when_n_is_N(name):
+def test_all_items_are_selected_when_n_is_N(name):
     A = np.random.RandomState(0).normal(size=(7, 3))
-    picks = all_roundings(A, A)[name](np.full(7, 1 / 7), 7, np.random.RandomState(0))
-    np.testing.assert_array_equal(picks, np.arange(7))
+    selected = all_roundings(A, A)[name](np.full(7, 1 / 7), 7, np.random.RandomState(0))
+    np.testing.assert_array_equal(selected, np.arange(7))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_seed_decides_and_the_inputs_stay(name):
+def test_same_seed_gives_the_same_items_and_inputs_are_unchanged(name):
     rng = np.random.RandomState(0)
     A, X, s = rng.normal(size=(60, 3)), rng.normal(size=(60, 2)), np.full(60, 1 / 60)
     for array in (A, X, s):
@@ -142,32 +142,32 @@ def test_a_seed_decides_and_the_inputs_stay(name):
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("draw", [cube, local_cube])
+@pytest.mark.parametrize("rounding", [cube, local_cube])
 @pytest.mark.parametrize(("N", "q", "n"), [(60, 3, 8), (500, 10, 60), (3000, 33, 200)])
 @pytest.mark.slow
-def test_the_landing_bounds_the_imbalance(draw, N, q, n):
+def test_landing_bounds_the_imbalance(rounding, N, q, n):
     rng = np.random.RandomState(0)
     A = rng.normal(size=(N, q)) ** 2
-    X = () if draw is cube else (rng.normal(size=(N, 3)),)
+    X = () if rounding is cube else (rng.normal(size=(N, 3)),)
     errors = []
     for s in (np.full(N, 1 / N), weights(N, n), inclusion_probabilities(A[:, 0], n) / n):
-        errors += [imbalance(A, n * s, draw(s, n, A, *X, rng)) for _ in range(3)]
+        errors += [imbalance(A, n * s, rounding(s, n, A, *X, rng)) for _ in range(3)]
     assert np.max(errors) < q + 1
-    # Each of at most q + 1 last items goes up or down on its own: about a random walk.
+    # At most q + 1 last items are rounded independently: errors add up like a random walk.
     assert np.mean(errors) < np.sqrt(q + 1) / 2
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-@pytest.mark.parametrize("draw", [cube, local_cube])
-def test_balance_survives_trouble(draw, kind):
+@pytest.mark.parametrize("rounding", [cube, local_cube])
+def test_difficult_columns_are_balanced(rounding, kind):
     N, q, n = 1200, 20, 150
     rng = np.random.RandomState(0)
     A, s = KINDS[kind](N, q, rng), weights(N, n)
-    X = () if draw is cube else (rng.normal(size=(N, 3)),)
-    picks = draw(s, n, A, *X, rng)
-    assert len(np.unique(picks)) == n
+    X = () if rounding is cube else (rng.normal(size=(N, 3)),)
+    selected = rounding(s, n, A, *X, rng)
+    assert len(np.unique(selected)) == n
     A = A[:, np.any(A != 0, axis=0)]
-    assert np.all(imbalance(A, n * s, picks) < q + 1)
+    assert np.all(imbalance(A, n * s, selected) < q + 1)
 
 
 def test_cube_beats_systematic_on_balance():
@@ -179,23 +179,23 @@ def test_cube_beats_systematic_on_balance():
     assert ours < theirs / 5
 
 
-def test_cube_takes_each_stratum_at_its_size():
-    """With disjoint strata the landing has one item left in each: up or down, no further."""
+def test_cube_selects_from_each_stratum_in_proportion():
+    """With disjoint strata, landing rounds one item in each, so counts are off by at most 1."""
     rng = np.random.RandomState(0)
     stratum = rng.randint(12, size=600)
     A, s = np.eye(12)[stratum], weights(600, 70)
     for _ in range(20):
         counts = np.bincount(stratum[cube(s, 70, A, rng)], minlength=12)
         assert np.all(np.abs(counts - 70 * s @ A) < 1 + 1e-9)
-    # And where the sizes are whole, exactly.
+    # Expected counts that are integers are met exactly.
     stratum = np.repeat(np.arange(12), 50)
     for _ in range(20):
-        picks = cube(np.full(600, 1 / 600), 60, np.eye(12)[stratum], rng)
-        np.testing.assert_array_equal(np.bincount(stratum[picks]), 5)
+        selected = cube(np.full(600, 1 / 600), 60, np.eye(12)[stratum], rng)
+        np.testing.assert_array_equal(np.bincount(stratum[selected]), 5)
 
 
 @pytest.mark.slow
-def test_the_landing_drops_the_last_column_first():
+def test_landing_drops_the_last_columns_first():
     N, q, n = 1000, 24, 100
     rng = np.random.RandomState(0)
     A, s = rng.normal(size=(N, q)), np.full(N, 1 / N)
@@ -204,7 +204,7 @@ def test_the_landing_drops_the_last_column_first():
 
 
 @pytest.mark.parametrize(("n_rows", "n_columns"), [(5, 2), (5, 4), (5, 7)])
-def test_the_null_vector_is_orthogonal_to_the_first_columns(n_rows, n_columns):
+def test_null_vector_is_orthogonal_to_the_first_columns(n_rows, n_columns):
     rows = np.random.RandomState(0).normal(size=(n_rows, n_columns))
     rows[:, 1] = 2 * rows[:, 0]
     v = _balanced._null_vector(rows)
@@ -214,7 +214,7 @@ def test_the_null_vector_is_orthogonal_to_the_first_columns(n_rows, n_columns):
         assert np.abs(v @ rows[:, 5:]).min() > 1e-3
 
 
-def test_a_lost_inverse_is_found_again():
+def test_inaccurate_inverse_is_corrected():
     rng = np.random.RandomState(0)
     rows = rng.normal(size=(8, 4))
     members = np.array([[0, 1, 2, 3, 7], [4, -1, 5, 6, 7]])
@@ -230,7 +230,7 @@ def test_a_lost_inverse_is_found_again():
 
 
 @pytest.mark.parametrize(("name", "times"), [("spread", 3), ("local_cube", 2.5)])
-def test_spread_samples_are_spread(name, times):
+def test_spread_roundings_spread_better_than_systematic(name, times):
     N, n = 400, 40
     s, rng = np.full(N, 1 / N), np.random.RandomState(0)
     ours, theirs = [], []
@@ -242,7 +242,7 @@ def test_spread_samples_are_spread(name, times):
 
 
 @pytest.mark.slow
-def test_spread_within_cells_is_as_good(monkeypatch):
+def test_spread_within_cells_is_nearly_as_good(monkeypatch):
     N, n = 1500, 60
     X, s = np.random.RandomState(0).uniform(size=(N, 2)), np.full(N, 1 / N)
 
@@ -256,20 +256,20 @@ def test_spread_within_cells_is_as_good(monkeypatch):
     assert mean_balance() < 1.3 * exact
 
 
-def test_equal_rows_are_never_both_taken():
+def test_equal_rows_are_never_both_selected():
     rng = np.random.RandomState(0)
     X = np.repeat(rng.normal(size=(30, 4)), 2, axis=0)
     X[0], X[1] = 0.0, -0.0
     order = rng.permutation(60)
     s = inclusion_probabilities(rng.uniform(1, 2, size=60), 18) / 18
     assert 18 * s.max() <= 1 / 2
-    twin = np.repeat(np.arange(30), 2)[order]
+    group = np.repeat(np.arange(30), 2)[order]
     for _ in range(200):
-        picks = spread(s, 18, X[order], rng)
-        assert len(np.unique(twin[picks])) == 18
+        selected = spread(s, 18, X[order], rng)
+        assert len(np.unique(group[selected])) == 18
 
 
-def test_a_group_of_equal_rows_gets_what_it_adds_up_to():
+def test_equal_rows_are_selected_in_proportion_to_their_number():
     rng = np.random.RandomState(0)
     group = np.repeat(np.arange(8), np.arange(1, 9))
     X, s = rng.normal(size=(8, 2))[group], np.full(36, 1 / 36)
@@ -280,7 +280,7 @@ def test_a_group_of_equal_rows_gets_what_it_adds_up_to():
         assert np.all(counts <= np.ceil(expected))
 
 
-def test_cells_part_the_items_and_are_compact():
+def test_median_cells_partition_the_items_and_are_compact():
     rng = np.random.RandomState(0)
     X, items = rng.uniform(size=(500, 2)), np.arange(100, 500)
     parts = median_cells(X, items, 50, rng)
@@ -293,7 +293,7 @@ def test_cells_part_the_items_and_are_compact():
 
 
 def test_distances_are_symmetric_to_the_last_bit():
-    # Else there may be no two items that are each other's nearest.
+    # Otherwise there may be no two items that are each other's nearest neighbours.
     X = np.random.RandomState(0).normal(size=(301, 17))
     distances = _draws._squared_distances(X)
     np.testing.assert_array_equal(distances, distances.T)
@@ -308,22 +308,22 @@ def test_inclusion_probabilities_of_scores_whose_sum_overflows():
     np.testing.assert_allclose(inclusion_probabilities(single, 2), 2 / 3, rtol=1e-6)
 
 
-class FixedDraws:
-    """Stands in for a RandomState whose uniform draw is at an end of its range."""
+class FixedRandomState:
+    """A stub of RandomState with a fixed uniform number and the identity permutation."""
 
     def __init__(self, uniform):
         self.uniform, self.permutation = lambda: uniform, np.arange
 
 
-def test_systematic_at_the_ends_of_the_uniform_draw():
+def test_systematic_at_both_ends_of_the_uniform_range():
     s = np.array([0.0, 1 / 3, 1 / 3, 1 / 3])
     for uniform in (0.0, 1 - 2.0**-53):
-        np.testing.assert_array_equal(systematic(s, 3, FixedDraws(uniform)), [1, 2, 3])
+        np.testing.assert_array_equal(systematic(s, 3, FixedRandomState(uniform)), [1, 2, 3])
     s = np.full(8, 1 / 8)  # n - 1 + u rounds to n
-    np.testing.assert_array_equal(systematic(s, 4, FixedDraws(1 - 2.0**-53))[-1], 7)
+    np.testing.assert_array_equal(systematic(s, 4, FixedRandomState(1 - 2.0**-53))[-1], 7)
 
 
-def test_systematic_takes_weights_of_any_sum_and_precision():
+def test_systematic_accepts_weights_of_any_sum_and_precision():
     s = np.random.RandomState(0).uniform(0.5, 1, size=200_000)
     s /= s.sum()
     expected = systematic(s, 1000, np.random.RandomState(1))
@@ -336,18 +336,18 @@ def test_systematic_takes_weights_of_any_sum_and_precision():
 @pytest.mark.parametrize("p", [0.3, 0.5])
 def test_spread_of_two_items(p):
     s, X, rng = np.array([p, 1 - p]), np.array([[0.0], [1.0]]), np.random.RandomState(0)
-    picks = np.array([spread(s, 1, X, rng) for _ in range(2000)])
-    assert picks.shape == (2000, 1)
-    assert abs(picks.mean() - (1 - p)) < 4 * np.sqrt(p * (1 - p) / 2000)
+    selected = np.array([spread(s, 1, X, rng) for _ in range(2000)])
+    assert selected.shape == (2000, 1)
+    assert abs(selected.mean() - (1 - p)) < 4 * np.sqrt(p * (1 - p) / 2000)
 
 
 @pytest.mark.parametrize("N", [40, 41, 300])
 def test_spread_leaves_a_quarter_of_each_cell_to_the_next_round(monkeypatch, N):
-    calls, play = [], _draws._pivot_neighbours
+    calls, pivot = [], _draws._pivot_neighbours
 
     def recorded(pi, X, stop, rng):
         calls.append((len(pi), stop))
-        return play(pi, X, stop, rng)
+        return pivot(pi, X, stop, rng)
 
     monkeypatch.setattr(_draws, "_pivot_neighbours", recorded)
     monkeypatch.setattr(_draws, "MAX_EXACT", 40)
@@ -361,7 +361,7 @@ def test_spread_leaves_a_quarter_of_each_cell_to_the_next_round(monkeypatch, N):
     assert bool(cells) == (N > 40)
 
 
-def test_a_cell_may_be_full():
+def test_median_cells_may_have_the_maximum_size():
     X = np.random.RandomState(0).normal(size=(24, 2))
     parts = median_cells(X, np.arange(24), 12, np.random.RandomState(0))
     assert [len(part) for part in parts] == [12, 12]
@@ -369,13 +369,13 @@ def test_a_cell_may_be_full():
 
 def test_cells_are_split_across_the_widest_direction():
     rng = np.random.RandomState(0)
-    # Each column is centred on its own: where the rows are does not count.
+    # Columns are centred, so offsets do not matter.
     X = rng.normal(size=(200, 3)) * [5.0, 0.1, 0.1] + [0.0, 1e4, -1e4]
     direction = np.abs(_draws._wide_direction(X, rng))
     assert direction[0] > 0.99
 
 
-def test_certain():
+def test_probabilities_near_0_and_1_are_snapped():
     edge = _draws.EDGE
     s = np.array([0.0, edge, 0.5 * edge, 0.25, 0.75, 1 - edge, 1 - 0.5 * edge, 1.0])
     pi = _draws.snapped_probabilities(3 * s, s.sum())
@@ -389,9 +389,9 @@ def test_certain():
     np.testing.assert_array_equal(is_undecided, [False, False, True, True, False, False])
 
 
-def test_equal_rows_play_until_one_of_each_is_open():
+def test_at_most_one_of_equal_rows_stays_undecided():
     rng = np.random.RandomState(0)
-    # Equal but for the sign of a zero; equal in the first column; next to each other; alone.
+    # Equal up to the sign of zero; equal in one column; nearly equal; three equal rows.
     X = np.array([[0.0, 1], [-0.0, 1], [0, 2], [1e-20, 3], [2e-20, 3], [7, 7], [7, 7], [7, 7]])
     group = np.array([0, 0, 1, 2, 3, 4, 4, 4])
     for _ in range(50):
@@ -403,7 +403,7 @@ def test_equal_rows_play_until_one_of_each_is_open():
         np.testing.assert_array_equal(pi[2:5], before[2:5])
 
 
-def test_play_stops_when_few_are_open():
+def test_pivoting_stops_when_few_items_are_undecided():
     rng = np.random.RandomState(0)
     X, pi = rng.normal(size=(12, 2)), rng.uniform(0.2, 0.4, size=12)
     np.testing.assert_array_equal(_draws._pivot_neighbours(pi, X, 12, rng), pi)
@@ -412,7 +412,7 @@ def test_play_stops_when_few_are_open():
     assert after.sum() == pytest.approx(pi.sum())
 
 
-def test_duels_are_apart_and_keep_the_sum():
+def test_pivotal_steps_are_independent_and_keep_the_sum():
     rng = np.random.RandomState(0)
     first, second = np.arange(500), np.arange(500, 1000)
     before = np.repeat(rng.uniform(size=2 * 500)[None], 400, axis=0)
@@ -425,7 +425,7 @@ def test_duels_are_apart_and_keep_the_sum():
     np.testing.assert_allclose(higher, np.minimum(joint, 1.0))
     assert after.min() >= 0
     np.testing.assert_allclose(after.mean(axis=0), before[0], atol=4.5 * 0.5 / np.sqrt(400))
-    # Each pair has its own draw: over the pairs, too, the first one's mean is kept.
+    # Pairs use independent random numbers, so the mean is kept over the pairs, too.
     assert np.abs((after - before)[:, first].mean(axis=1)).max() < 4.5 * 0.5 / np.sqrt(500)
 
 

@@ -1,4 +1,4 @@
-"""Exemplars, and the costs that they lower, against plain greedy and loops at small size."""
+"""Exemplars and their costs compared with plain greedy selection and loops at small size."""
 
 import numpy as np
 import pytest
@@ -27,21 +27,24 @@ def cost_matrix(X, metric, h):
 
 
 def plain_greedy(C, n, weight, metric):
-    """On the whole matrix, ties by position. With no exemplar the cost is 1, or more than any."""
+    """Select greedily on the whole cost matrix; of ties, the first.
+
+    Without an exemplar the cost is 1 for the Gaussian, else the largest cost.
+    """
     baseline = 1.0 if metric == "gaussian" else C.max()
-    current, picks = np.full(len(C), baseline), []
-    while len(picks) < n:
+    current, selected = np.full(len(C), baseline), []
+    while len(selected) < n:
         gains = weight @ np.maximum(current[:, None] - C, 0.0)
-        gains[picks] = -1.0
-        picks.append(int(np.argmax(gains >= gains.max() - 1e-12 * weight @ C.max(axis=1))))
-        current = np.minimum(current, C[:, picks[-1]])
-    return picks, weight @ current / weight.sum()
+        gains[selected] = -1.0
+        selected.append(int(np.argmax(gains >= gains.max() - 1e-12 * weight @ C.max(axis=1))))
+        current = np.minimum(current, C[:, selected[-1]])
+    return selected, weight @ current / weight.sum()
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", PROBLEMS)
 @pytest.mark.parametrize("size", [0, 1])
-def test_exemplars_are_plain_greedy(metric, kind, size, monkeypatch):
+def test_exemplars_equal_plain_greedy(metric, kind, size, monkeypatch):
     N, n = PROBLEMS[kind][size]
     rng = np.random.RandomState(N + n)
     X = rng.normal(size=(N, 3)) + 5.0
@@ -49,36 +52,36 @@ def test_exemplars_are_plain_greedy(metric, kind, size, monkeypatch):
         X = X[rng.randint(N // 3, size=N)]
     weight = rng.gamma(1.0, size=N) if kind == "weights" else np.ones(N)
     C = cost_matrix(X, metric, 0.7)
-    picks, value = plain_greedy(C, n, weight, metric)
+    selected, value = plain_greedy(C, n, weight, metric)
     keywords = {"metric": metric, "bandwidth": 0.7, "weight": weight}
     result = _exemplars.greedy_exemplars(X, n, **keywords)
-    equal(result.indices, picks)
+    equal(result.indices, selected)
     assert result.objective == pytest.approx(value, rel=1e-7)
     assert result.counts.sum() == pytest.approx(weight.sum())
     if kind != "duplicates":
-        close(result.counts, np.bincount(np.argmin(C[:, picks], axis=1), weight, n))
-    equal(_exemplars.greedy_exemplars(sparse.csr_array(X), n, **keywords).indices, picks)
+        close(result.counts, np.bincount(np.argmin(C[:, selected], axis=1), weight, n))
+    equal(_exemplars.greedy_exemplars(sparse.csr_array(X), n, **keywords).indices, selected)
     monkeypatch.setattr(_costs, "CACHE_BYTES", 3 * 8 * N)
-    equal(_exemplars.greedy_exemplars(X, n, **keywords).indices, picks)
+    equal(_exemplars.greedy_exemplars(X, n, **keywords).indices, selected)
 
 
 class Blurred(_costs.Costs):
-    """Costs whose errors are as large as their bounds, which in truth is hardly ever so."""
+    """Costs whose errors reach their bounds, which hardly ever happens in practice."""
 
     blur = 0.01
 
     def __init__(self, *args):
         super().__init__(*args)
         N = len(self.errors)
-        self.errors = self.errors + self.blur  # on top of that of single precision itself
+        self.errors = self.errors + self.blur  # in addition to the error of single precision
         self.signs = np.random.RandomState(N).choice([-1.0, 1.0], size=N)
 
     def __call__(self, rows, columns, fast=False):
         block = super().__call__(rows, columns, fast)
         if not fast:
             return block
-        # All costs of one candidate too large, and all those of another too small. Where all rows
-        # are asked for, the candidates are the rows.
+        # All costs of one candidate are too large, and all those of another too small. If all
+        # columns are requested, the candidates are the rows.
         candidates = self.signs[rows][:, None] if columns == slice(None) else self.signs[columns]
         return block + 2.0 * self.blur * candidates
 
@@ -105,60 +108,60 @@ def test_gains_lie_between_their_bounds(blur, monkeypatch):
 
 
 @pytest.mark.parametrize("metric", ["gaussian", "sqeuclidean"])
-def test_no_error_within_the_bounds_changes_a_pick(metric, monkeypatch):
+def test_errors_within_the_bounds_do_not_change_the_selection(metric, monkeypatch):
     monkeypatch.setattr(_exemplars, "Costs", Blurred)
     for N in range(60, 66):
         X, weight = gaussian(N, 2, N), np.ones(N)
-        picks, _ = plain_greedy(cost_matrix(X, metric, 1.0), 15, weight, metric)
+        selected, _ = plain_greedy(cost_matrix(X, metric, 1.0), 15, weight, metric)
         for budget in (_costs.CACHE_BYTES, 0):
             with monkeypatch.context() as patch:
                 patch.setattr(_costs, "CACHE_BYTES", budget)
-                equal(_exemplars.greedy_exemplars(X, 15, metric=metric).indices, picks)
+                equal(_exemplars.greedy_exemplars(X, 15, metric=metric).indices, selected)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
-def test_ties_of_the_first_exemplar_do_not_depend_on_the_unit(metric):
-    # Mirrored, so that each but the middle has a twin, of which the first is to be taken.
+def test_ties_of_the_first_exemplar_do_not_depend_on_the_scale(metric):
+    # Each row ties with its mirror image, and the first of the two must be selected.
     rows = gaussian(8, 2)
     X = np.concatenate([rows, -rows])
-    picks = _exemplars.greedy_exemplars(X, 4, metric=metric).indices
-    assert picks[0] in range(1, 8)
+    selected = _exemplars.greedy_exemplars(X, 4, metric=metric).indices
+    assert selected[0] in range(1, 8)
     for exponent in (-30, 30):
         scaled = _exemplars.greedy_exemplars(X * 2.0**exponent, 4, metric=metric)
-        equal(scaled.indices, picks)
+        equal(scaled.indices, selected)
 
 
-def test_exemplars_look_no_further_once_all_is_represented(monkeypatch):
-    looked_at, get = [], _costs.Columns.get
+def test_search_stops_once_all_rows_are_represented(monkeypatch):
+    n_columns, get = [], _costs.Columns.get
 
     def count(self, wanted):
-        looked_at.append(len(wanted))
+        n_columns.append(len(wanted))
         return get(self, wanted)
 
     monkeypatch.setattr(_costs.Columns, "get", count)
     X = np.repeat(gaussian(3, 2), 20, axis=0)
-    # Not in single precision, which does not know what is nothing.
-    picks = _exemplars.greedy_exemplars(X, 9, metric="euclidean").indices
-    equal(np.sort(picks[:3] // 20), range(3))
-    assert looked_at[-5:] == [1] * 5  # the picks' own
+    # Not in single precision, which cannot tell a gain of zero from rounding.
+    selected = _exemplars.greedy_exemplars(X, 9, metric="euclidean").indices
+    equal(np.sort(selected[:3] // 20), range(3))
+    assert n_columns[-5:] == [1] * 5  # the columns of the exemplars themselves
 
 
-def test_exemplars_without_a_bandwidth_have_one():
+def test_default_bandwidth_is_one():
     X = gaussian(30, 2)
-    picks, value = plain_greedy(cost_matrix(X, "gaussian", 1.0), 5, np.ones(30), "gaussian")
+    selected, value = plain_greedy(cost_matrix(X, "gaussian", 1.0), 5, np.ones(30), "gaussian")
     result = _exemplars.greedy_exemplars(X, 5)
-    equal(result.indices, picks)
+    equal(result.indices, selected)
     assert result.objective == pytest.approx(value)
 
 
 @pytest.mark.parametrize("size", [5, 1000])
 def test_median_distance_is_that_of_a_subsample(size):
     X = gaussian(size + 1, 3)
-    drawn = X[np.random.RandomState(0).choice(size + 1, size, replace=False)]
+    subsample = X[np.random.RandomState(0).choice(size + 1, size, replace=False)]
     keywords = {} if size == 1000 else {"size": size}  # 1000 is the default
     value = _costs.median_distance(X, np.random.RandomState(0), **keywords)
-    assert value == pytest.approx(np.median(pdist(drawn)), rel=1e-12)
-    rng = np.random.RandomState(0)  # nothing to draw: the generator stays where it is
+    assert value == pytest.approx(np.median(pdist(subsample)), rel=1e-12)
+    rng = np.random.RandomState(0)  # no sampling: the generator does not advance
     value = _costs.median_distance(X[1:], rng, **keywords)
     assert value == pytest.approx(np.median(pdist(X[1:])), rel=1e-12)
     assert rng.uniform() == np.random.RandomState(0).uniform()
@@ -177,7 +180,7 @@ def test_median_distance_of_equal_rows():
 @pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array, sparse.csr_matrix])
 @pytest.mark.parametrize("h", [0.1, 0.7, 30.0])
 def test_costs_and_their_bounds(metric, kind, h, monkeypatch):
-    """Exact costs, and fast ones within their error, of all pairs and in blocks."""
+    """Exact costs are correct and fast costs within their errors, for all pairs and in blocks."""
     monkeypatch.setattr(_costs, "BLOCK", 4)  # more blocks than tasks
     N = 50
     X = gaussian(N, 3) * 0.3
@@ -201,12 +204,12 @@ def test_costs_and_their_bounds(metric, kind, h, monkeypatch):
         column = costs(slice(None), [j], fast=True)[:, 0]
         errors = costs.errors_of(j, column)
         assert np.all(np.abs(column - C[:, j]) <= errors + 1e-10)
-        # No more than by the errors of both alone, but for the rounding of the cost itself.
+        # At most the sum of both samples' errors, up to the rounding of the cost itself.
         together = costs.errors + costs.errors[j]
         assert np.all(errors <= 1.1 * together + 2e-7)
-        if metric == "gaussian" and h == 0.1:  # far apart, and sure to be
+        if metric == "gaussian" and h == 0.1:  # certainly far apart
             assert np.all(errors[column == 1.0] <= 3e-7)
-    # Blocks in the precision that was asked for, kept or not.
+    # Blocks have the requested precision, kept or not.
     weight, current = np.random.RandomState(0).gamma(1.0, size=N), C[:, [1, 9]].min(axis=1)
     close(costs.totals(weight), weight @ C, rtol=1e-9)
     gains = weight @ np.maximum(current[:, None] - C, 0.0)
@@ -234,7 +237,7 @@ def test_errors_of_fast_costs():
 
 
 def test_errors_of_a_candidate():
-    """An exponent that is off by δ takes exp(-e) to at most exp(δ - e)."""
+    """An error of δ in the exponent changes exp(-e) to at most exp(δ - e)."""
     eps = np.finfo(np.float32).eps
     X = gaussian(4, 2)
     column = np.array([0.0, 0.5, 0.9, 1.0], dtype=np.float32)
@@ -247,8 +250,8 @@ def test_errors_of_a_candidate():
     equal(_costs.Costs(X, "euclidean", 1.0).errors_of(1, column), 0.0)
 
 
-def test_short_rows_next_to_long_ones_stay_apart():
-    # Twice: where few pairs are as near, and where most are.
+def test_distances_of_short_rows_next_to_long_ones_are_accurate():
+    # Two cases: few pairs are this near, or most are.
     for n_long, n_short in ((30, 3), (1, 19)):
         long, short = gaussian(n_long, 2), 1e-8 * gaussian(n_short, 2, 1)
         X = np.concatenate([long, -long, short, -short])
@@ -257,8 +260,8 @@ def test_short_rows_next_to_long_ones_stay_apart():
         assert np.all(squared + np.eye(len(X)) > 0.0)
 
 
-def test_what_is_rounding_is_zero():
-    """Rows are as good as equal at eight units in the last place of their norms, not at more."""
+def test_distances_within_rounding_are_zero():
+    """Rows count as equal up to eight units in the last place of their norms, not beyond."""
     eps, half = np.finfo(float).eps, np.full(3, 0.5)
     units = np.array([7.5, 8.0, 8.5])
     squared = _costs.squared_from_products(half - units * eps / 2, half, half)
@@ -266,7 +269,7 @@ def test_what_is_rounding_is_zero():
 
 
 @pytest.mark.parametrize("copies", [1, 30])
-def test_equal_rows_are_at_distance_zero_and_no_others(copies):
+def test_only_equal_rows_are_at_distance_zero(copies):
     X = gaussian(40, 3) + 1e4
     X[:copies] = X[-1]
     squared = _costs.squared_distances(X)
@@ -275,7 +278,7 @@ def test_equal_rows_are_at_distance_zero_and_no_others(copies):
     close(squared, cdist(X, X, "sqeuclidean"), atol=1e-6)
 
 
-def test_a_bound_of_no_gain_is_the_error_of_the_costs():
+def test_bound_of_a_zero_gain_is_the_error_of_the_costs():
     X, weight = gaussian(30, 3), np.random.RandomState(0).gamma(1.0, size=30)
     costs = _costs.Costs(X, "sqeuclidean", 1.0)
     blur = costs.errors[::-1]
@@ -301,7 +304,7 @@ def test_costs_are_never_negative(metric):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_what_is_kept_of_the_costs_fits_the_budget(metric, monkeypatch):
+def test_cached_costs_fit_the_budget(metric, monkeypatch):
     monkeypatch.setattr(_costs, "BLOCK", 8)
     X = gaussian(16, 3)
     itemsize = 8 if metric == "euclidean" else 4
@@ -323,39 +326,39 @@ def test_what_is_kept_of_the_costs_fits_the_budget(metric, monkeypatch):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_exact_costs_are_caught_up_with_in_blocks(metric, monkeypatch):
+def test_exact_costs_are_updated_in_blocks(metric, monkeypatch):
     monkeypatch.setattr(_exemplars, "EXACT_COLUMNS", 3)
     X = gaussian(30, 2)
     X[12], X[5] = X[3], X[3]
     costs = _costs.Costs(X, metric, 0.7)
     nearest = _exemplars._Nearest(costs, np.full(30, np.inf))
     assert nearest.fast.dtype == costs.dtype
-    picks = [3, 12, 8, 20, 5, 1, 9, 11]
-    for due in (picks[:7], picks[7:]):
-        for j in due:
+    selected = [3, 12, 8, 20, 5, 1, 9, 11]
+    for batch in (selected[:7], selected[7:]):
+        for j in batch:
             nearest.add(j, costs(slice(None), [j], fast=True)[:, 0])
         C = cost_matrix(X, metric, 0.7)[:, nearest.indices]
         close(nearest.exact(), C.min(axis=1), atol=1e-12)
         close(nearest.fast, C.min(axis=1), atol=1e-5)
         assert np.all(np.abs(nearest.fast - C.min(axis=1)) <= nearest.error_bounds + 1e-12)
-        equal(nearest.label, C.argmin(axis=1))  # of equal ones the first
+        equal(nearest.label, C.argmin(axis=1))  # of ties, the first
 
 
-def test_what_is_not_nearer_may_be_as_far_as_is_known():
+def test_error_bounds_include_errors_of_earlier_columns():
     costs = _costs.Costs(np.zeros((4, 1)), "sqeuclidean", 1.0)
     nearest = _exemplars._Nearest(costs, np.array([2.0, 2.0, 2.0, 2.0]))
     for column, error in ([1.0, 3.0, 5.0, 2.0], 1.5), ([0.5, 1.5, 1.5, 2.0], 0.25):
         costs.errors = np.full(4, error / 2)
         nearest.add(0, np.array(column))
-    # The first was found at 1 and may be 1.5 nearer, at -0.5: 1 below what it is now. The last may
-    # be at 0.5 from before, and the others are as far off as the last column.
+    # By the first column, the first cost is at least 1 - 1.5 = -0.5, which is 1 below its current
+    # value, and the last is at least 2 - 1.5 = 0.5. The others have the error of the second column.
     equal(nearest.fast, [0.5, 1.5, 1.5, 2.0])
     equal(nearest.error_bounds, [1.0, 0.25, 0.25, 1.5])
 
 
 @pytest.mark.parametrize(("budget", "times"), [(_costs.CACHE_BYTES, 2), (0, 8)])
-def test_exemplars_of_a_crowd_far_apart(budget, times, monkeypatch):
-    """Many that cover but themselves, and tie: each is looked at a few times, not for each pick."""
+def test_exemplars_of_isolated_samples_compute_few_columns(budget, times, monkeypatch):
+    """Many samples cover only themselves and tie: each is evaluated a few times, not every time."""
     monkeypatch.setattr(_costs, "CACHE_BYTES", budget)
     columns, compute = [], _costs.Costs.__call__
 
@@ -367,10 +370,10 @@ def test_exemplars_of_a_crowd_far_apart(budget, times, monkeypatch):
     N, n = 400, 200
     X = gaussian(N, 8) * np.exp(2.0 * np.random.RandomState(1).normal(size=(N, 1)))
     h = _costs.median_distance(X, np.random.RandomState(0)) / 2
-    picks, value = plain_greedy(cost_matrix(X, "gaussian", h), n, np.ones(N), "gaussian")
+    selected, value = plain_greedy(cost_matrix(X, "gaussian", h), n, np.ones(N), "gaussian")
     monkeypatch.setattr(_costs.Costs, "__call__", count)
     result = _exemplars.greedy_exemplars(X, n, bandwidth=h)
-    equal(result.indices, picks)
+    equal(result.indices, selected)
     assert result.objective == pytest.approx(value)
     assert sum(columns) <= times * N
 
@@ -397,39 +400,41 @@ def test_squared_distances_of_sparse_rows(kind):
 
 
 @pytest.mark.parametrize("seed", [7, 14, 17, 25])
-def test_exemplars_next_to_a_far_heavy_outlier(seed):
-    """The error of the nearest exemplar's costs counts, too: with it the picks are greedy's."""
+def test_exemplars_with_a_distant_heavy_outlier_are_greedy(seed):
+    """The error of the nearest exemplar's costs counts, too; with it the selection is greedy."""
     rng = np.random.RandomState(seed)
     X, weight = rng.normal(size=(200, 5)), np.ones(200)
     X[0], weight[0] = [1e4, 0, 0, 0, 0], 300.0
-    picks = _exemplars.greedy_exemplars(X, 20, metric="sqeuclidean", weight=weight).indices
+    selected = _exemplars.greedy_exemplars(X, 20, metric="sqeuclidean", weight=weight).indices
     C = cdist(X, X, "sqeuclidean")
-    current = C[:, picks[0]]
+    current = C[:, selected[0]]
     tie = 2e-12 * (weight @ current)
-    for j in picks[1:]:
+    for j in selected[1:]:
         gains = weight @ np.maximum(current[:, None] - C, 0.0)
         assert gains[j] >= gains.max() - tie
         current = np.minimum(current, C[:, j])
 
 
 @pytest.mark.parametrize("kind", ["plain", "weights", "duplicates"])
-def test_greedy_of_few_is_plain_greedy(kind):
+def test_dense_greedy_equals_plain_greedy(kind):
     calls = []
     for seed in range(4):
         X, weight = gaussian(40, 2, seed), np.full(40, 2.0)
         if kind == "duplicates":
             X = X[np.random.RandomState(seed).randint(15, size=40)]
-            weight *= 1e7 / 3  # equal gains differ by a rounding that is not small in itself
+            weight *= 1e7 / 3  # equal gains differ by rounding that is not small in absolute terms
         elif kind == "weights":
             weight = np.random.RandomState(seed).gamma(1.0, size=40)
         for n in (1, 12):
             squared = _costs.squared_distances(X)
-            picks = _exemplars.greedy_exemplars_dense(
+            selected = _exemplars.greedy_exemplars_dense(
                 squared, n, 0.7, weight, lambda: calls.append(0)
             ).indices
-            equal(picks, plain_greedy(cost_matrix(X, "gaussian", 0.7), n, weight, "gaussian")[0])
-            assert picks.dtype == int
+            equal(selected, plain_greedy(cost_matrix(X, "gaussian", 0.7), n, weight, "gaussian")[0])
+            assert selected.dtype == int
     assert len(calls) == 4 * (1 + 12)
-    # What is left when all distinct rows are taken is taken, too, each sample once.
-    picks = _exemplars.greedy_exemplars_dense(_costs.squared_distances(X), 40, 0.7, weight).indices
-    equal(np.sort(picks), np.arange(40))
+    # Once all distinct rows are selected, the remaining samples follow, each once.
+    selected = _exemplars.greedy_exemplars_dense(
+        _costs.squared_distances(X), 40, 0.7, weight
+    ).indices
+    equal(np.sort(selected), np.arange(40))

@@ -1,4 +1,4 @@
-"""The solver against brute force, SciPy and closed forms."""
+"""The solver compared with brute force, SciPy and closed forms."""
 
 from itertools import combinations
 
@@ -91,8 +91,8 @@ def test_projection_equals_search_over_all_active_sets(seed):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("steps", [0, 1])
-def test_projection_by_breakpoints_is_that_by_newton(dtype, steps, monkeypatch):
-    """Newton's method hardly ever needs so many steps that the breakpoints are searched."""
+def test_projection_by_breakpoints_equals_that_by_newton(dtype, steps, monkeypatch):
+    """Force the search of breakpoints by limiting Newton's steps, which hardly ever run out."""
     rng = np.random.RandomState(0)
     # In single precision no breakpoint is left between the bounds of the first root.
     cases = [(np.array([0.2, 0.0, 0.1]), 3), (np.array([0.0, 0.0, 5.0, 5.0]), 2)]
@@ -128,7 +128,7 @@ def test_projection_on_ties_and_large_input():
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("c_S", [0.7, 0.999, 1.5])
 def test_solver_against_brute_force(seed, c_S):
-    """On a line between vertices f is convex: a grid over mixtures of vertices bounds min f."""
+    """f is convex on lines between vertices, so random mixtures of vertices bound min f."""
     N, n = 6, 3
     A, eigenvalues, rng = problem(seed, N, 3, c_S)
     solution = solve(A, eigenvalues, n, c_S, vertex(rng, N, n), max_iter=20_000, tol=1e-10)
@@ -139,7 +139,7 @@ def test_solver_against_brute_force(seed, c_S):
     vertex_values = [objective(A, v, eigenvalues, c_S) for v in vertices]
     scale = np.square(eigenvalues / c_S).sum()
     assert solution.objective <= min(values.min(), min(vertex_values)) + 1e-6 * scale
-    # The gap bounds the distance to every one of them.
+    # The gap bounds how far f is above every one of them.
     assert solution.objective - solution.dual_gap <= values.min() + 1e-12 * scale
 
 
@@ -207,7 +207,7 @@ def test_spectrum(shape):
     np.testing.assert_allclose(sparse_values, values)
 
 
-def test_spectrum_leaves_out_what_is_rounding():
+def test_spectrum_omits_eigenvalues_below_rounding():
     rng = np.random.RandomState(0)
     X = rng.normal(size=(50, 3)) @ rng.normal(size=(3, 20))
     assert spectrum(X).eigenvalues.shape == (3,)
@@ -217,7 +217,7 @@ def test_spectrum_leaves_out_what_is_rounding():
 
 
 @pytest.mark.parametrize("n", [2, 12])
-def test_explained_fraction_is_its_formula(n):
+def test_explained_fraction_equals_its_formula(n):
     rng = np.random.RandomState(0)
     X, S = rng.normal(size=(40, 6)), rng.normal(size=(n, 6))
     M, M_S = X.T @ X / 40, S.T @ S / n
@@ -229,14 +229,14 @@ def test_explained_fraction_is_its_formula(n):
     assert explained_fraction(X * 1e3, S * 1e3, 0.3e6) == pytest.approx(expected)
 
 
-def test_explained_fraction_at_its_ends():
+def test_explained_fraction_at_its_extremes():
     zero, row = np.zeros((3, 2)), np.array([[0.0, 2.0]])
     assert explained_fraction(zero, zero, 1.0) == 1.0
     assert explained_fraction(zero, row, 1.0) == 1.0
     assert explained_fraction(row, zero, 1.0) == 0.0
     assert explained_fraction(row[:, ::-1], row, 1.0) == 0.0
     assert explained_fraction(np.eye(2), row[:, ::-1] / 2, 1.0) == 0.25
-    for seed in range(50):  # without a ridge all is explained, and rounding adds nothing
+    for seed in range(50):  # without a ridge all is explained; rounding must not exceed 1
         X = np.random.RandomState(seed).normal(size=(9, 4))
         assert 1 - 1e-12 < explained_fraction(X, X, 0.0) <= 1.0
 
@@ -252,15 +252,15 @@ def test_explained_fraction_at_its_ends():
         (np.float32, 2, 1e-12, 2),
     ],
 )
-def test_spectrum_keeps_what_is_above_rounding(dtype, N, square, rank):
-    """Two directions, of squares 1 and `square`: the second may be below the rounding."""
+def test_spectrum_keeps_eigenvalues_above_rounding(dtype, N, square, rank):
+    """Two directions have sums of squares 1 and `square`; the second may be below rounding."""
     X = np.zeros((N, 2), dtype=dtype)
     X[0, 0], X[1, 1] = 1.0, np.sqrt(square)
     np.testing.assert_allclose(spectrum(X).eigenvalues, [1 / N, square / N][:rank], rtol=1e-6)
 
 
 @pytest.mark.parametrize("n", [1, 2, 50, 2998, 2999, 3000])
-def test_gap_in_large(n):
+def test_gap_of_large_problems(n):
     rng, N = np.random.RandomState(n), 3000
     for _ in range(5):
         s, g = vertex(rng, N, n), rng.normal(size=N)
@@ -269,7 +269,7 @@ def test_gap_in_large(n):
         assert 0 <= duality_gap(s, g, n) < 1e-12
 
 
-def test_gap_in_single_precision_is_that_in_double():
+def test_gap_in_single_precision_equals_that_in_double():
     g = (1000 + np.random.RandomState(0).uniform(size=100_001)).astype(np.float32)
     s = np.zeros(100_001, dtype=np.float32)
     s[0] = 1.0
@@ -278,7 +278,7 @@ def test_gap_in_single_precision_is_that_in_double():
 
 
 @pytest.mark.parametrize("k", [0, 3])
-def test_nothing_to_match(k):
+def test_start_is_returned_when_there_is_nothing_to_match(k):
     s = np.full(4, 1 / 4)
     solution = solve(np.ones((4, k)), np.zeros(k), 2, 0.9, s)
     np.testing.assert_array_equal(solution.s, s)
@@ -286,9 +286,9 @@ def test_nothing_to_match(k):
 
 
 def textbook_fista(A, target, n, s, n_iter):
-    """Beck & Teboulle with backtracking, restarted as by O'Donoghue & Candès, on dense arrays.
+    """Return the iterates of FISTA on dense arrays.
 
-    Returns the iterates.
+    Beck & Teboulle with backtracking, restarted as by O'Donoghue & Candès.
     """
     centred = A - A.mean(axis=0)
     most = bound = 2 * np.linalg.eigvalsh(centred.T @ centred)[-1]
@@ -312,7 +312,7 @@ def textbook_fista(A, target, n, s, n_iter):
 
 
 @pytest.mark.parametrize("c_S", [0.3, 0.8])
-def test_solver_takes_the_steps_of_the_textbook(c_S):
+def test_solver_takes_the_steps_of_textbook_fista(c_S):
     N, n = 40, 8
     A, eigenvalues, rng = problem(3, N, 5, c_S)
     start, scale = vertex(rng, N, n), eigenvalues[0]
@@ -321,7 +321,7 @@ def test_solver_takes_the_steps_of_the_textbook(c_S):
     for k in range(31):
         solution = solve(A, eigenvalues, n, c_S, start, max_iter=k, tol=0.0)
         assert solution.n_iter == k
-        # The best so far, with its own gap: that of the best vertex, or f where that is less.
+        # The best iterate so far with its own gap: to the best vertex, or f if that is smaller.
         best = iterates[int(np.argmin(values[: k + 1]))]
         assert solution.objective == pytest.approx(min(values[: k + 1]), rel=1e-6)
         np.testing.assert_allclose(solution.s, best, atol=1e-7)
@@ -330,13 +330,13 @@ def test_solver_takes_the_steps_of_the_textbook(c_S):
         assert solution.dual_gap == pytest.approx(gap, rel=1e-6, abs=1e-9 * scale**2)
 
 
-def test_solver_stops_when_told():
+def test_solver_stops_by_tolerance_iterations_and_step():
     N, n, c_S = 40, 8, 0.3
     A, eigenvalues, rng = problem(3, N, 5, c_S)
     start, whole = vertex(rng, N, n), np.square(eigenvalues / c_S).sum()
     run = lambda **keywords: solve(A, eigenvalues, n, c_S, start, **keywords)  # noqa: E731
     at = {k: run(max_iter=k, tol=0.0) for k in (0, 1, 3)}
-    for k, least in ((0, 0), (1, 1)):  # exactly where the gap falls to the tolerance
+    for k, least in ((0, 0), (1, 1)):  # exactly when the gap falls to the tolerance
         gap, value = at[k].dual_gap, at[k].objective
         assert run(tol=gap / whole * (1 + 1e-9)).n_iter == least
         assert run(tol=gap / whole * (1 - 1e-9)).n_iter > least
@@ -344,7 +344,7 @@ def test_solver_stops_when_told():
         assert run(tol=0.0, rtol=gap / value * (1 - 1e-9), max_iter=50).n_iter > least
     converged = run()
     assert converged.dual_gap <= 1e-7 * whole
-    assert converged.n_iter % 10 == 0  # where the gap is measured
+    assert converged.n_iter % 10 == 0  # the gap is computed every ten iterations
     calls = []
     stopped = run(tol=0.0, step=lambda: calls.append(0) or len(calls) == 3)
     assert stopped.n_iter == len(calls) == 3
@@ -371,7 +371,7 @@ def test_certificate_is_scale_free(exponent):
 
 
 @pytest.mark.parametrize(("difference", "c_S"), [(1e-12, 0.5), (1e-7, 1e-3)])
-def test_nothing_to_choose_where_all_rows_have_the_same_moments(difference, c_S):
+def test_solver_stops_at_once_when_all_rows_have_the_same_moments(difference, c_S):
     A = np.ones((6, 2)) + difference * np.random.RandomState(0).normal(size=(6, 2))
     solution = solve(A, np.ones(2), 3, c_S, np.repeat([1 / 3, 0.0], 3), tol=0.0)
     assert solution.n_iter == 0
@@ -379,8 +379,8 @@ def test_nothing_to_choose_where_all_rows_have_the_same_moments(difference, c_S)
 
 
 @pytest.mark.parametrize(("units", "n_iter"), [(0.9, 0), (1.1, 1), (1.9, 1)])
-def test_there_is_something_to_choose_where_the_curvature_is_above_rounding(units, n_iter):
-    """The curvature is twice the sum of squares of the one column, centred."""
+def test_solver_iterates_only_when_the_curvature_is_above_rounding(units, n_iter):
+    """The curvature is twice the sum of squares of the single, centred column."""
     d = np.sqrt(units * np.finfo(float).eps / 8)
     A = 0.5 + d * np.array([[1.0], [-1.0], [1.0], [-1.0]])
     solution = solve(A, np.ones(1), 2, 1.0, np.full(4, 0.25), tol=0.0, max_iter=5)

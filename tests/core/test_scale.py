@@ -1,4 +1,4 @@
-"""What is computed in blocks, in single precision or in steps is what the plain twin computes."""
+"""Results in blocks, in single precision and in two steps equal those of plain references."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
 
 def mixture(N, m=16, k=12, seed=0, dtype=np.float32):
-    """A Gaussian mixture with a spectrum that decays by a power law."""
+    """Return a Gaussian mixture whose spectrum decays by a power law."""
     rng = np.random.RandomState(seed)
     labels = rng.choice(k, size=N, p=rng.dirichlet(np.ones(k)))
     X = 2.0 * rng.normal(size=(k, m))[labels]
@@ -45,7 +45,7 @@ def mixture(N, m=16, k=12, seed=0, dtype=np.float32):
 
 @pytest.fixture(params=["one block", "small blocks"])
 def blocks(request, monkeypatch):
-    """Rows in one block, or in many of 256 with a shorter last one."""
+    """Put rows into one block, or into many of 256 with a shorter last one."""
     if request.param == "small blocks":
         monkeypatch.setattr(_blocks, "BLOCK", 256 * 16)
     return request.param
@@ -62,7 +62,7 @@ def test_blocks_are_whole_runs_and_cover_the_rows(N, blocks):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, SINGLE), (np.float64, EXACT)])
 @pytest.mark.parametrize("N", [1, 100, 1000, 1111])
 @pytest.mark.parametrize("k", [5, 200, 3000])
-def test_sums_by_runs(N, k, dtype, tolerance):
+def test_sums_by_runs_equal_plain_sums(N, k, dtype, tolerance):
     rng = np.random.RandomState(0)
     a, b, A = rng.normal(size=N), rng.normal(size=N), rng.normal(size=(N, k))
     total = weighted_block_sum(a.astype(dtype), A.astype(dtype))
@@ -74,8 +74,8 @@ def test_sums_by_runs(N, k, dtype, tolerance):
     assert _blocks.total(b.astype(dtype)) == pytest.approx(b.sum(), rel=1e-4)
 
 
-def test_a_sum_of_many_blocks_holds_few_of_them():
-    """Scatters of thousands of directions are tens of megabytes each."""
+def test_sum_of_many_blocks_keeps_few_of_them_in_memory():
+    """Scatter matrices of thousands of directions take tens of megabytes each."""
     blocks, shape = [slice(k, k + 1) for k in range(100)], (256, 256)
     tracemalloc.start()
     found = _blocks.sum_of_blocks(lambda rows: np.full(shape, rows.start), blocks, shape)
@@ -88,7 +88,7 @@ def test_a_sum_of_many_blocks_holds_few_of_them():
 @pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, SINGLE), (np.float64, EXACT)])
 @pytest.mark.parametrize("keep", [0, 40_000, 2**30])
-def test_energies_are_the_plain_product(kind, dtype, tolerance, keep, blocks):
+def test_energies_equal_the_plain_product(kind, dtype, tolerance, keep, blocks):
     X = mixture(1111, dtype=dtype)
     values, vectors = spectrum(X)
     unit = float(np.sqrt(values[0]))
@@ -109,7 +109,7 @@ def test_energies_are_the_plain_product(kind, dtype, tolerance, keep, blocks):
 
 
 @pytest.mark.parametrize("keep", [0, 2**30])
-def test_components_are_the_plain_product(keep, blocks):
+def test_components_equal_the_plain_product(keep, blocks):
     X = mixture(1000, dtype=float)
     vectors = spectrum(X).eigenvectors
     members = np.arange(0, 1000, 3)
@@ -181,14 +181,14 @@ def test_spectrum_and_norms_by_blocks(blocks):
         ) == pytest.approx(fraction, rel=1e-5)
 
 
-def test_what_single_precision_rounds_is_no_direction():
+def test_rounding_to_single_precision_adds_no_direction():
     rng = np.random.RandomState(0)
     X = (rng.normal(size=(20, 3)) @ rng.normal(size=(3, 10))).astype(np.float32)
     assert spectrum(X).eigenvalues.shape == (3,)
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
-def test_squares_of_single_precision_would_over_or_underflow(scale):
+def test_selection_when_squares_overflow_or_underflow_single_precision(scale):
     X = mixture(300)
     plain = SkMMSelector(20, random_state=0).fit(X)
     other = SkMMSelector(20, random_state=0).fit(X * np.float32(scale))
@@ -197,7 +197,7 @@ def test_squares_of_single_precision_would_over_or_underflow(scale):
     assert other.score(X * np.float32(scale)) == pytest.approx(plain.score(X), rel=1e-5)
 
 
-def test_capped_probabilities_are_those_of_sorting():
+def test_capped_probabilities_are_proportional_to_scores_below_one():
     rng = np.random.RandomState(0)
     for scores in (rng.uniform(size=500), rng.pareto(1.0, size=500)):
         for n in (1, 20, 400):
@@ -208,7 +208,7 @@ def test_capped_probabilities_are_those_of_sorting():
             assert not below.any() or scores[~below].min(initial=np.inf) >= scores[below].max()
 
 
-def test_features_by_rows_are_those_of_the_whole():
+def test_features_by_rows_equal_those_of_the_whole_matrix():
     P = mixture(700, dtype=float)
     values = spectrum(P).eigenvalues
     F = MomentFeatures(P, values, 50)
@@ -220,14 +220,14 @@ def test_features_by_rows_are_those_of_the_whole():
     np.testing.assert_allclose(F.mean(s), s @ whole, **EXACT)
     cells = exemplar_cells(P, s, 50, np.random.RandomState(0))
     for rho in (0.0, 0.3):
-        picks = [
+        selected = [
             match_in_cells(features, s @ whole, cells, rho, np.random.RandomState(0))
             for features in (F, whole)
         ]
-        np.testing.assert_array_equal(*picks)
+        np.testing.assert_array_equal(*selected)
 
 
-def test_members_are_drawn_in_as_an_array_of_their_own(monkeypatch):
+def test_members_are_clipped_like_an_array_of_their_own(monkeypatch):
     P = mixture(900, dtype=float)
     members = np.arange(0, 900, 2)
     s = np.random.RandomState(0).dirichlet(np.ones(450))
@@ -240,7 +240,7 @@ def test_members_are_drawn_in_as_an_array_of_their_own(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_greedy_of_few_is_greedy(seed):
+def test_dense_greedy_equals_lazy_greedy(seed):
     rng = np.random.RandomState(seed)
     X, weight = rng.normal(size=(300, 4)), rng.uniform(size=300)
     X[50:60] = X[0]
@@ -260,7 +260,7 @@ def test_nearest_in_single_precision():
     assert not costs[:40].any()
 
 
-def two_steps(monkeypatch):
+def force_two_steps(monkeypatch):
     monkeypatch.setattr(_layout, "FEW", 50)
     monkeypatch.setattr(_coarse_cells, "PART_FEW", 20)
     monkeypatch.setattr(_layout, "DISTANCES", 0)
@@ -276,7 +276,7 @@ def test_when_cells_are_laid_out_at_once():
 @pytest.mark.parametrize("layout", [exemplar_cells, bounded_cells])
 @pytest.mark.slow
 def test_two_steps_are_as_good_as_one(layout, monkeypatch):
-    """Coverage within 2 %, and no larger a mismatch of the moments."""
+    """Coverage is within 2 %, and the mismatch of the moments is no larger."""
     N, n = 20_000, 1700
     P = mixture(N, dtype=float)
     s = np.full(N, 1 / N)
@@ -285,14 +285,14 @@ def test_two_steps_are_as_good_as_one(layout, monkeypatch):
     monkeypatch.setattr(_layout, "DISTANCES", 10**12)
     one = layout(P, s, n, np.random.RandomState(0))
     assert not np.array_equal(np.sort(one.exemplars), np.sort(two.exemplars))
-    inside = clip_outliers(P, s)
-    h = _cells.BANDWIDTH * _costs.median_distance(inside, np.random.RandomState(0))
+    clipped = clip_outliers(P, s)
+    h = _cells.BANDWIDTH * _costs.median_distance(clipped, np.random.RandomState(0))
     F = moment_features(P @ spectrum(P).eigenvectors, spectrum(P).eigenvalues, n)
     cost, mismatch = [], []
     for cells in (one, two):
-        picks = match_in_cells(F, s @ F, cells, 0.3, np.random.RandomState(0))
-        cost.append(_cells.around(inside, h, picks).costs.mean())
-        mismatch.append(np.square(F[picks].mean(axis=0) - s @ F).sum())
+        selected = match_in_cells(F, s @ F, cells, 0.3, np.random.RandomState(0))
+        cost.append(_cells.around(clipped, h, selected).costs.mean())
+        mismatch.append(np.square(F[selected].mean(axis=0) - s @ F).sum())
     assert cost[1] <= 1.02 * cost[0]
     assert mismatch[1] <= mismatch[0]
 
@@ -303,8 +303,8 @@ def test_two_steps_are_as_good_as_one(layout, monkeypatch):
 )
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["one blob", "two scales", "one row", "three rows", "decades"])
-def test_two_steps_partition(layout, n, dtype, kind, monkeypatch):
-    two_steps(monkeypatch)
+def test_two_steps_give_a_partition(layout, n, dtype, kind, monkeypatch):
+    force_two_steps(monkeypatch)
     rng = np.random.RandomState(0)
     P = rng.normal(size=(500, 3))
     if kind == "two scales":
@@ -337,7 +337,7 @@ def test_single_precision_is_kept_and_selects_as_well(rounding):
     double = SkMMSelector(60, rounding=rounding, random_state=0).fit(X.astype(float))
     assert double.weights_.dtype == np.float64
     np.testing.assert_allclose(selector.eigenvalues_, double.eigenvalues_)
-    if rounding not in ("spread", "local_cube"):  # one last bit leads to another draw
+    if rounding not in ("spread", "local_cube"):  # one last bit can change the random selection
         common = np.intersect1d(selector.sample_indices_, double.sample_indices_)
         assert len(common) >= 55
     np.testing.assert_array_equal(selector.transform(X), selector.sample_indices_)
@@ -359,7 +359,7 @@ def test_products_have_the_same_bits_on_any_number_of_threads(m, dtype):
         np.testing.assert_array_equal(one, two)
 
 
-def test_one_thread_gives_back_what_there_was():
+def test_one_thread_restores_the_number_of_threads():
     def count():
         return max(pool["num_threads"] for pool in _threads._blas().info())
 
@@ -372,24 +372,24 @@ def test_one_thread_gives_back_what_there_was():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_what_is_ahead_is_little_and_ends_with_its_reader(threads):
+def test_map_ahead_is_limited_and_ends_with_its_reader(threads):
     def count():
         return max(pool["num_threads"] for pool in _threads._blas().info())
 
-    begun = []
+    started = []
 
     def double(task):
-        begun.append(task)
+        started.append(task)
         return 2 * task
 
     with threadpool_limits(threads, user_api="blas"):
         assert list(_threads.map_ahead(double, range(20), limit=2)) == list(range(0, 40, 2))
-        begun.clear()
+        started.clear()
         with closing(_threads.map_ahead(double, range(100), limit=2)) as results:
             assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
             assert count() == 1
         assert count() == threads
-        assert sorted(begun) in (list(range(5)), list(range(6)))  # two threads, in any order
+        assert sorted(started) in (list(range(5)), list(range(6)))  # two threads, in any order
         with pytest.raises(ZeroDivisionError):
             _threads.in_threads(lambda task: 1 / task, [1, 0, 2])
         assert count() == threads
@@ -399,7 +399,7 @@ def test_what_is_ahead_is_little_and_ends_with_its_reader(threads):
 @pytest.mark.parametrize("init", ["uniform", "vertex"])
 @pytest.mark.slow
 def test_threads_and_containers_change_nothing(rounding, init, monkeypatch, tmp_path):
-    two_steps(monkeypatch)
+    force_two_steps(monkeypatch)
     monkeypatch.setattr(_skmm, "Components", lambda *a, **k: Components(*a, **k, keep=0))
     X = mixture(40_000, m=32)
     np.save(tmp_path / "X.npy", X)
@@ -418,14 +418,14 @@ def test_threads_and_containers_change_nothing(rounding, init, monkeypatch, tmp_
 
 @pytest.mark.parametrize("selector", [SkMMSelector(5), UniformSelector(5)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_rows_are_read_where_they_are(selector, dtype):
+def test_rows_are_not_copied(selector, dtype):
     X = mixture(100, dtype=dtype)
     X.flags.writeable = False
     assert np.shares_memory(selector._open_rows(X, reset=True).X, X)
 
 
-def test_a_step_for_each_iteration_and_coarse_cell(monkeypatch):
-    two_steps(monkeypatch)
+def test_step_is_called_for_each_iteration_and_coarse_cell(monkeypatch):
+    force_two_steps(monkeypatch)
     calls = []
     exemplar_cells(
         mixture(3000),
@@ -458,9 +458,9 @@ for rounding in roundings:
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 @pytest.mark.slow
 def test_memory_next_to_X_is_bounded():
-    """Half of X for the solver, and some vectors of N entries: no copy of X."""
+    """The solver needs half of X and some vectors of N entries, but no copy of X."""
     out = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
-    peaks = [float(line) for line in out.stdout.splitlines()]  # until each of the roundings
+    peaks = [float(line) for line in out.stdout.splitlines()]  # the peak so far after each rounding
     assert len(peaks) == 2
     assert max(peaks) <= 0.85
 

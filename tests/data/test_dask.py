@@ -1,4 +1,4 @@
-"""Dask arrays give what NumPy arrays give, lazily, and on machines that die."""
+"""Dask arrays give the results of NumPy arrays, lazily, and survive workers that are killed."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ dask = pytest.importorskip("dask", reason="Dask is an extra")
 da = pytest.importorskip("dask.array", reason="Dask is an extra")
 
 N = 103
-# Other axes too; with one row; the whole.
+# Chunks along both axes; of one row; of the whole; of uneven sizes.
 CHUNKS = [(20, 3), (1, 5), (N, 5), ((40, 1, 60, 2), (1, 4))]
 
 
@@ -42,7 +42,7 @@ def model():
 
 @pytest.fixture
 def counted():
-    """A function that makes a Dask array whose chunks of rows are counted as they are read."""
+    """Return a function that makes a Dask array and counts how often each chunk of rows is read."""
 
     def make_counted(X, rows, **options):
         reads = Counter()
@@ -65,10 +65,10 @@ def assert_close(actual, desired):
 
 
 @pytest.mark.parametrize("with_model", [False, True])
-def test_nothing_is_computed_before_it_is_asked_for(data, model, counted, with_model):
+def test_sketch_is_lazy(data, model, counted, with_model):
     X, reads = counted(data[0], 10)
     sketcher = GradientSketcher(4, model=model if with_model else None, random_state=0).fit(X)
-    assert reads == {0: 1}  # two samples are looked at
+    assert reads == {0: 1}  # `fit` reads two samples
     sketch = sketcher.transform(X)
     assert isinstance(sketch, da.Array)
     assert sketch.chunks == (X.chunks[0], (4,))
@@ -83,7 +83,7 @@ def test_nothing_is_computed_before_it_is_asked_for(data, model, counted, with_m
 @pytest.mark.parametrize("chunks", CHUNKS)
 @pytest.mark.parametrize("sketch", ["gaussian", "sparse_sign"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
-def test_rows(data, chunks, sketch, dtype):
+def test_sketches_of_rows_equal_those_of_numpy_arrays(data, chunks, sketch, dtype):
     X = (10 * data[0]).astype(dtype)
     sketcher = GradientSketcher(6, sketch=sketch, random_state=0)
     expected = sketcher.fit_transform(X)
@@ -91,16 +91,16 @@ def test_rows(data, chunks, sketch, dtype):
         da.from_array(X, chunks=chunks)
     )
     assert lazy.dtype == lazy.compute().dtype == expected.dtype
-    # A sum that nearly cancels has the rounding of its terms.
+    # A sum that nearly cancels keeps the rounding errors of its terms.
     rtol = 1e-5 if dtype == np.float32 else 1e-12
     atol = rtol * np.abs(expected).max()
     np.testing.assert_allclose(lazy.compute(), expected, rtol=rtol, atol=atol)
-    # One Γ, whichever container was fitted.
+    # Γ is the same whichever container was fitted.
     assert_close(sketcher.transform(da.from_array(X, chunks=chunks)).compute(), lazy.compute())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_dtype_that_was_asked_for(data, dtype):
+def test_sketch_has_the_requested_dtype(data, dtype):
     for X in (data[0].astype(np.float32), data[0]):
         sketcher = GradientSketcher(6, dtype=dtype, random_state=0).fit(X)
         lazy = sketcher.transform(da.from_array(X, chunks=(20, 5)))
@@ -118,14 +118,14 @@ def test_sparse_chunks(data):
 @pytest.mark.parametrize("chunks", CHUNKS)
 @pytest.mark.parametrize("target", ["output", "label", "predicted", "sampled", "random"])
 @pytest.mark.slow
-def test_models(data, model, chunks, target):
+def test_sketches_of_models_equal_those_of_numpy_arrays(data, model, chunks, target):
     X, y = data
     sketcher = GradientSketcher(6, model=model, target=target, batch_size=8, random_state=0)
     expected = sketcher.fit_transform(X, y)
     X = da.from_array(X, chunks=chunks)
     for labels in (y, y.tolist(), da.from_array(y, chunks=33)):
         assert_close(sketcher.fit_transform(X, labels).compute(), expected)
-    # Draws are those of the positions in what `transform` is given.
+    # Random numbers belong to the positions in the input of `transform`.
     part = sketcher.transform(X[50:], y[50:]).compute()
     assert_close(part, sketcher.transform(data[0][50:], y[50:]))
 
@@ -145,7 +145,7 @@ def test_images_float32_and_labels_of_several_columns(model):
     assert doubled.dtype == doubled.compute().dtype == np.float64
 
 
-def test_threads_do_not_meet_in_the_model(data, model):
+def test_threads_do_not_interfere_in_the_model(data, model):
     model.train()
     sketcher = GradientSketcher(6, model=model, batch_size=2, random_state=0)
     expected = sketcher.fit_transform(data[0])
@@ -169,7 +169,7 @@ def test_empty_chunks(data, model):
         sketcher.transform(X[:0])
 
 
-def test_what_is_not_finite_raises_when_computed(data, model):
+def test_non_finite_values_raise_when_computed(data, model):
     X = data[0].copy()
     X[57, 2] = np.nan
     X = da.from_array(X, chunks=(20, 5))
@@ -186,7 +186,7 @@ def test_what_is_not_finite_raises_when_computed(data, model):
         lazy.compute()
 
 
-def test_what_is_wrong_with_shapes_raises_at_once(data, model, counted, tmp_path):
+def test_wrong_shapes_raise_before_anything_is_computed(data, model, counted, tmp_path):
     X, reads = counted(data[0], 10)
     labelled = GradientSketcher(6, model=model, target="label").fit(X)
     reads.clear()
@@ -209,7 +209,7 @@ def test_what_is_wrong_with_shapes_raises_at_once(data, model, counted, tmp_path
     assert not vars(cached).keys() & {"projection_", "_seed"}
 
 
-def test_a_sketch_is_that_of_its_sketcher_at_the_time(data, model):
+def test_lazy_sketch_keeps_the_parameters_it_was_made_with(data, model):
     X = da.from_array(data[0], chunks=(20, 5))
     sketcher = GradientSketcher(6, model=model, random_state=0)
     expected = sketcher.fit_transform(data[0])
@@ -218,7 +218,7 @@ def test_a_sketch_is_that_of_its_sketcher_at_the_time(data, model):
     assert_close(lazy.compute(), expected)
 
 
-def test_the_model_is_in_the_graph_once(data):
+def test_model_is_in_the_graph_once(data):
     model = nn.Sequential(nn.Linear(5, 20_000), nn.Linear(20_000, 1))
     n_bytes = sum(p.nbytes for p in model.parameters())
     X = da.from_array(data[0].astype(np.float32), chunks=(10, 5))
@@ -236,7 +236,7 @@ def test_the_model_is_in_the_graph_once(data):
 @pytest.mark.parametrize("cls", selector_classes())
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
 @pytest.mark.slow
-def test_selectors_take_dask_arrays(data, counted, cls, dtype):
+def test_selectors_accept_dask_arrays(data, counted, cls, dtype):
     X, y = (10 * data[0]).astype(dtype), data[1]
     expected = make(cls, 12).fit(X, y)
     lazy, reads = counted(X, 30)
@@ -252,7 +252,7 @@ def test_selectors_take_dask_arrays(data, counted, cls, dtype):
     np.testing.assert_array_equal(labels.compute(), y[expected.sample_indices_])
 
 
-def test_strata_pipelines_and_estimators(data, model):
+def test_strata_pipelines_and_estimators_accept_dask_arrays(data, model):
     X, y = data
     lazy, labels = da.from_array(X, chunks=(20, 5)), da.from_array(y, chunks=17)
     stratified = SkMMSelector(12, stratify=True, random_state=0)
@@ -268,7 +268,7 @@ def test_strata_pipelines_and_estimators(data, model):
     np.testing.assert_allclose(fitted.predict(X), fitted.estimator_.predict(X))
 
 
-def test_what_does_not_fit_into_memory_is_read_from_a_file(data, counted, monkeypatch, tmp_path):
+def test_array_beyond_memory_is_read_from_a_file(data, counted, monkeypatch, tmp_path):
     X, reads = counted(data[0].astype(np.float32), 10)
     kept = SkMMSelector(5, random_state=0).fit(X)
     assert kept.gathered_ == "memory"
@@ -292,7 +292,7 @@ def test_what_does_not_fit_into_memory_is_read_from_a_file(data, counted, monkey
     )
 
 
-def test_what_fits_nowhere_is_refused(data, counted, monkeypatch):
+def test_array_beyond_memory_and_disk_raises(data, counted, monkeypatch):
     X, reads = counted(data[0].astype(np.float32), 10)
     selector = HerdingSelector(5)  # works in float64
     for enough in (2 * 8 * 5 * N, None):
@@ -314,7 +314,7 @@ def test_what_fits_nowhere_is_refused(data, counted, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
-def test_a_full_disk_is_an_error_and_leaves_nothing(data, monkeypatch, tmp_path):
+def test_full_disk_raises_and_leaves_no_attributes(data, monkeypatch, tmp_path):
     monkeypatch.setattr(_dask, "available_memory", lambda: 0)
     selector = SkMMSelector(5, random_state=0)
     X = da.from_array(data[0], chunks=(10, 5))
@@ -328,7 +328,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(data, monkeypatch, tmp_path)
         np.testing.assert_array_equal(selector.fit_transform(X), selector.fit_transform(data[0]))
 
 
-def test_errors_of_chunks_are_not_those_of_the_disk(data, monkeypatch):
+def test_errors_of_chunks_are_not_reported_as_errors_of_the_disk(data, monkeypatch):
     def lost(block):
         raise OSError(errno.EIO, "the chunk is lost")
 
@@ -360,7 +360,7 @@ def client():
 
 
 class Slow:
-    """Gives a block of rows after a while, and notes which process was asked for which."""
+    """Return a block of rows after a delay, and record which process was given which chunk."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -371,26 +371,26 @@ class Slow:
         time.sleep(0.2)
         return block
 
-    def notes(self):
-        """Return a pair of process and chunk for each start."""
+    def calls(self):
+        """Return a pair of process and chunk for each call."""
         return [tuple(map(int, path.name.split("-")[:2])) for path in self.folder.iterdir()]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["output", "label", "sampled"])
-def test_processes(client, data, model, target):
+def test_processes_compute_the_same_sketch(client, data, model, target):
     X, y = data
     sketcher = GradientSketcher(6, model=model, target=target, random_state=0)
     expected = sketcher.fit_transform(X, y)
     lazy = sketcher.fit_transform(da.from_array(X, chunks=(10, 3)), da.from_array(y, chunks=40))
     assert_close(lazy.compute(scheduler=client), expected)
-    # The selector uses the cluster too, for it is the default while there is a client.
+    # The selector also uses the cluster, the default scheduler while a client exists.
     selector = SkMMSelector(12, random_state=0)
     assert len(np.intersect1d(selector.fit_transform(lazy), selector.fit_transform(expected))) == 12
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_changes_nothing(client, data, model, tmp_path):
+def test_killed_worker_does_not_change_the_sketch(client, data, model, tmp_path):
     X = data[0]
     sketcher = GradientSketcher(6, model=model, target="sampled", random_state=0)
     expected = sketcher.fit_transform(X)
@@ -399,44 +399,44 @@ def test_a_worker_that_is_killed_changes_nothing(client, data, model, tmp_path):
     future = client.compute(sketcher.fit(X).transform(chunks))
     victim = next(iter(client.run(os.getpid).values()))
     deadline = time.monotonic() + 30
-    # One block of the victim is finished and may be lost with it, the next is never finished.
-    while sum(pid == victim for pid, _ in slow.notes()) < 2:
+    # One of the victim's blocks is finished and may be lost with it; the next never finishes.
+    while sum(pid == victim for pid, _ in slow.calls()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert not future.done()
     os.kill(victim, signal.SIGKILL)
     assert_close(future.result(timeout=30), expected)
-    notes = slow.notes()
-    assert {k for _, k in notes} == set(range(11))
-    again = [k for k, n in Counter(k for _, k in notes).items() if n > 1]
-    # What it was at when it died, at least: a finished block may have been handed on before.
-    assert {k for pid, k in notes if pid == victim} & set(again)
+    calls = slow.calls()
+    assert {k for _, k in calls} == set(range(11))
+    again = [k for k, n in Counter(k for _, k in calls).items() if n > 1]
+    # At least the block that it was computing: a finished one may have been passed on before.
+    assert {k for pid, k in calls if pid == victim} & set(again)
 
 
-LIMIT = 2**29  # bytes for a worker, which has nearly half of it from the start
+LIMIT = 2**29  # bytes per worker, nearly half of which are used from the start
 
 
-def make_greedy(folder, times, n_bytes=LIMIT):
-    """Return a function that takes more memory than its worker may, or than there is.
+def make_allocating(folder, times, n_bytes=LIMIT):
+    """Return a function that allocates more memory than its worker may, or than there is.
 
-    It does so the first times it is called. It is sent as it is, since it has no name in this
-    module: workers that looked it up there would import torch each time they start.
+    It does so the first `times` times it gets chunk 1. As a local function it is pickled by value:
+    workers that looked it up in this module would import torch each time they start.
     """
 
-    def greedy(block, block_info):
+    def allocate(block, block_info):
         if block_info[0]["chunk-location"][0] == 1 and len(list(folder.iterdir())) < times:
             (folder / str(time.monotonic_ns())).touch()
             taken = np.ones(n_bytes, np.uint8)
-            time.sleep(60)  # the nanny looks ten times a second
+            time.sleep(60)  # the nanny checks ten times a second
             del taken
         return block
 
-    return greedy
+    return allocate
 
 
 @pytest.mark.slow
-def test_a_worker_out_of_memory(data, tmp_path):
-    """Another takes its place; if that cannot help there is an error, and nothing is changed."""
+def test_worker_out_of_memory_is_replaced(data, tmp_path):
+    """Another takes its place; if that cannot help, an error is raised and nothing is changed."""
     distributed = pytest.importorskip("distributed", reason="distributed is an extra")
     X = data[0]
     pipe = make_pipeline(GradientSketcher(4, random_state=0), SkMMSelector(12, random_state=0))
@@ -445,9 +445,9 @@ def test_a_worker_out_of_memory(data, tmp_path):
     def state(estimator):
         return {name: value for name, value in vars(estimator).items() if "callback" not in name}
 
-    def greedy(name, *args):
+    def chunks_that_allocate(name, *args):
         (tmp_path / name).mkdir()
-        function = make_greedy(tmp_path / name, *args)
+        function = make_allocating(tmp_path / name, *args)
         lazy = da.from_array(X, chunks=(40, 5))
         return lazy.map_blocks(function, dtype=X.dtype, meta=X[:0])
 
@@ -459,12 +459,12 @@ def test_a_worker_out_of_memory(data, tmp_path):
         distributed.LocalCluster(n_workers=1, memory_limit=LIMIT, **options) as cluster,
         distributed.Client(cluster),
     ):
-        once = greedy("once", 1)
+        once = chunks_that_allocate("once", 1)
         np.testing.assert_array_equal(pipe.fit_transform(once), expected)
         assert calls("once") == 1
         cluster.scheduler.allowed_failures = 0
-        failures = [(greedy("always", 99), distributed.KilledWorker)]
-        failures.append((greedy("more than there is", 99, 2**60), MemoryError))
+        failures = [(chunks_that_allocate("always", 99), distributed.KilledWorker)]
+        failures.append((chunks_that_allocate("more than there is", 99, 2**60), MemoryError))
         for lazy, error in failures:
             pipe.fit(X[::-1])
             before = state(pipe[-1])

@@ -1,4 +1,4 @@
-"""The selectors other than SkMM, against loops and closed forms at small size."""
+"""Selectors other than SkMM compared with loops and closed forms at small size."""
 
 from itertools import combinations, pairwise
 
@@ -19,14 +19,14 @@ from sklearn_skmm.core._draws import inclusion_probabilities
 from sklearn_skmm.selectors import _k_means
 from tests.core.test_exemplars import METRICS, cost_matrix, gaussian, plain_greedy
 
-DRAWS = 4000
+REPEATS = 4000
 equal, close = np.testing.assert_array_equal, np.testing.assert_allclose
 
 
-def draws(selector, X):
-    """Many selections, without what `fit` does around them."""
+def repeated_selections(selector, X):
+    """Return `REPEATS` selections made by `_select`, without the rest of `fit`."""
     reference, n = Reference(X), selector.n_to_select
-    rngs = map(np.random.RandomState, range(DRAWS))
+    rngs = map(np.random.RandomState, range(REPEATS))
     return [selector._select(X, n, reference, rng, lambda: False) for rng in rngs]
 
 
@@ -35,20 +35,24 @@ def first_least(values):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_herding_is_its_definition(seed):
+def test_herding_follows_its_definition(seed):
     X = gaussian(50, 4, seed) + 1.0
     w = mu = X.mean(axis=0)
-    picks = []
+    selected = []
     for _ in range(30):
-        picks.append(max(set(range(50)) - set(picks), key=lambda i: X[i] @ w))
-        w = w + mu - X[picks[-1]]
-    equal(skmm.HerdingSelector(30).fit_transform(X), picks)
+        selected.append(max(set(range(50)) - set(selected), key=lambda i: X[i] @ w))
+        w = w + mu - X[selected[-1]]
+    equal(skmm.HerdingSelector(30).fit_transform(X), selected)
 
 
 def test_herding_approaches_a_mean_far_from_zero():
     X = gaussian(2000, 5) + 20.0
-    mu, picks, sizes = X.mean(axis=0), skmm.HerdingSelector(320).fit_transform(X), [1, 20, 80, 320]
-    errors = [np.linalg.norm(X[picks[:n]].mean(axis=0) - mu) for n in sizes]
+    mu, selected, sizes = (
+        X.mean(axis=0),
+        skmm.HerdingSelector(320).fit_transform(X),
+        [1, 20, 80, 320],
+    )
+    errors = [np.linalg.norm(X[selected[:n]].mean(axis=0) - mu) for n in sizes]
     assert all(after < before for before, after in pairwise(errors))
     # The sum of mu - x telescopes to w_n - w_0, and w_0 = mu; w stays bounded.
     assert max(n * error for n, error in zip(sizes, errors, strict=True)) < 1.1 * np.linalg.norm(mu)
@@ -60,13 +64,13 @@ def test_k_center_is_farthest_first(init, seed):
     X = gaussian(60, 3, seed) + 10.0
     selector = skmm.KCenterSelector(12, init=init, random_state=seed).fit(X)
     D = cdist(X, X)
-    picks = [selector.sample_indices_[0]]
+    selected = [selector.sample_indices_[0]]
     if init == "center":
-        assert picks == [np.argmin(np.linalg.norm(X - X.mean(axis=0), axis=1))]
-    while len(picks) < 12:
-        picks.append(np.argmax(D[:, picks].min(axis=1)))
-    equal(selector.sample_indices_, picks)
-    assert selector.radius_ == pytest.approx(D[:, picks].min(axis=1).max(), rel=1e-9)
+        assert selected == [np.argmin(np.linalg.norm(X - X.mean(axis=0), axis=1))]
+    while len(selected) < 12:
+        selected.append(np.argmax(D[:, selected].min(axis=1)))
+    equal(selector.sample_indices_, selected)
+    assert selector.radius_ == pytest.approx(D[:, selected].min(axis=1).max(), rel=1e-9)
 
 
 @pytest.mark.parametrize("init", ["random", "center"])
@@ -90,34 +94,34 @@ def test_greedy_pivoting_is_pivoted_qr(N, d, n):
 
 @pytest.mark.parametrize("block_size", [1, 8])
 @pytest.mark.slow
-def test_first_two_random_pivots_have_their_law(block_size):
+def test_first_two_random_pivots_have_the_expected_distribution(block_size):
     X = gaussian(5, 3, 1) * np.array([3, 0.7, 0.3])
-    law = np.zeros((5, 5))
+    probability = np.zeros((5, 5))
     for i in range(5):
         left = np.square(X - np.outer(X @ X[i], X[i]) / (X[i] @ X[i])).sum(axis=1)
         left[i] = 0.0
-        law[i] = X[i] @ X[i] / np.square(X).sum() * left / left.sum()
+        probability[i] = X[i] @ X[i] / np.square(X).sum() * left / left.sum()
     observed = np.zeros((5, 5))
-    # With four to go, the second pick may come from the block of the first or from a later one.
-    for selection in draws(skmm.AdaptiveSelector(4, block_size=block_size), X):
+    # With four to select, the second may come from the first one's block or from a later one.
+    for selection in repeated_selections(skmm.AdaptiveSelector(4, block_size=block_size), X):
         observed[tuple(selection.indices[:2])] += 1
     possible = ~np.eye(5, dtype=bool)
     assert observed[~possible].sum() == 0
-    expected = DRAWS * law[possible]
+    expected = REPEATS * probability[possible]
     assert np.sum((observed[possible] - expected) ** 2 / expected) < chi2.ppf(0.999, 19)
 
 
 @pytest.mark.parametrize("params", [{"pivoting": "greedy"}, {"block_size": 1}, {"block_size": 8}])
-def test_pivoting_starts_afresh_past_the_rank(params):
+def test_pivoting_restarts_beyond_the_rank(params):
     X = gaussian(20, 3) @ gaussian(3, 10, 1)
-    picks = skmm.AdaptiveSelector(20, random_state=0, **params).fit_transform(X)
-    equal(np.sort(picks), np.arange(20))
+    selected = skmm.AdaptiveSelector(20, random_state=0, **params).fit_transform(X)
+    equal(np.sort(selected), np.arange(20))
     for start in range(0, 18, 3):
-        assert np.linalg.matrix_rank(X[picks[start : start + 3]]) == 3
+        assert np.linalg.matrix_rank(X[selected[start : start + 3]]) == 3
         if "pivoting" in params:
-            rest = np.setdiff1d(np.arange(20), picks[:start])
+            rest = np.setdiff1d(np.arange(20), selected[:start])
             pivots = linalg.qr(X[rest].T, mode="r", pivoting=True)[1][:3]
-            equal(picks[start : start + 3], rest[pivots])
+            equal(selected[start : start + 3], rest[pivots])
 
 
 def skewed():
@@ -128,15 +132,15 @@ def skewed():
 
 
 def hat_diagonal(selector, X):
-    """The diagonal of the hat matrix and its trace, from dense formulas."""
+    """Return the diagonal of the hat matrix and its trace, from dense formulas."""
     N, n = len(X), selector.n_to_select
     U, singular, _ = np.linalg.svd(X, full_matrices=False)
     values = singular[singular > 1e-10 * singular[0]] ** 2 / N
-    keeps = max(1, int(n / np.log(n + 1)))
+    n_kept = max(1, int(n / np.log(n + 1)))
     if isinstance(selector, skmm.TruncatedLeverageSelector):
-        k = min(selector.n_components or keeps, len(values))
+        k = min(selector.n_components or n_kept, len(values))
         return np.diag(U[:, :k] @ U[:, :k].T), k
-    alpha = values[keeps:].sum() / keeps if selector.alpha is None else selector.alpha
+    alpha = values[n_kept:].sum() / n_kept if selector.alpha is None else selector.alpha
     hat = X @ np.linalg.pinv(X.T @ X + N * alpha * np.eye(X.shape[1])) @ X.T
     return np.diag(hat), np.sum(values / (values + alpha))
 
@@ -170,24 +174,25 @@ def test_leverage_scores_are_the_hat_diagonal(selector, kind):
 
 @pytest.mark.parametrize("selector", LEVERAGE[:2], ids=repr)
 @pytest.mark.slow
-def test_leverage_sampling_honours_its_probabilities(selector):
+def test_leverage_sampling_has_its_inclusion_probabilities(selector):
     X = skewed()
     selector.fit(X)
     pi, scores = selector.inclusion_probabilities_, selector.leverage_scores_
     certain, free = pi >= 1, (pi > 0) & (pi < 1)
     assert certain.any()
-    selections = draws(selector, X)
-    picks = np.concatenate([selection.indices for selection in selections])
-    observed = np.bincount(picks, minlength=25) / DRAWS
+    selections = repeated_selections(selector, X)
+    selected = np.concatenate([selection.indices for selection in selections])
+    observed = np.bincount(selected, minlength=25) / REPEATS
     equal(observed[certain], 1)
     equal(observed[pi == 0], 0)
-    z = (observed - pi)[free] / np.sqrt(pi * (1 - pi) / DRAWS)[free]
-    # Items are negatively dependent, so this bound for independent ones is on the safe side.
+    z = (observed - pi)[free] / np.sqrt(pi * (1 - pi) / REPEATS)[free]
+    # Items are negatively dependent, so this bound for independent items is conservative.
     assert np.square(z).sum() < chi2.ppf(0.999, free.sum())
-    features = np.column_stack([X, scores > 0])  # the last one: weights sum to what can be drawn
+    # By the last column, the weights sum to the number of samples that can be selected.
+    features = np.column_stack([X, scores > 0])
     totals = np.array([s.sample_weight @ features[s.indices] for s in selections])
     error = totals.mean(axis=0) - features.sum(axis=0)
-    assert np.all(np.abs(error) < 4 * totals.std(axis=0) / np.sqrt(DRAWS))
+    assert np.all(np.abs(error) < 4 * totals.std(axis=0) / np.sqrt(REPEATS))
 
 
 @settings(max_examples=200, deadline=None)
@@ -205,7 +210,7 @@ def test_inclusion_probabilities(data):
         c = pi[free] / scores[free]
         close(c, c[0], rtol=1e-9)
         assert np.all(c[0] * scores[pi >= 1] >= 1 - 1e-9)
-    elif np.any(pi < 1):  # every positive score is certain
+    elif np.any(pi < 1):  # every item with a positive score is certain
         assert np.ptp(pi[scores == 0]) == 0
 
 
@@ -216,7 +221,7 @@ def test_inclusion_probabilities_of_scores_far_apart(scores):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_facility_location(metric):
+def test_facility_location_equals_plain_greedy(metric):
     X = gaussian(70, 3)
     selector = skmm.FacilityLocationSelector(9, metric=metric).fit(X)
     h = np.median(pdist(X)) / 2
@@ -228,7 +233,7 @@ def test_facility_location(metric):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_facility_location_reaches_its_share_of_the_optimum(n):
+def test_facility_location_reaches_its_guaranteed_fraction_of_the_optimum(n):
     for seed in range(6):
         X = gaussian(9, 2, seed)
         C = cost_matrix(X, "gaussian", 1.0)
@@ -238,13 +243,13 @@ def test_facility_location_reaches_its_share_of_the_optimum(n):
 
 
 @pytest.mark.parametrize("metric", ["k-means", *METRICS])
-def test_fewer_distinct_rows_than_picks(metric):
+def test_fewer_distinct_rows_than_samples_to_select(metric):
     X = gaussian(6, 2)[np.random.RandomState(1).randint(6, size=40)]
     k_means, facility = skmm.KMeansSelector(20, random_state=0), skmm.FacilityLocationSelector(20)
     selector = k_means if metric == "k-means" else facility.set_params(metric=metric)
-    picks = selector.fit_transform(X)
-    assert len(np.unique(picks)) == 20
-    assert len(np.unique(X[picks], axis=0)) == 6  # no row is left out
+    selected = selector.fit_transform(X)
+    assert len(np.unique(selected)) == 20
+    assert len(np.unique(X[selected], axis=0)) == 6  # no row is left out
     assert selector.sample_weight_.min() >= 1
     assert selector.sample_weight_.sum() == 40
 
@@ -256,7 +261,7 @@ def medoid(X, members):
 @pytest.mark.parametrize(
     ("N", "n", "max_iter"), [(80, 10, 300), (4000, 15, 300), (600, 12, 2), (30, 30, 300)]
 )
-def test_k_means_takes_the_nearest_to_each_centre(monkeypatch, N, n, max_iter):
+def test_k_means_selects_the_nearest_sample_to_each_centre(monkeypatch, N, n, max_iter):
     fitted = []
     fit = KMeans.fit
     monkeypatch.setattr(_k_means.KMeans, "fit", lambda *args: fitted.append(args[0]) or fit(*args))
@@ -282,7 +287,7 @@ CRITERIA = {
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_uncertainty(criterion):
+def test_uncertainty_selects_the_least_certain_samples(criterion):
     X, y = gaussian(60, 3), np.arange(60) % 3
     X[:, 0] += y
     classifier = LogisticRegression()
@@ -298,21 +303,21 @@ def test_uncertainty(criterion):
     for selector in (unfitted, prefitted):
         close(selector.uncertainties_, expected)
         equal(selector.sample_indices_, np.argsort(-expected)[:12])
-    # The classifier has seen all classes; in each the least certain are taken.
+    # The classifier has seen all classes; the least certain samples of each are selected.
     close(stratified.uncertainties_, expected)
     parts = [m[np.argsort(-expected[m])[:4]] for m in (np.flatnonzero(y == k) for k in range(3))]
     equal(stratified.sample_indices_, np.sort(np.concatenate(parts)))
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_no_sample_of_a_single_class_is_less_certain(criterion):
+def test_samples_of_a_single_class_are_equally_certain(criterion):
     selector = skmm.UncertaintySelector(4, GaussianNB(), criterion=criterion)
     selector.fit(gaussian(20, 3), np.zeros(20, dtype=int))
     equal(selector.uncertainties_, 0.0)
     equal(selector.sample_indices_, np.arange(4))
 
 
-def test_prefitted_classifier_is_used_as_it_is():
+def test_prefitted_classifier_is_not_refitted():
     X, y = gaussian(60, 3), np.arange(60) % 2
     classifier = LogisticRegression().fit(gaussian(40, 3, 1), np.arange(40) % 3)
     expected = 1 - classifier.predict_proba(X).max(axis=1)
@@ -320,9 +325,9 @@ def test_prefitted_classifier_is_used_as_it_is():
     equal(selector.uncertainties_, expected)
 
 
-def test_grad_norm_is_an_argsort():
+def test_grad_norm_sorts_by_norm():
     X = gaussian(50, 4)
-    X[30] = -X[7]  # ties go by position
+    X[30] = -X[7]  # ties are ordered by position
     norms = np.sqrt((X**2).sum(axis=1))
     selector = skmm.GradNormSelector(50).fit(X)
     close(selector.norms_, norms)

@@ -1,4 +1,4 @@
-"""SkMMSelector: its attributes, and requests at the edge."""
+"""SkMMSelector: fitted attributes, moment matching and edge cases."""
 
 import numpy as np
 import pytest
@@ -52,8 +52,8 @@ MATCHING = [PAPER, {"rounding": "cube"}, {"rounding": "local_cube"}, {"centralit
 
 @pytest.mark.parametrize("params", MATCHING)
 @pytest.mark.slow
-def test_the_coreset_matches_moments_better_than_a_uniform_draw(X, params):
-    """In the mean over seeds, per direction and relative to the population."""
+def test_coreset_matches_moments_better_than_random_sampling(X, params):
+    """Compare mean shortfalls over seeds, per direction and relative to the moments of all of X."""
     V = SkMMSelector(40).fit(X).components_.T
     A = directional_energies(X, V)
     target = A.mean(axis=0)
@@ -69,12 +69,12 @@ def test_the_coreset_matches_moments_better_than_a_uniform_draw(X, params):
 
 
 @pytest.mark.slow
-def test_the_default_lies_between_exemplars_and_moments(X):
-    """More centrality covers better and matches less, and all cover better than a draw."""
+def test_default_centrality_lies_between_exemplars_and_pure_matching(X):
+    """More centrality covers better and matches worse; all cover better than random sampling."""
     selector = SkMMSelector(40).fit(X)
     features = moment_features(X @ selector.components_.T, selector.eigenvalues_, 40)
 
-    def figures(cls, **params):
+    def mean_errors(cls, **params):
         mismatch, distance = [], []
         for seed in range(10):
             rows = cls(40, random_state=seed, **params).fit_transform(X)
@@ -83,13 +83,15 @@ def test_the_default_lies_between_exemplars_and_moments(X):
             distance.append(cdist(X, X[rows]).min(axis=1).mean())
         return np.mean(mismatch), np.mean(distance)
 
-    free, default, exemplars = (figures(SkMMSelector, centrality=rho) for rho in (0.0, 0.3, np.inf))
-    uniform = figures(UniformSelector)
+    free, default, exemplars = (
+        mean_errors(SkMMSelector, centrality=rho) for rho in (0.0, 0.3, np.inf)
+    )
+    uniform = mean_errors(UniformSelector)
     assert free[0] < default[0] < exemplars[0]
     assert exemplars[1] < default[1] < free[1] < uniform[1]
 
 
-def test_infinite_centrality_takes_the_exemplars(X):
+def test_infinite_centrality_selects_the_exemplars(X):
     cells = SkMMSelector(30, centrality=np.inf, random_state=0).fit(X)
     exemplar = SkMMSelector(30, rounding="exemplar", random_state=0).fit(X)
     np.testing.assert_array_equal(cells.sample_indices_, exemplar.sample_indices_)
@@ -97,7 +99,7 @@ def test_infinite_centrality_takes_the_exemplars(X):
     assert cells.sample_weight_.tolist() == [10.0] * 30
 
 
-def test_c_S_below_n_over_N_is_refused(X):
+def test_c_S_below_n_over_N_raises(X):
     with pytest.raises(
         ValueError, match=r"'c_S' .* at least n / N = 200 / 300 .* Got 0\.5 instead"
     ):
@@ -125,21 +127,21 @@ def test_rank_deficient_and_duplicate_rows():
     rng = np.random.RandomState(0)
     low = rng.normal(size=(80, 2)) @ rng.normal(size=(2, 9))
     assert SkMMSelector(10, random_state=0).fit(low).eigenvalues_.shape == (2,)
-    twins = np.repeat(rng.normal(size=(5, 3)), 20, axis=0)
-    assert len(set(SkMMSelector(30, random_state=0).fit_transform(twins).tolist())) == 30
+    duplicates = np.repeat(rng.normal(size=(5, 3)), 20, axis=0)
+    assert len(set(SkMMSelector(30, random_state=0).fit_transform(duplicates).tolist())) == 30
     for rows in (np.zeros((20, 3)), np.full((20, 3), 7.0)):
         selector = SkMMSelector(4, random_state=0).fit(rows)
         assert len(set(selector.sample_indices_.tolist())) == 4
         assert np.isfinite([selector.objective_, selector.dual_gap_]).all()
 
 
-def test_running_out_of_iterations_is_said(X):
+def test_running_out_of_iterations_warns(X):
     with pytest.warns(ConvergenceWarning, match="after 2 iterations with a duality gap"):
         selector = SkMMSelector(40, max_iter=2, tol=1e-12, random_state=0).fit(X)
     assert selector.n_iter_ == 2
 
 
-def test_strata_put_the_weights_together(X):
+def test_stratified_weights_sum_to_one_in_each_stratum(X):
     y = np.arange(300) % 3
     selector = SkMMSelector(30, stratify=True, random_state=0).fit(X, y)
     for k in range(3):

@@ -1,4 +1,4 @@
-"""VOptimalSelector against brute force, and the formulas under it against recomputation."""
+"""VOptimalSelector compared with brute force, and its update formulas with recomputation."""
 
 from itertools import combinations
 
@@ -48,7 +48,7 @@ def assert_exchange_optimal(X, indices, alpha, tol):
 
 @pytest.mark.parametrize("n", [1, 2, 4, 7])
 @pytest.mark.parametrize("alpha", [None, 1e-3, 1.0])
-def test_brute_force(n, alpha):
+def test_selection_is_near_the_optimum_of_brute_force(n, alpha):
     for seed in range(3):
         X = decaying(12, 4, seed)
         selector = VOptimalSelector(n, alpha=alpha).fit(X)
@@ -68,7 +68,7 @@ def test_no_exchange_improves_even_outside_of_the_working_set(init):
     assert_exchange_optimal(X, selector.sample_indices_, selector.alpha_, 0)
 
 
-def test_attributes_are_the_formulas():
+def test_attributes_equal_their_formulas():
     X = decaying(300, 8)
     selector = VOptimalSelector(40).fit(X)
     expected = v_optimality(X, selector.sample_indices_, alpha=selector.alpha_)
@@ -86,11 +86,11 @@ def test_attributes_are_the_formulas():
 @pytest.mark.parametrize(
     ("N", "m", "n", "gap"), [(2000, 4, 8, 0.05), (2000, 32, 256, 0.05), (500, 20, 400, 0.01)]
 )
-def test_certified_gap(N, m, n, gap):
+def test_certified_gap_is_small(N, m, n, gap):
     assert VOptimalSelector(n).fit(decaying(N, m)).gap_ <= gap
 
 
-def test_better_than_greedy_and_uniform():
+def test_better_than_greedy_and_random_sampling():
     X = decaying(1000, 16)
     best = VOptimalSelector(64).fit(X)
     alone = VOptimalSelector(64, init="greedy", max_iter=0).fit(X)
@@ -110,15 +110,15 @@ def test_updates_equal_recomputation(seed, k, n, log_alpha):
     S = rng.choice(30, n, replace=False)
     out, new = S[0], np.setdiff1d(np.arange(30), S)[0]
     before = start_state(problem, S, n)
-    for came, went, after in (
+    for entering, leaving, after in (
         ([new], [], np.append(S, new)),
         ([], [out], S[1:]),
         ([new], [out], np.append(S[1:], new)),
     ):
-        ours = update(problem, columns, before, after, n, added=came, removed=went)
+        ours = update(problem, columns, before, after, n, added=entering, removed=leaving)
         for a, b in zip(ours, start_state(problem, after, n), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9 * abs(b).max())
-    # What adding and removing do to V, as the greedy selection takes it.
+    # The change of V by adding or removing a row, as greedy selection computes it.
     V = n * problem.signal @ np.diag(before.inverse)
     added = start_state(problem, np.append(S, new), n).inverse
     assert V - n * problem.signal @ np.diag(added) == pytest.approx(
@@ -151,7 +151,7 @@ def test_comparison_equals_recomputation():
 def test_greedy_equals_recomputation(alpha):
     problem = problem_of(decaying(50, 6), alpha)
     S = []
-    for _ in range(20):  # a subset on its way has weight 1 / 20 for each of its rows
+    for _ in range(20):  # rows of a partial subset have weight 1 / 20
         rest = [i for i in range(50) if i not in S]
         M = [start_state(problem, np.array([*S, i]), 20).inverse for i in rest]
         S.append(rest[int(np.argmin([problem.signal @ np.diag(m) for m in M]))])
@@ -162,19 +162,19 @@ def test_greedy_equals_recomputation(alpha):
 @pytest.mark.parametrize("max_iter", [0, 1, 2, 5, 500])
 @pytest.mark.parametrize("n", [2, 5])
 @pytest.mark.slow
-def test_the_bound_holds_wherever_the_relaxation_stops(max_iter, n):
+def test_lower_bound_holds_wherever_the_relaxation_stops(max_iter, n):
     for seed in range(4):
         X = decaying(12, 4, seed)
         bound = relax(problem_of(X, 0.01), n, max_iter=max_iter).lower_bound
         assert bound <= optimum(X, n, 0.01) * (1 + 1e-12)
 
 
-def test_the_rank_bounds_v_below_the_rank():
+def test_gap_uses_the_rank_when_n_is_below_it():
     X = decaying(500, 40)
     selector = VOptimalSelector(10, alpha=1e-4).fit(X)
     moment = (X.T * selector.weights_) @ X + 1e-4 * np.eye(40)
     relaxed = np.trace(np.linalg.solve(moment, X.T @ X / 500))
-    assert relaxed < 0.05 * selector.objective_  # which knows nothing of the rank
+    assert relaxed < 0.05 * selector.objective_  # the relaxation ignores the rank
     assert selector.gap_ < 0.3
 
 
@@ -229,7 +229,7 @@ def test_init_is_checked_again_for_another_pool():
 def test_transform_uses_the_fitted_moment_and_ridge():
     X, pool = decaying(100, 4), decaying(60, 4, 1) * np.array([0.2, 3, 1, 5])
     selector = VOptimalSelector(6, tol=0).fit(X)
-    picks = selector.transform(pool)
+    selected = selector.transform(pool)
     moment = X.T @ X / 100
 
     def V(S):
@@ -237,13 +237,13 @@ def test_transform_uses_the_fitted_moment_and_ridge():
         return np.trace(np.linalg.solve(pool[S].T @ pool[S] / len(S) + ridge, moment))
 
     for r in range(6):
-        for i in np.setdiff1d(np.arange(60), picks):
-            other = picks.copy()
+        for i in np.setdiff1d(np.arange(60), selected):
+            other = selected.copy()
             other[r] = i
-            assert V(other) >= V(picks) * (1 - 1e-9)
+            assert V(other) >= V(selected) * (1 - 1e-9)
 
 
-def test_no_scale_matters():
+def test_selection_is_scale_free():
     X = decaying(80, 5)
     expected = VOptimalSelector(12).fit(X)
     for factor in (1e-150, 1e-20, 1e20, 1e150):
@@ -252,9 +252,9 @@ def test_no_scale_matters():
         assert selector.objective_ == pytest.approx(expected.objective_, rel=1e-9)
         assert selector.lower_bound_ == pytest.approx(expected.lower_bound_, rel=1e-9)
         assert selector.alpha_ == pytest.approx(factor**2 * expected.alpha_, rel=1e-9)
-    # The smallest feature has 1e-10 of the largest one's variance, and the design still sees it.
-    picks = VOptimalSelector(12).fit_transform(X * np.array([1e4, 1, 0.1, 1, 1]))
-    assert v_optimality(X, picks, alpha=1e-6) < 1.3 * v_optimality(
+    # The smallest feature has 1e-10 of the largest one's variance, and is still covered.
+    selected = VOptimalSelector(12).fit_transform(X * np.array([1e4, 1, 0.1, 1, 1]))
+    assert v_optimality(X, selected, alpha=1e-6) < 1.3 * v_optimality(
         X, expected.sample_indices_, alpha=1e-6
     )
 
@@ -276,11 +276,11 @@ def test_default_ridge():
 @pytest.mark.parametrize("n", [10, 12, 24])
 @pytest.mark.slow
 def test_dominant_directions_do_not_hide_the_others(n):
-    # A ridge of a tenth of the mean eigenvalue is above whole clusters here, and misses them.
+    # Here a ridge of a tenth of the mean eigenvalue would exceed whole clusters and miss them.
     data = make_gmm_regression(random_state=0)
     G = GradientSketcher(m=32, random_state=0).fit_transform(data.X)
-    picks = VOptimalSelector(n).fit_transform(G)
-    assert len(np.unique(data.clusters[picks])) == 8
+    selected = VOptimalSelector(n).fit_transform(G)
+    assert len(np.unique(data.clusters[selected])) == 8
 
 
 DEGENERATE = {
@@ -293,7 +293,7 @@ DEGENERATE = {
     "rank two": decaying(40, 2) @ np.random.RandomState(1).normal(size=(2, 10)),
     "wide": decaying(10, 100),
     "outlier": np.vstack([decaying(30, 4), np.full((1, 4), 1e6)]),
-    "dust": decaying(40, 6) * 10.0 ** -np.arange(0, 12, 2),
+    "columns decades apart": decaying(40, 6) * 10.0 ** -np.arange(0, 12, 2),
 }
 
 
@@ -302,7 +302,7 @@ DEGENERATE = {
     "params",
     [{}, {"init": "greedy"}, {"init": [0]}, {"alpha": 1e-300}, {"alpha": 1e300}, {"tol": 0}],
 )
-def test_degenerate(X, params):
+def test_degenerate_input(X, params):
     for n in {1, min(3, len(X)), -(-len(X) // 2), len(X)}:
         for pool in (X, sparse.csr_array(X)):
             selector = VOptimalSelector(n, **params).fit(pool)
@@ -319,14 +319,14 @@ def test_ties_go_to_the_smaller_position():
     assert VOptimalSelector(1).fit_transform([[1.0], [2.0], [2.0]]).tolist() == [1]
 
 
-def test_a_huge_ridge_selects_the_most_energetic():
+def test_huge_ridge_selects_the_most_energetic_samples():
     X = decaying(50, 3)
-    picks = VOptimalSelector(5, alpha=1e6).fit_transform(X)
+    selected = VOptimalSelector(5, alpha=1e6).fit_transform(X)
     energies = np.einsum("ij,jk,ik->i", X, X.T @ X, X)
-    assert set(picks) == set(np.argsort(-energies)[:5])
+    assert set(selected) == set(np.argsort(-energies)[:5])
 
 
-def test_stratify_lists_what_it_did():
+def test_stratify_reports_one_value_per_stratum():
     X, y = decaying(60, 3), np.repeat(["a", "b"], [40, 20])
     selector = VOptimalSelector(9, stratify=True).fit(X, y)
     assert len(selector.objective_) == len(selector.gap_) == len(selector.alpha_) == 2
@@ -350,8 +350,8 @@ def test_exchanges_are_never_worse_where_rounding_looks_like_an_improvement(kind
     assert trials
 
 
-def test_the_inverse_root_of_a_ridge_below_rounding():
-    """A row still covers its own direction, and no other has less than the ridge."""
+def test_inverse_root_of_a_ridge_below_rounding():
+    """A row still covers its own direction, and every other direction has at least the ridge."""
     x, ridge = np.array([3e9, 4e9]), np.full(2, 1e-3)
     root = inverse_root(x[None], ridge)
     assert np.square(root.T @ x).sum() == pytest.approx(1)
@@ -359,8 +359,8 @@ def test_the_inverse_root_of_a_ridge_below_rounding():
 
 
 @pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-7])
-def test_the_relaxation_is_as_near_as_is_asked_for(tol):
-    """So near the minimum, some of the last steps are no improvement."""
+def test_relaxation_reaches_the_requested_tolerance(tol):
+    """This close to the minimum, some of the last steps do not improve."""
     for seed in range(3):
         problem = problem_of(decaying(40, 5, seed), 1e-3)
         relaxation = relax(problem, 10, tol=tol)
@@ -369,7 +369,7 @@ def test_the_relaxation_is_as_near_as_is_asked_for(tol):
         assert value * (1 - tol) <= relaxation.lower_bound <= value * (1 + 1e-12)
 
 
-def test_exchanges_stop_when_asked():
+def test_exchanges_stop_when_step_returns_true():
     problem = problem_of(decaying(200, 8), 1e-3)
     start = np.arange(20)
     once, n_iter = exchange(problem, start, step=lambda: True)
@@ -377,7 +377,7 @@ def test_exchanges_stop_when_asked():
     assert objective(problem, once) < objective(problem, start)
 
 
-def test_the_relaxation_is_the_start():
+def test_exchanges_start_from_the_rounded_relaxation():
     X = decaying(300, 8)
     problem = problem_of(X, 0.01)
     start = round_largest(relax(problem, 40), 40)

@@ -1,4 +1,4 @@
-"""How much memory the machine and its container have left."""
+"""Available memory of the machine and of its container."""
 
 import os
 
@@ -23,12 +23,12 @@ def test_available_memory(monkeypatch, tmp_path):
     assert _memory.available_memory() is None
 
 
-def test_limit_of_a_container(tmp_path):
+def test_container_memory(tmp_path):
     assert _memory._container_memory(tmp_path / "absent") is None
     (tmp_path / "memory.max").write_text("max\n")
     assert _memory._container_memory(tmp_path) is None
     (tmp_path / "memory.max").write_text("1000\n")
-    assert _memory._container_memory(tmp_path) is None  # half of the interface
+    assert _memory._container_memory(tmp_path) is None  # the usage files are missing
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 600\ninactive_file 60\nactive_file 40\n")
     assert _memory._container_memory(tmp_path) == 400
