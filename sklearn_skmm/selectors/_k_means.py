@@ -14,6 +14,7 @@ from sklearn.utils.extmath import row_norms
 
 from sklearn_skmm.base import BaseSelector, Selection
 from sklearn_skmm.utils._sklearn import Interval
+from sklearn_skmm.utils._threads import threads_restored
 from sklearn_skmm.utils._validation import MAX_SEED
 
 
@@ -94,7 +95,7 @@ class KMeansSelector(BaseSelector):
             # samples medoids.
             seed = rng.randint(MAX_SEED)
             kmeans = KMeans(n, n_init=self.n_init, max_iter=self.max_iter, tol=0, random_state=seed)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), threads_restored():
                 # With fewer distinct rows than clusters, empty clusters are filled below.
                 warnings.filterwarnings("ignore", "Number of distinct", ConvergenceWarning)
                 return kmeans.fit(X)
@@ -130,8 +131,9 @@ class KMeansSelector(BaseSelector):
 
 def _predict_centred(kmeans, X, mean):
     """Return the clusters of X, centred as in `KMeans.fit` so that squared distances are exact."""
-    if sparse.issparse(X):
+    if not sparse.issparse(X):
+        kmeans = copy(kmeans)
+        kmeans.cluster_centers_ = kmeans.cluster_centers_ - mean
+        X = X - mean
+    with threads_restored():
         return kmeans.predict(X)
-    kmeans = copy(kmeans)
-    kmeans.cluster_centers_ = kmeans.cluster_centers_ - mean
-    return kmeans.predict(X - mean)

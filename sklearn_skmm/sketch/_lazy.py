@@ -1,17 +1,11 @@
 """The sketch of a Dask array: lazy, chunk by chunk."""
 
 import copy
-import threading
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from sklearn_skmm.data._dask import in_row_chunks, is_dask
-
-# Threads of Dask's local scheduler share the model. Its mode changes and its layers get hooks while
-# a block is sketched, so each process sketches one block at a time. Torch has its own threads.
-_MODEL = threading.Lock()
 
 
 def sketch_lazily(sketcher: Any, X: Any, y: Any) -> Any:
@@ -78,8 +72,7 @@ def _sketch_block(sketcher: Any, start: Any, X: Any, y: Any = None) -> np.ndarra
     if X.shape[0] == 0:  # filtering leaves empty chunks
         return np.empty((0, sketcher.projection_.m), dtype=gradients.sketch_dtype(X))
     samples = gradients.open(X, sketcher, reset=False)
-    with nullcontext() if sketcher.model is None else _MODEL:
-        return sketcher._sketch(samples, _unwrapped(y), int(start[0]))
+    return sketcher._sketch(samples, _unwrapped(y), int(start[0]))
 
 
 def _unwrapped(block: Any) -> Any:

@@ -128,6 +128,8 @@ class GradientSketcher(
     For a Dask array, `fit` reads the first two rows. `transform` is lazy and uses the model's
     weights at compute time.
 
+    Sketchers in several threads may share a model. They take turns with it, one batch at a time.
+
     References
     ----------
     .. [1] Y. Dong, H. Phan, X. Pan, Q. Lei. "Sketchy Moment Matching: Toward Fast and Provable

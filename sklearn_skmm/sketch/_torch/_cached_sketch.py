@@ -10,6 +10,7 @@ from sklearn_skmm.sketch._cache import SketchCache, digest
 from sklearn_skmm.sketch._sketch_plan import PlannedParameter
 from sklearn_skmm.sketch._torch._batches import Batch
 from sklearn_skmm.sketch._torch._engine import Engine
+from sklearn_skmm.sketch._torch._model_state import original_state
 
 # A block of the cache ends at this many samples, or at this many bytes of input.
 CACHED_ROWS, CACHED_BYTES = 4096, 64 * 2**20
@@ -35,8 +36,10 @@ def sketch_with_cache(
         Directory of the cache, created if missing.
     """
     model, objective = engine.model, engine.objective
+    with original_state(model):
+        weights = digest(*_digest_parts([*model.named_parameters(), *model.named_buffers()]))
     key = {
-        "model": digest(*_digest_parts([*model.named_parameters(), *model.named_buffers()])),
+        "model": weights,
         "loss": _loss_name(objective.loss),
         "target": objective.target,
         "parameters": digest(*(str(p) for p in planned)),

@@ -36,6 +36,9 @@ from sklearn_skmm.sketch._torch._model_state import evaluation_mode
 from sklearn_skmm.sketch._torch._objective import output_of
 from sklearn_skmm.sketch._torch._parameters import select_parameters
 from sklearn_skmm.sketch._torch._per_sample import per_sample_gradients
+from sklearn_skmm.sketch._torch._shared import ProcessSetting
+
+_uncompiled = ProcessSetting(lambda: torch.compiler.set_stance("force_eager"))
 
 
 class Engine:
@@ -132,7 +135,7 @@ class Engine:
         # contiguous so that rounding depends only on the values, not on the memory layout.
         args = tuple(a.clone(memory_format=torch.contiguous_format) for a in args)
         kwargs = {k: v.clone(memory_format=torch.contiguous_format) for k, v in kwargs.items()}
-        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+        with _uncompiled() if self.compiled else nullcontext():
             return output_of(
                 functional_call(self.model, {**self.constants, **parameters}, args, kwargs)
             )

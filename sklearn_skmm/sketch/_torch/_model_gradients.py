@@ -12,6 +12,7 @@ from sklearn_skmm.sketch._sketch_plan import Plan, SketchPlan
 from sklearn_skmm.sketch._torch._cached_sketch import sketch_with_cache
 from sklearn_skmm.sketch._torch._datasets import open_batches
 from sklearn_skmm.sketch._torch._engine import Engine
+from sklearn_skmm.sketch._torch._model_state import original_state
 from sklearn_skmm.sketch._torch._objective import NO_LABELS, Objective
 from sklearn_skmm.sketch._torch._planner import plan_parameters
 
@@ -68,7 +69,8 @@ class ModelGradients:
 
     def _engine(self, seed: int) -> Engine:
         objective = Objective(self.loss, self.target, seed)
-        return Engine(self.model, self.layers, objective, device=self.device, dtype=self.dtype)
+        with original_state(self.model):  # not while another thread replaces parameters
+            return Engine(self.model, self.layers, objective, device=self.device, dtype=self.dtype)
 
 
 def check_model(model) -> torch.nn.Module:

@@ -1,30 +1,50 @@
-"""Evaluation mode that restores the state of the model afterwards."""
+"""Use of a model by one thread at a time, which leaves the model as it was."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+
+from sklearn_skmm.sketch._torch._shared import ProcessSetting, Use, exclusive_use
+
+_without_cudnn = ProcessSetting(lambda: torch.backends.cudnn.flags(enabled=False))
+
+
+@contextmanager
+def original_state(model: torch.nn.Module) -> Iterator[Use]:
+    """Keep other threads from using the model, which is in the state that its owner knows.
+
+    This holds within another use by the same thread, too. For example, the forward method of a
+    model may itself compute gradients of the model, while the model has other parameters and hooks.
+    """
+    with exclusive_use(model.modules()) as use:
+        if not use.outer:
+            yield use
+            return
+        restore = state_of(module for outer in use.outer for module in outer.modules)
+        try:
+            for outer in reversed(use.outer):
+                if outer.restore is not None:
+                    outer.restore()
+            yield use
+        finally:
+            restore()
 
 
 @contextmanager
 def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     """Switch to evaluation mode and restore the mode of every submodule afterwards.
 
-    After an error the submodules' parameters, buffers and hooks are restored, too.
+    After an error the submodules' parameters, buffers and hooks are restored, too. Other threads
+    cannot use the model meanwhile. They wait for one batch at most, because the modes are restored
+    after each batch.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    # torch replaces these entries during a call and restores them afterwards. If Ctrl-C interrupted
-    # the restoring, the model would lose its parameters.
-    saved = [
-        (entries, dict(entries))
-        for module, _ in modes
-        for name in ("_parameters", "_buffers", "_forward_hooks", "_forward_hooks_with_kwargs")
-        if isinstance(entries := getattr(module, name), dict)  # scripted modules have no dict
-    ]
-    with ExitStack() as stack:
+    with original_state(model) as use, ExitStack() as stack:
+        modes = [(module, module.training) for module in use.modules]
+        use.restore = state_of(use.modules)
         if torch.cuda.is_available() and any(isinstance(m, torch.nn.RNNBase) for m, _ in modes):
             # cuDNN has no backward pass for recurrent layers in evaluation mode.
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            stack.enter_context(_without_cudnn())
         try:
             try:
                 # Do not call `eval`: some models override it to merge adapters into their weights.
@@ -34,11 +54,29 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
             finally:
                 _set_modes(modes)
         except BaseException:  # may be Ctrl-C while the modes are restored
-            _set_modes(modes)
-            for entries, before in saved:
-                entries.clear()
-                entries.update(before)
+            use.restore()
             raise
+
+
+def state_of(modules: Iterable[torch.nn.Module]) -> Callable[[], None]:
+    """Return a function that restores the modes, parameters, buffers and hooks of modules."""
+    modes = [(module, module.training) for module in modules]
+    # torch replaces these entries during a call and restores them afterwards. If Ctrl-C interrupted
+    # the restoring, the model would lose its parameters.
+    saved = [
+        (entries, dict(entries))
+        for module, _ in modes
+        for name in ("_parameters", "_buffers", "_forward_hooks", "_forward_hooks_with_kwargs")
+        if isinstance(entries := getattr(module, name), dict)  # scripted modules have no dict
+    ]
+
+    def restore() -> None:
+        _set_modes(modes)
+        for entries, before in saved:
+            entries.clear()
+            entries.update(before)
+
+    return restore
 
 
 def _set_modes(modes) -> None:

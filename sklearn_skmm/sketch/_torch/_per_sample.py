@@ -2,14 +2,28 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.func import grad, vmap
 
 from sklearn_skmm.sketch._torch._batches import Batch
+from sklearn_skmm.sketch._torch._shared import ProcessSetting
 
 # Memory for the gradients that are formed at the same time, which limits the size of a chunk.
 CHUNK_BYTES = 256 * 2**20
+
+
+@contextmanager
+def _no_performance_warning() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # vmap warns where it loops over samples internally, which is fine here.
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        yield
+
+
+# Filters of warnings belong to the whole process.
+_without_warning = ProcessSetting(_no_performance_warning)
 
 
 def per_sample_gradients(engine, names, batch: Batch, cotangent, source) -> Iterator[dict]:
@@ -49,9 +63,7 @@ def per_sample_gradients(engine, names, batch: Batch, cotangent, source) -> Iter
         kwargs = {k: v[part] for k, v in batch.kwargs.items()}
         if source == "torch.func":
             function = vmap(grad(value_of_one_sample), in_dims=(None, 0, 0, 0))
-            with warnings.catch_warnings():
-                # vmap warns where it loops over samples internally, which is fine here.
-                warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+            with _without_warning():
                 gradients = function(differentiated, args, kwargs, cotangent[part])
         else:
             leaves = {name: p.requires_grad_() for name, p in differentiated.items()}
