@@ -320,7 +320,7 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         )
 
     def __sklearn_tags__(self):
-        """Return the estimator's tags; sparse input has to be accepted by both."""
+        """Return the estimator's tags; what X may hold has to be accepted by both."""
         tags = super().__sklearn_tags__()
         inner = get_tags(self.estimator)
         tags.estimator_type = inner.estimator_type
@@ -328,5 +328,8 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         tags.regressor_tags = inner.regressor_tags
         tags.target_tags = inner.target_tags
         tags.input_tags = inner.input_tags
-        tags.input_tags.sparse &= get_tags(self.selector).input_tags.sparse
+        accepted = get_tags(self.selector).input_tags
+        for kind in ("sparse", "allow_nan", "string"):
+            both = getattr(tags.input_tags, kind) and getattr(accepted, kind)
+            setattr(tags.input_tags, kind, both)
         return tags
