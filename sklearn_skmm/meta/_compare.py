@@ -17,6 +17,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state, indexable
 from sklearn.utils.parallel import Parallel, delayed
 
+from sklearn_skmm.meta._coreset_estimator import knowing_all_classes
 from sklearn_skmm.utils._sklearn import StrOptions, _safe_indexing, validate_params
 from sklearn_skmm.utils._validation import MAX_SEED
 
@@ -74,7 +75,8 @@ def _select_fit_score(
             raise
         return row, format_exc(), None
     try:
-        score = scorer(estimator, _safe_indexing(X, test), _safe_indexing(y, test))
+        model = knowing_all_classes(estimator, selector, y_train)
+        score = scorer(model, _safe_indexing(X, test), _safe_indexing(y, test))
     except Exception:
         if error_score == "raise":
             raise
