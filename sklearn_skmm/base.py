@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_skmm.core._allocation import allocate, resolve_n_to_select
 from sklearn_skmm.core._blocks import BLOCK, mean_squared_norm
 from sklearn_skmm.core._moments import Spectrum, explained_fraction, spectrum
-from sklearn_skmm.data import Samples, cast_bytes, open_samples
+from sklearn_skmm.data import Reader, Samples, cast_bytes, length_and_rows, open_samples, take
 from sklearn_skmm.utils._docstrings import with_shared
 from sklearn_skmm.utils._sklearn import Interval, _fit_context, _safe_indexing
 from sklearn_skmm.utils._validation import MAX_SEED, all_or_nothing
@@ -72,7 +72,8 @@ class Reference:
     Parameters
     ----------
     X : {ndarray, CSR} of shape (n_samples, n_features)
-        Data of `fit`, or of one stratum of it.
+        Data of `fit`, or of one stratum of it. What the user passed if the selector reads no
+        values.
     y : ndarray of shape (n_samples,) or None, default=None
         Labels, if the selector needs them.
     whole : Reference or None, default=None
@@ -93,8 +94,13 @@ class Reference:
 
     def __init__(self, X, y=None, whole=None):
         self._X, self._y = X, y
-        self.whole: Reference = self if whole is None else whole
+        self._whole = whole  # None rather than itself, which not every format can save
         self._learned: dict[str, Any] = {}
+
+    @property
+    def whole(self) -> "Reference":
+        """Reference of all strata together."""
+        return self if self._whole is None else self._whole
 
     @cached_property
     def spectrum(self) -> Spectrum:
@@ -150,6 +156,10 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         Where that is not enough to describe it, override `_peak_bytes`.
     ``_kept``
         Number of float64 vectors of N entries among the fitted attributes.
+    ``_reads_values``
+        Whether the method looks at the values of X. With False `_select` gets X as the user passed
+        it: text, data frames, images, values that are missing. Then `score` needs what the other
+        methods do not, rows of numbers.
 
     See Also
     --------
@@ -176,6 +186,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     _copies: ClassVar[float] = 0.0
     _vectors: ClassVar[float] = 4.0
     _kept: ClassVar[float] = 0.0
+    _reads_values: ClassVar[bool] = True
 
     # Raise this in every release in which a selector selects other samples for the same
     # parameters, data and seed. A fitted selector keeps the number under which it was fitted.
@@ -268,12 +279,11 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
                     Reference(part.X, part.y, whole) for part in samples.by_stratum()
                 ]
             selection = self._select_by_stratum(samples, step)
-            # The ridge of `score`: tr(Σ) / N, where tr(Σ) is the mean squared norm.
-            self._alpha = mean_squared_norm(samples.X) / samples.n_samples
+            self._measure(samples, selection.indices)
             whole.release()
             # A stratum that got no sample here may get one in another pool: it keeps its data.
             for reference, count in zip(self._references, self._counts(samples), strict=True):
-                if count:
+                if count or not self._reads_values:
                     reference.release()
             if samples.gathered is not None:
                 self.gathered_ = samples.gathered
@@ -281,7 +291,6 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             self.selection_version_ = type(self).selection_version_
             self.sample_indices_ = selection.indices.copy()  # not a view of all positions
             self.sample_weight_ = selection.sample_weight
-            self._coreset = samples.X[selection.indices]
             for name, value in {**selection.per_sample, **selection.attributes}.items():
                 setattr(self, name, value)
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
@@ -307,13 +316,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         """
         check_is_fitted(self)
         samples = self._open(X, y, reset=False)
-        fitted = self._alpha * self.n_samples_seen_
-        ratio = mean_squared_norm(samples.X) / fitted if fitted else 1.0
-        if ratio > MAX_LENGTH_RATIO[samples.dtype]:
-            raise ValueError(
-                f"The mean squared norm of the rows of X is {ratio:.3g} times that in fit. They "
-                "must be in the same units."
-            )
+        if self._reads_values:
+            self._check_units(samples)
         if samples.strata is not None:
             samples.strata = samples.strata.in_order_of(self.strata_)
         return self._select_by_stratum(samples, lambda: False).indices
@@ -348,12 +352,13 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         Returns
         -------
         X_resampled : same kind as X, of shape (n_to_select, n_features)
-            The selected rows. A dataframe keeps its row labels.
+            The selected rows. A dataframe keeps its row labels. A sparse matrix in a format without
+            rows, such as COO, becomes CSR.
         y_resampled : same kind as y, of shape (n_to_select,), or None
             Their targets.
         """
         indices = self.fit(X, y).sample_indices_
-        return _safe_indexing(X, indices), None if y is None else _safe_indexing(y, indices)
+        return take(X, indices), None if y is None else _safe_indexing(y, indices)
 
     def get_support(self, indices=False):
         """Return which samples of `fit` are selected.
@@ -396,24 +401,74 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         -------
         score : float
             Between 0 and 1; 1 is best.
+
+        Raises
+        ------
+        ValueError
+            If X is not rows of finite numbers, here or in `fit`.
         """
         check_is_fitted(self)
         X = self._open_rows(X, reset=False).X
+        if self._coreset is None:
+            raise ValueError(
+                f"{type(self).__name__}.score needs rows of finite numbers, which X of fit did not "
+                f"have: {self._unmeasured}"
+            )
         return explained_fraction(X, self._coreset, self._alpha)
 
     def _open(self, X, y, *, reset) -> Samples:
         """Open the pool, with the strata and the labels that this selector needs."""
         needs_y = reset and self._needs_y()
-        return self._open_rows(X, y, reset=reset, stratify=self.stratify, needs_y=needs_y)
+        open_as = self._open_rows if self._reads_values else self._open_unread
+        return open_as(X, y, reset=reset, stratify=self.stratify, needs_y=needs_y)
+
+    def _open_unread(self, X, y, **options) -> Samples:
+        """Open X for `_select` without a look at its values; a Dask array stays lazy."""
+        return open_samples(
+            X,
+            y,
+            **{"estimator": self, "values": False, "lazy": True, **options},
+            peak_bytes=self._bytes_next_to,
+        )
 
     def _open_rows(self, X, y=None, **options) -> Samples:
         return open_samples(
             X, y, estimator=self, dtypes=self._dtypes, peak_bytes=self._bytes_next_to, **options
         )
 
+    def _measure(self, samples: Samples, indices) -> None:
+        """Keep what `score` needs: the ridge tr(Σ) / N and the coreset. tr(Σ) is a mean square."""
+        self._unmeasured = ""
+        if self._reads_values:
+            self._alpha = mean_squared_norm(samples.X) / samples.n_samples
+            self._coreset = samples.take(indices).X
+            return
+        reader = Reader(self, reset=False, dtypes=self._dtypes, peak_bytes=self._measuring_bytes)
+        try:
+            length, self._coreset = length_and_rows(samples, indices, reader)
+            self._alpha = length / samples.n_samples
+        except (ValueError, MemoryError) as error:  # nothing but `score` needs them
+            self._alpha, self._coreset = np.nan, None
+            self._unmeasured = (str(error).splitlines() or [type(error).__name__])[0]
+
+    def _measuring_bytes(self, X) -> float:
+        """Return about how many bytes `_measure` holds next to an array X."""
+        return cast_bytes(X, self._dtypes)[0] + 8 * min(X.size, 2 * BLOCK)
+
+    def _check_units(self, samples: Samples) -> None:
+        """Refuse a pool of much longer rows than those of `fit`."""
+        fitted = self._alpha * self.n_samples_seen_
+        ratio = mean_squared_norm(samples.X) / fitted if fitted else 1.0
+        if ratio > MAX_LENGTH_RATIO[samples.dtype]:
+            raise ValueError(
+                f"The mean squared norm of the rows of X is {ratio:.3g} times that in fit. They "
+                "must be in the same units."
+            )
+
     def _bytes_next_to(self, X) -> float:
         """Return about how many bytes `fit` holds at its peak next to an array X."""
-        copied, itemsize = cast_bytes(X, self._dtypes)
+        # What only `score` needs is left out where memory for it is short.
+        copied, itemsize = cast_bytes(X, self._dtypes if self._reads_values else [X.dtype])
         n_samples, n_features = X.shape
         n = self.n_to_select
         n = max(1, min(n, n_samples) if isinstance(n, Integral) else round(n * n_samples))

@@ -134,6 +134,27 @@ BAD_X = {
 }
 
 
+# What `fit` and `transform` take if they do not look at the values; `score` refuses it.
+NEED_NOT_BE_READ = {
+    *("3-d", "ragged", "NaN", "infinity", "minus infinity", "both infinities"),
+    *("squares overflow", "squares underflow", "subnormals", "long doubles"),
+    *("text in columns", "objects", "None in objects", "text in a frame", "categories"),
+    *("masked", "dates", "durations", "missing integers", "sparse NaN", "sparse infinity"),
+}
+# What the classifier in `UncertaintySelector` takes, or refuses in its own words.
+THE_CLASSIFIER_DECIDES = {
+    *("3-d", "squares overflow", "squares underflow", "subnormals", "long doubles"),
+    *("both infinities", "text in columns", "dates", "durations"),
+}
+
+
+def is_refused(cls, name):
+    """Whether a selector refuses an entry of `BAD_X`, with the message given there."""
+    if cls == "UncertaintySelector":
+        return name not in THE_CLASSIFIER_DECIDES
+    return SELECTORS[cls]._reads_values or name not in NEED_NOT_BE_READ
+
+
 FRAME = pd.DataFrame(X, columns=list("abc"))
 # name: (frame, message)
 BAD_COLUMNS = {

@@ -25,3 +25,7 @@ def make(cls, n_to_select=0.5, random_state=0, **params):
     if "estimator" in signature:
         params.setdefault("estimator", LogisticRegression())
     return cls(n_to_select, **params)
+
+
+# Selectors that do not look at the values of X, discovered: `fit` takes what the others refuse.
+UNREADING = {cls.__name__ for cls in selector_classes() if not cls._reads_values}

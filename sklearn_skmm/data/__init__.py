@@ -8,6 +8,17 @@ data sets pass through unread to `sketch._torch`, which knows how to make batche
 from sklearn_skmm.data._checks import cast_bytes
 from sklearn_skmm.data._files import SamplesFile
 from sklearn_skmm.data._open import open_samples
-from sklearn_skmm.data._samples import FLOATS, Reader, Samples, Strata
+from sklearn_skmm.data._samples import FLOATS, Reader, Samples, Strata, take
+from sklearn_skmm.data._unread import length_and_rows
 
-__all__ = ["FLOATS", "Reader", "Samples", "SamplesFile", "Strata", "cast_bytes", "open_samples"]
+__all__ = [
+    "FLOATS",
+    "Reader",
+    "Samples",
+    "SamplesFile",
+    "Strata",
+    "cast_bytes",
+    "length_and_rows",
+    "open_samples",
+    "take",
+]

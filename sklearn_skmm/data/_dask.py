@@ -6,7 +6,7 @@ Dask is an extra. Nothing here imports it before somebody passes a Dask array.
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ def gather(X: Any, dtypes: Sequence[type]) -> tuple[Any, str]:
     """
     import dask
 
-    _check_known(X, "X")
+    check_known(X, "X")
     if X.dtype.kind in "biuf" and X.dtype not in dtypes:
         X = X.astype(dtypes[0])
     available = available_memory()
@@ -141,13 +141,40 @@ def _write(file: Any, rows: np.ndarray, folder: str) -> None:
         ) from error
 
 
+def compute_by_rows(X: Any, function: Callable, positions: np.ndarray) -> tuple[list, Any]:
+    """Compute a function of each chunk of rows, and the rows at some positions, in one pass.
+
+    Parameters
+    ----------
+    X : dask.array.Array
+        Rows. They are never in memory all at once.
+    function : callable
+        Takes a chunk of rows.
+    positions : ndarray of int
+        Positions of the rows to return.
+
+    Returns
+    -------
+    results : list
+        What the function returned for each chunk.
+    rows : array
+        The rows at the positions.
+    """
+    import dask
+
+    X = in_row_chunks(X, "X")
+    tasks = [dask.delayed(function)(block) for block in X.to_delayed().ravel()]
+    return dask.compute(tasks, X[positions])
+
+
 def in_row_chunks(X: Any, name: str) -> Any:
     """Return X chunked along its first axis only."""
-    _check_known(X, name)
+    check_known(X, name)
     return X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
 
 
-def _check_known(X: Any, name: str) -> None:
+def check_known(X: Any, name: str) -> None:
+    """Refuse chunks of unknown size."""
     if np.isnan(X.shape).any():
         raise ValueError(
             f"{name} must be a Dask array with chunks of known size. Got shape {X.shape}. "

@@ -8,9 +8,16 @@ from sklearn_skmm.data._files import FileSource
 from sklearn_skmm.data._labels import read_labels
 from sklearn_skmm.data._model_inputs import ModelInputSource
 from sklearn_skmm.data._samples import Reader, Samples, Source, Strata
+from sklearn_skmm.data._unread import UnreadSource
 
 # The first that recognises X opens it. A new kind of container is a file, and an entry here.
-SOURCES: tuple[type[Source], ...] = (FileSource, DaskSource, ModelInputSource, ArraySource)
+SOURCES: tuple[type[Source], ...] = (
+    FileSource,
+    UnreadSource,
+    DaskSource,
+    ModelInputSource,
+    ArraySource,
+)
 
 
 def open_samples(
@@ -22,6 +29,7 @@ def open_samples(
     ----------
     X : array-like, sparse matrix, DataFrame, memory map, Dask array or SamplesFile
         Samples. With ``rows=False`` also what torch reads: a tensor, mapping, data set or loader.
+        With ``values=False`` any collection that has an order.
     y : array-like of shape (n_samples,) or None, default=None
         Labels. Read only if they are asked for.
     needs_y : bool, default=False

@@ -6,10 +6,28 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
 
-from sklearn_skmm.utils._sklearn import _num_samples
+from sklearn_skmm.utils._sklearn import _num_samples, _safe_indexing
 
 FLOATS = (np.float64, np.float32)
+# Sparse formats whose rows can be taken.
+WITH_ROWS = ("csr", "csc", "lil", "dok")
+
+
+def take(X: Any, positions: np.ndarray) -> Any:
+    """Return the samples at these positions, in the container that they came in.
+
+    Sparse formats whose rows cannot be taken, such as COO, become CSR.
+
+    Examples
+    --------
+    >>> take(["a", "b", "c"], np.array([2, 0]))
+    ['c', 'a']
+    """
+    if sparse.issparse(X) and X.format not in WITH_ROWS:
+        X = X.tocsr()
+    return _safe_indexing(X, positions)
 
 
 class Strata(NamedTuple):
@@ -55,7 +73,8 @@ class Samples:
     ----------
     X : ndarray or CSR of shape (n_samples, n_features)
         The rows, in memory or memory-mapped. With ``Reader(rows=False)`` the inputs of a model:
-        an array of any number of dimensions, or what torch reads. With `lazy` a Dask array.
+        an array of any number of dimensions, or what torch reads. With ``Reader(values=False)``
+        what the user passed. With `lazy` a Dask array.
     y : ndarray of shape (n_samples,) or None
         Labels, if the reader asked for them.
     strata : Strata or None
@@ -100,7 +119,7 @@ class Samples:
 
     def take(self, positions: np.ndarray) -> "Samples":
         """Return the samples at these positions, without strata."""
-        return Samples(self.X[positions], None if self.y is None else self.y[positions])
+        return Samples(take(self.X, positions), None if self.y is None else self.y[positions])
 
     def by_stratum(self) -> "list[Samples]":
         """Return the samples of each stratum; these samples alone if there are no strata."""
@@ -131,6 +150,12 @@ class Reader:
         Whether rows have to lie one after the other, or are copied.
     squares : bool, default=True
         Whether squared lengths have to be within the range of the dtype.
+    values : bool, default=True
+        Whether the values are read. False takes samples of any kind, and passes them on as they
+        are: only their number and their features are known.
+    features : bool, default=True
+        Whether ``values=False`` still checks the features of the estimator, and refuses numbers in
+        one dimension. False leaves that to the model which reads the values.
     peak_bytes : callable or None, default=None
         Takes an ndarray of rows, and returns how many bytes the reader holds at its peak next to
         it. Samples for which that is more than is available are refused.
@@ -146,6 +171,8 @@ class Reader:
     sparse: bool = True
     contiguous: bool = True
     squares: bool = True
+    values: bool = True
+    features: bool = True
     peak_bytes: Callable[[np.ndarray], float] | None = None
     lazy: bool = False
 

@@ -1,18 +1,24 @@
 """Compare selectors on the same splits and seeds."""
 
+import warnings
+from collections import Counter
 from collections.abc import Mapping
+from numbers import Real
 from time import perf_counter
+from traceback import format_exc
 
 import numpy as np
 from sklearn.base import clone, is_classifier
 from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state, indexable
 from sklearn.utils.parallel import Parallel, delayed
 
-from sklearn_skmm.utils._sklearn import _safe_indexing
+from sklearn_skmm.meta._coreset_estimator import knowing_all_classes
+from sklearn_skmm.utils._sklearn import StrOptions, _safe_indexing, validate_params
 from sklearn_skmm.utils._validation import MAX_SEED
 
 
@@ -21,48 +27,93 @@ class _Comparison(CallbackSupportMixin):
 
     @with_callbacks
     def run(self, tasks, n_jobs):
+        """Return the row of each task, and the errors of the fits and of the scores by row."""
         context = self._init_callback_context(task_name="compare", max_subtasks=len(tasks))
         context.call_on_fit_task_begin(estimator=self)
-        rows = []
-        for row in Parallel(n_jobs=n_jobs, return_as="generator")(
+        rows, fit_errors, score_errors = [], [], []
+        for row, fit_error, score_error in Parallel(n_jobs=n_jobs, return_as="generator")(
             delayed(_select_fit_score)(*task) for task in tasks
         ):
             subcontext = context.subcontext(task_name=f"{row['selector']}, n={row['n']}")
             subcontext.call_on_fit_task_begin(estimator=self)
             rows.append(row)
+            fit_errors.append(fit_error)
+            score_errors.append(score_error)
             subcontext.call_on_fit_task_end(estimator=self)
         context.call_on_fit_task_end(estimator=self)
-        return rows
+        return rows, list(filter(None, fit_errors)), list(filter(None, score_errors))
 
 
 def _final_step(selector):
     return selector[-1] if isinstance(selector, Pipeline) else selector
 
 
-def _select_fit_score(name, selector, estimator, scorer, X, y, train, test, n, split, seed):
-    """Select a coreset, fit the estimator on it and score that; the seed is for both."""
-    selector, estimator = clone(selector), clone(estimator)
-    final = _final_step(selector)
-    final.set_params(n_to_select=n)
-    for part in (final, estimator):
-        if "random_state" in part.get_params():
-            part.set_params(random_state=seed)
+def _select_fit_score(
+    name, selector, estimator, scorer, X, y, train, test, n, split, seed, error_score
+):
+    """Select a coreset, fit the estimator on it and score that; the seed is for both.
+
+    Returns the row of the table, and the error of the selection or the fit and that of the score,
+    each a traceback or None.
+    """
+    row = {"selector": name, "n": n, "split": split, "seed": seed, "score": error_score}
+    row["seconds"] = np.nan
     X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
-    start = perf_counter()
-    indices = selector.fit_transform(X_train, y_train)
-    seconds = perf_counter() - start
-    estimator.fit(_safe_indexing(X_train, indices), _safe_indexing(y_train, indices))
-    score = scorer(estimator, _safe_indexing(X, test), _safe_indexing(y, test))
-    return {
-        "selector": name,
-        "n": n,
-        "split": split,
-        "seed": seed,
-        "score": float(score),
-        "seconds": seconds,
-    }
+    try:
+        selector, estimator = clone(selector), clone(estimator)
+        final = _final_step(selector)
+        final.set_params(n_to_select=n)
+        for part in (final, estimator):
+            if "random_state" in part.get_params():
+                part.set_params(random_state=seed)
+        start = perf_counter()
+        indices = selector.fit_transform(X_train, y_train)
+        row["seconds"] = perf_counter() - start
+        estimator.fit(_safe_indexing(X_train, indices), _safe_indexing(y_train, indices))
+    except Exception:
+        if error_score == "raise":
+            raise
+        return row, format_exc(), None
+    try:
+        model = knowing_all_classes(estimator, selector, y_train)
+        score = scorer(model, _safe_indexing(X, test), _safe_indexing(y, test))
+    except Exception:
+        if error_score == "raise":
+            raise
+        return row, None, format_exc()
+    row["score"] = float(score)
+    return row, None, None
 
 
+def _report_failures(n_fits, fit_errors, score_errors, error_score):
+    """Warn of fits and scores that failed, or raise ValueError if all fits did."""
+    advice = "Set error_score='raise' to see where that happens."
+    if len(fit_errors) == n_fits:
+        raise ValueError(f"All the {n_fits} fits failed. {advice}\n\n{_summary(fit_errors)}")
+    for errors, what, category in (
+        (fit_errors, "fits", FitFailedWarning),
+        (score_errors, "scores", UserWarning),
+    ):
+        if errors:
+            warnings.warn(
+                f"{len(errors)} {what} failed out of a total of {n_fits}. The score in these rows "
+                f"is {error_score}. {advice}\n\n{_summary(errors)}",
+                category,
+                stacklevel=4,
+            )
+
+
+def _summary(errors) -> str:
+    """Return each traceback once, with how often it occurred."""
+    counted = Counter(errors).items()
+    return "\n".join(
+        f"{count} failed with the following error:\n{error}" for error, count in counted
+    )
+
+
+@validate_params(
+    {"error_score": [StrOptions({"raise"}), Real]}, prefer_skip_nested_validation=False
+)
 def compare_selectors(
     selectors,
     estimator,
@@ -76,6 +127,7 @@ def compare_selectors(
     random_state=None,
     n_jobs=None,
     callbacks=(),
+    error_score=np.nan,
 ):
     """Fit an estimator on the coreset of each selector, at each size, on each split.
 
@@ -107,17 +159,27 @@ def compare_selectors(
         Number of parallel jobs. The results do not depend on it.
     callbacks : list of callbacks, default=()
         Callbacks of scikit-learn, for instance `ProgressBar`.
+    error_score : "raise" or float, default=nan
+        The score in a row whose selection, fit or score raised an error, as in `cross_validate`: a
+        small coreset may lack a class, for instance. "raise" raises the error.
 
     Returns
     -------
     results : DataFrame
         One row for each selector, n, split and seed. `score` is the score on the test set, and
-        `seconds` is the time that the selection took.
+        `seconds` is the time that the selection took, nan if it failed.
+
+    Warns
+    -----
+    FitFailedWarning
+        If some selections or fits failed.
+    UserWarning
+        If some scores could not be computed.
 
     Raises
     ------
     ValueError
-        If two selectors have the same name, or if a selector or the estimator raises it.
+        If two selectors have the same name, or if all fits failed.
 
     Examples
     --------
@@ -150,7 +212,7 @@ def compare_selectors(
     seeds = rng.randint(MAX_SEED, size=(len(splits), n_repeats)).tolist()
     sizes = n_to_select if isinstance(n_to_select, list | tuple | np.ndarray) else [n_to_select]
     tasks = [
-        (name, selector, estimator, scorer, X, y, train, test, n, split, seed)
+        (name, selector, estimator, scorer, X, y, train, test, n, split, seed, error_score)
         for name, selector in selectors.items()
         for n in (size.item() if isinstance(size, np.generic) else size for size in sizes)
         for split, (train, test) in enumerate(splits)
@@ -158,4 +220,6 @@ def compare_selectors(
     ]
     comparison = _Comparison()
     comparison.set_callbacks(*callbacks)
-    return pd.DataFrame(comparison.run(tasks, n_jobs))
+    rows, fit_errors, score_errors = comparison.run(tasks, n_jobs)
+    _report_failures(len(rows), fit_errors, score_errors, error_score)
+    return pd.DataFrame(rows)

@@ -9,8 +9,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
+from sklearn_skmm.meta._classes import classes_in, with_all_classes
+from sklearn_skmm.meta._weights import weight_parameter
 from sklearn_skmm.utils._sklearn import (
     HasMethods,
     _check_method_params,
@@ -45,7 +47,14 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     selector : selector or Pipeline
         A selector, or a Pipeline that ends in one. A clone of it is fitted on all training data.
     use_sample_weight : bool, default=False
-        Whether to pass the selector's `sample_weight_` to the estimator's `fit`.
+        Whether to pass the selector's `sample_weight_` to the estimator's `fit`, multiplied by
+        weights that are given to `fit`. In a Pipeline they go to the last step or, if metadata
+        routing is enabled, to all steps that request ``sample_weight``.
+    all_classes : bool, default=True
+        Whether `classes_`, and the columns of `predict_proba`, `predict_log_proba` and
+        `decision_function`, are for all classes of y in `fit`, also for those without a sample in
+        the coreset. Their probability is 0, and their decision function is the smallest finite
+        number. With False they are those of the estimator inside.
 
     Attributes
     ----------
@@ -56,7 +65,7 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     sample_indices_ : ndarray of shape (n_to_select,), dtype int
         Positions of the coreset in the training data.
     classes_ : ndarray of shape (n_classes,)
-        Classes in the coreset. Only for classifiers.
+        Classes of y or, with ``all_classes=False``, in the coreset. Only for classifiers.
     n_features_in_ : int
         Number of features seen in `fit`, if the estimator has this attribute.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -66,6 +75,9 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     ------
     TypeError
         In `fit`, if ``use_sample_weight=True`` and the estimator's `fit` accepts no weights.
+    ValueError
+        In `decision_function` and the like, if the coreset lacks classes and the estimator's
+        columns are not those of its classes, such as those of pairs of classes.
 
     See Also
     --------
@@ -88,12 +100,14 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         "estimator": [HasMethods(["fit"])],
         "selector": [HasMethods(["fit_transform"])],
         "use_sample_weight": ["boolean"],
+        "all_classes": ["boolean"],
     }
 
-    def __init__(self, estimator, selector, *, use_sample_weight=False):
+    def __init__(self, estimator, selector, *, use_sample_weight=False, all_classes=True):
         self.estimator = estimator
         self.selector = selector
         self.use_sample_weight = use_sample_weight
+        self.all_classes = all_classes
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
@@ -148,6 +162,8 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             task.call_on_fit_task_end(estimator=self)
             self.estimator_ = estimator
             self.sample_indices_ = indices
+            # None if the estimator knows all classes.
+            self._classes = classes_in(y, estimator) if self.all_classes else None
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
@@ -168,16 +184,17 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         return indices
 
     def _add_weights(self, estimator, fit_params):
-        final = self.selector_[-1] if isinstance(self.selector_, Pipeline) else self.selector_
-        if not has_fit_parameter(estimator, "sample_weight"):
+        name, final = weight_parameter(estimator), self.selector_
+        while isinstance(final, Pipeline):
+            final = final[-1]
+        if not hasattr(final, "sample_weight_"):
             raise TypeError(
-                "CoresetEstimator with use_sample_weight=True needs an estimator whose fit accepts "
-                f"sample_weight, but {type(estimator).__name__} does not. Use another estimator or "
-                "use_sample_weight=False."
+                "CoresetEstimator with use_sample_weight=True needs a selector with the attribute "
+                f"sample_weight_. Got {self.selector!r} instead."
             )
+        given = fit_params.get(name)
         weight = final.sample_weight_
-        given = fit_params.get("sample_weight")
-        fit_params["sample_weight"] = weight if given is None else weight * np.asarray(given)
+        fit_params[name] = weight if given is None else weight * np.asarray(given)
 
     @available_if(_estimator_has("predict"))
     def predict(self, X, **params):
@@ -211,7 +228,7 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         proba : ndarray of shape (n_samples, n_classes)
             Probabilities, in the order of `classes_`.
         """
-        return self._delegate("predict_proba", X, **params)
+        return self._by_class("predict_proba", X, **params)
 
     @available_if(_estimator_has("predict_log_proba"))
     def predict_log_proba(self, X, **params):
@@ -227,7 +244,7 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         log_proba : ndarray of shape (n_samples, n_classes)
             Logarithms of the probabilities, in the order of `classes_`.
         """
-        return self._delegate("predict_log_proba", X, **params)
+        return self._by_class("predict_log_proba", X, **params)
 
     @available_if(_estimator_has("decision_function"))
     def decision_function(self, X, **params):
@@ -243,7 +260,7 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
             The estimator's decision function.
         """
-        return self._delegate("decision_function", X, **params)
+        return self._by_class("decision_function", X, **params)
 
     @available_if(_estimator_has("score"))
     def score(self, X, y=None, **params):
@@ -269,10 +286,25 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             params = process_routing(self, method, **params).estimator[method]
         return getattr(self.estimator_, method)(*args, **params)
 
+    def _by_class(self, method, X, **params):
+        """Return what the method of the estimator returns, with a column for each class."""
+        values = self._delegate(method, X, **params)
+        if self._classes is None:
+            return values
+        known, settings = self.estimator_.classes_, self.estimator_.get_params()
+        # Support vector machines may have a column for each pair of classes.
+        pairs = method == "decision_function" and any(
+            value == "ovo"
+            for name, value in settings.items()
+            if name.endswith("decision_function_shape")
+        )
+        return with_all_classes(method, values, known, self._classes, pairs=pairs)
+
     @property
     def classes_(self):
-        """Classes in the coreset. Only for classifiers."""
-        return self._fitted_attribute("classes_")
+        """Classes of y or, with ``all_classes=False``, in the coreset. Only for classifiers."""
+        known = self._fitted_attribute("classes_")
+        return known if self._classes is None else self._classes
 
     @property
     def n_features_in_(self):
@@ -320,7 +352,7 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         )
 
     def __sklearn_tags__(self):
-        """Return the estimator's tags; sparse input has to be accepted by both."""
+        """Return the estimator's tags; what X may hold has to be accepted by both."""
         tags = super().__sklearn_tags__()
         inner = get_tags(self.estimator)
         tags.estimator_type = inner.estimator_type
@@ -328,5 +360,31 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         tags.regressor_tags = inner.regressor_tags
         tags.target_tags = inner.target_tags
         tags.input_tags = inner.input_tags
-        tags.input_tags.sparse &= get_tags(self.selector).input_tags.sparse
+        accepted = get_tags(self.selector).input_tags
+        for kind in ("sparse", "allow_nan", "string"):
+            both = getattr(tags.input_tags, kind) and getattr(accepted, kind)
+            setattr(tags.input_tags, kind, both)
         return tags
+
+
+def knowing_all_classes(estimator, selector, y):
+    """Return the estimator, or a `CoresetEstimator` of it if y has classes that it was not shown.
+
+    Parameters
+    ----------
+    estimator, selector : estimator and selector
+        Both fitted: the estimator on the coreset.
+    y : array-like of shape (n_samples,)
+        Targets of all samples.
+
+    Returns
+    -------
+    model : estimator
+        Its `predict_proba` has a column for each class of y.
+    """
+    classes = classes_in(y, estimator)
+    if classes is None:
+        return estimator
+    model = CoresetEstimator(estimator, selector)
+    model.estimator_, model.selector_, model._classes = estimator, selector, classes
+    return model

@@ -67,7 +67,8 @@ class SelectionCurveDisplay:
     def plot(self, ax=None, *, line_kw=None, std_display_style="fill_between", log_scale="auto"):
         """Draw the curves and return the display.
 
-        A curve has a gap where a mean is not finite.
+        A curve has a gap where a mean is not finite: where the fit failed on one of the splits, for
+        instance. To plot the means of the other splits, drop these rows from `results`.
 
         Parameters
         ----------
@@ -129,7 +130,8 @@ class SelectionCurveDisplay:
     @classmethod
     def from_estimators(
         cls, selectors, estimator, X, y, *, n_to_select, cv=None, scoring=None, n_repeats=1,
-        random_state=None, n_jobs=None, callbacks=(), ax=None, score_name=None, **plot_kw,
+        random_state=None, n_jobs=None, callbacks=(), error_score=np.nan, ax=None, score_name=None,
+        **plot_kw,
     ):  # fmt: skip
         """Compare selectors, draw the curves and return the display.
 
@@ -137,7 +139,7 @@ class SelectionCurveDisplay:
         ----------
         selectors, estimator, X, y
             As in `compare_selectors`.
-        n_to_select, cv, scoring, n_repeats, random_state, n_jobs, callbacks
+        n_to_select, cv, scoring, n_repeats, random_state, n_jobs, callbacks, error_score
             As in `compare_selectors`.
         score_name : str, default=None
             Label of the y-axis. None means `scoring` if that is a string, otherwise "score".
@@ -150,6 +152,7 @@ class SelectionCurveDisplay:
         _check_options(**plot_kw)  # before the comparison, which takes long
         options = {"n_to_select": n_to_select, "cv": cv, "scoring": scoring, "n_repeats": n_repeats}
         options |= {"random_state": random_state, "n_jobs": n_jobs, "callbacks": callbacks}
+        options |= {"error_score": error_score}
         results = compare_selectors(selectors, estimator, X, y, **options)
         score_name = score_name or (scoring if isinstance(scoring, str) else "score")
         return cls(results, score_name=score_name).plot(ax, **plot_kw)

@@ -139,8 +139,9 @@ class PerformanceProfileDisplay:
         ----------
         results : DataFrame, or dict of str to DataFrame
             Output of `compare_selectors`, for one data set or for each of several. A task is one
-            size n of one data set, and its scores are means over splits and seeds. A single
-            DataFrame may name the data sets in a column `task`.
+            size n of one data set, and its scores are means over splits and seeds. A score that
+            is missing, because a fit failed, makes the mean missing, and that within no factor. A
+            single DataFrame may name the data sets in a column `task`.
         score_kind : {"accuracy", "neg_loss", "loss"}, default="accuracy"
             How the loss is computed from the score: as 1 - score, which also suits R²; as -score,
             for scores like ``"neg_mean_squared_error"``; or as the score itself.

@@ -5,10 +5,11 @@ from typing import ClassVar
 import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_skmm.base import BaseSelector, Selection
-from sklearn_skmm.utils._sklearn import HasMethods, StrOptions
+from sklearn_skmm.utils._sklearn import HasMethods, StrOptions, _num_samples
 
 
 def entropy(proba):
@@ -38,6 +39,9 @@ class UncertaintySelector(BaseSelector):
     This is uncertainty sampling [1]_. Use it to choose what to label next, given a classifier. Each
     sample is judged alone, so the n selected samples may be near-duplicates of each other.
 
+    X is passed to the classifier as it is: a data frame with its columns, text, single precision,
+    any sparse format, tensors. What it must be is for the classifier to say.
+
     Parameters
     ----------
     {n_to_select}
@@ -65,8 +69,9 @@ class UncertaintySelector(BaseSelector):
     Notes
     -----
     O(N) time for N samples, after the classifier's probabilities, which are computed once. Next to
-    X in double precision, memory is needed for three arrays like the probabilities, or for 16 MiB
-    and two vectors of N entries, whichever is more, and for what the classifier itself needs.
+    X, memory is needed for three arrays like the probabilities, or for 16 MiB and two vectors of N
+    entries, whichever is more, and for what the classifier itself needs. `score` needs rows of
+    finite numbers, and raises an error if X of `fit` or of `score` is anything else.
 
     References
     ----------
@@ -82,7 +87,9 @@ class UncertaintySelector(BaseSelector):
     array([1])
     """
 
+    _dtypes: ClassVar[list[type]] = [np.float64, np.float32]
     _kept: ClassVar[float] = 2.0
+    _reads_values: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "estimator": [HasMethods(["fit", "predict_proba"])],
@@ -99,6 +106,10 @@ class UncertaintySelector(BaseSelector):
         # Three arrays like the probabilities. Without a fitted classifier, assume two classes.
         return 24 * n_samples * len(getattr(self.estimator, "classes_", (0, 1)))
 
+    def _open_unread(self, X, y, **options):
+        # Gathered if it is a Dask array: the classifier reads it. It also checks the features.
+        return super()._open_unread(X, y, **{"lazy": False, "features": False, **options})
+
     def _needs_y(self):
         try:
             check_is_fitted(self.estimator)
@@ -111,11 +122,11 @@ class UncertaintySelector(BaseSelector):
             "classifier",
             lambda X, y: clone(self.estimator).fit(X, y) if self._needs_y() else self.estimator,
         )
-        proba = np.asarray(classifier.predict_proba(X))
-        if proba.ndim != 2 or len(proba) != X.shape[0] or not np.isfinite(proba).all():
+        proba, n_samples = np.asarray(classifier.predict_proba(X)), _num_samples(X)
+        if proba.ndim != 2 or len(proba) != n_samples or not np.isfinite(proba).all():
             raise ValueError(
                 "The 'estimator' parameter of UncertaintySelector must be a classifier whose "
-                f"predict_proba returns finite numbers of shape ({X.shape[0]}, n_classes). Got "
+                f"predict_proba returns finite numbers of shape ({n_samples}, n_classes). Got "
                 f"shape {proba.shape} with {np.count_nonzero(~np.isfinite(proba))} non-finite "
                 f"numbers from {self.estimator!r} instead."
             )
@@ -123,3 +134,10 @@ class UncertaintySelector(BaseSelector):
         return Selection(
             np.argsort(-scores, kind="stable")[:n], per_sample={"uncertainties_": scores}
         )
+
+    def __sklearn_tags__(self):
+        """Return the tags: the input is what the classifier takes."""
+        tags = super().__sklearn_tags__()
+        if hasattr(self.estimator, "__sklearn_tags__"):
+            tags.input_tags = get_tags(self.estimator).input_tags
+        return tags

@@ -5,13 +5,14 @@ from typing import ClassVar
 import numpy as np
 
 from sklearn_skmm.base import BaseSelector, Selection
+from sklearn_skmm.utils._sklearn import _num_samples
 
 
 class UniformSelector(BaseSelector):
     """Select n samples uniformly at random, the baseline of every comparison.
 
     Every sample is equally likely to be selected, whatever its features. Use it to check what
-    another selector gains over random sampling.
+    another selector gains over random sampling. X may hold anything: text, missing values, images.
 
     Parameters
     ----------
@@ -32,8 +33,10 @@ class UniformSelector(BaseSelector):
 
     Notes
     -----
-    O(N) time. Only the number of rows of X is used. Its values are read to validate them, which
-    needs 16 MiB for blocks of rows. Next to X there is a vector of N entries.
+    O(N) time. Only the number of rows of X is used to select. If X holds finite numbers, `fit` also
+    sums their squares for `score`, which takes 16 MiB for blocks of rows; otherwise `score` raises
+    an error. A Dask array is read chunk by chunk and not gathered. Next to X there is a vector of N
+    entries.
 
     Examples
     --------
@@ -46,6 +49,7 @@ class UniformSelector(BaseSelector):
     _dtypes: ClassVar[list[type]] = [np.float64, np.float32]
     _vectors: ClassVar[float] = 1.0
     _kept: ClassVar[float] = 1.0
+    _reads_values: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "random_state": ["random_state"],
@@ -57,6 +61,15 @@ class UniformSelector(BaseSelector):
         self.random_state = random_state
 
     def _select(self, X, n, reference, rng, step):
-        indices = rng.choice(X.shape[0], size=n, replace=False)
+        indices = rng.choice(_num_samples(X), size=n, replace=False)
         indices.sort()
         return Selection(indices)
+
+    def __sklearn_tags__(self):
+        """Return the tags: every value is accepted, because none is looked at."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        tags.input_tags.three_d_array = True
+        return tags

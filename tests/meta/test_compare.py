@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_iris
+from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
@@ -118,3 +119,74 @@ def test_progress_is_reported(data):
     counter = Counter()
     run(data, callbacks=[counter])
     assert counter.ended == 3 * 2 * 3 * 2 + 1
+
+
+class Failing(LogisticRegression):
+    """Fails in `fit` or in `score` on a coreset that is small."""
+
+    def __init__(self, where="fit", below=30):
+        super().__init__(max_iter=1000)
+        self.where, self.below = where, below
+
+    def fit(self, X, y):
+        self.small_ = len(X) < self.below
+        if self.where == "fit" and self.small_:
+            raise RuntimeError("too small to fit")
+        return super().fit(X, y)
+
+    def score(self, X, y):
+        if self.where == "score" and self.small_:
+            raise RuntimeError("too small to score")
+        return super().score(X, y)
+
+
+class FailingSelector(UniformSelector):
+    """Fails in the selection."""
+
+    def _select(self, X, n, reference, rng, step):
+        if n < 30:
+            raise RuntimeError("too small to select")
+        return super()._select(X, n, reference, rng, step)
+
+
+FAILURES = {
+    "select": (FailingSelector(1), LogisticRegression(max_iter=1000), FitFailedWarning),
+    "fit": (UniformSelector(1), Failing("fit"), FitFailedWarning),
+    "score": (UniformSelector(1), Failing("score"), UserWarning),
+}
+
+
+@pytest.mark.parametrize("error_score", [np.nan, -1.0, 0])
+@pytest.mark.parametrize("where", FAILURES)
+def test_a_failure_costs_its_rows_only(data, where, error_score):
+    selector, estimator, category = FAILURES[where]
+    options = {"n_to_select": [20, 40], "cv": 3, "random_state": 0, "error_score": error_score}
+    with pytest.warns(category, match=f"(?s)3 .* failed out of .* 6.*too small to {where}") as seen:
+        results = compare_selectors({"one": selector}, estimator, *data, **options)
+    assert len(seen) == 1
+    assert seen[0].filename == __file__
+    small, large = (results.query("n == @n") for n in (20, 40))
+    np.testing.assert_array_equal(small["score"], [error_score] * 3)
+    usual = compare_selectors(
+        {"one": UniformSelector(1)}, LogisticRegression(max_iter=1000), *data, **options
+    )
+    np.testing.assert_array_equal(large["score"], usual.query("n == 40")["score"])
+    assert list(results.columns) == list(usual.columns)
+    assert small["seconds"].isna().all() == (where == "select")
+    assert (large["seconds"] > 0).all()
+
+
+@pytest.mark.parametrize("where", FAILURES)
+def test_failures_raise_if_all_do_or_if_asked(data, where):
+    selector, estimator, _ = FAILURES[where]
+    options = {"n_to_select": [20], "cv": 3, "random_state": 0}
+    with pytest.raises(RuntimeError, match=f"too small to {where}"):
+        compare_selectors([selector], estimator, *data, **options, error_score="raise")
+    if where == "score":
+        with pytest.warns(UserWarning, match="3 scores failed out of a total of 3"):
+            assert compare_selectors([selector], estimator, *data, **options)["score"].isna().all()
+    else:
+        with pytest.raises(ValueError, match=f"(?s)All the 3 fits failed.*too small to {where}"):
+            compare_selectors([selector], estimator, *data, **options)
+    with pytest.raises(ValueError, match="'error_score' parameter of compare_selectors must be"):
+        compare_selectors([selector], estimator, *data, **options, error_score="nan")

@@ -8,10 +8,16 @@ import pytest
 from scipy import sparse
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA, TruncatedSVD
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import FitFailedWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 
-from sklearn_skmm import CoresetDisplay, KMeansSelector, SelectionCurveDisplay, UniformSelector
+from sklearn_skmm import (
+    CoresetDisplay,
+    KMeansSelector,
+    PerformanceProfileDisplay,
+    SelectionCurveDisplay,
+    UniformSelector,
+)
 from sklearn_skmm.plots._style import COLORS, LINES, MARKERS
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -348,3 +354,28 @@ def test_selector_must_be_fitted_on_as_many_samples():
         CoresetDisplay.from_selector(selector, X[:5])
     frame = pd.DataFrame(X[:, :2])
     np.testing.assert_array_equal(CoresetDisplay.from_selector(selector, frame).points, X[:, :2])
+
+
+class OneClassFails(LogisticRegression):
+    """Fails on a small coreset, as if it lacked a class."""
+
+    def fit(self, X, y):
+        if len(X) < 30:
+            raise ValueError("too small")
+        return super().fit(X, y)
+
+
+def test_a_gap_where_a_fit_failed():
+    options = {"n_to_select": [20, 40], "cv": 3, "random_state": 0}
+    selectors, data = [UniformSelector(1), KMeansSelector(0.5)], load_iris(return_X_y=True)
+    model = OneClassFails(max_iter=1000)
+    with pytest.warns(FitFailedWarning, match="6 fits failed out of a total of 12"):
+        display = SelectionCurveDisplay.from_estimators(selectors, model, *data, **options)
+    for line in display.lines_.values():
+        assert np.isnan(line.get_ydata()).tolist() == [True, False]
+    profile = PerformanceProfileDisplay.from_results(display.results)
+    assert np.isinf(profile.ratios_).all(axis=1).tolist() == [True, False]
+    with pytest.raises(ValueError, match="too small"):
+        SelectionCurveDisplay.from_estimators(
+            selectors, model, *data, **options, error_score="raise"
+        )

@@ -19,13 +19,15 @@ from tests._rejection import (
     assert_rejected,
     first_fit,
     fitted,
+    is_refused,
     quietly,
 )
 from tests._selectors import make
 
 
-@pytest.mark.parametrize("name", BAD_X)
-@pytest.mark.parametrize("cls", SELECTORS)
+@pytest.mark.parametrize(
+    ("cls", "name"), [(cls, name) for cls in SELECTORS for name in BAD_X if is_refused(cls, name)]
+)
 def test_selectors_reject_bad_X(cls, name):
     bad, error, match = BAD_X[name]
     selector = fitted(cls)
@@ -64,6 +66,27 @@ def test_containers_of_the_same_values_give_the_same_selection(cls, name):
     expected = first_fit(cls, False).sample_indices_
     selected = quietly(make(SELECTORS[cls], 5).fit_transform, GOOD_X[name], Y)
     np.testing.assert_array_equal(selected, expected)
+
+
+SPARSE = [
+    f"{kind}_{of}"
+    for kind in ("csr", "csc", "coo", "bsr", "dia", "dok", "lil")
+    for of in ("array", "matrix")
+]
+
+
+@pytest.mark.parametrize("kind", SPARSE)
+@pytest.mark.parametrize("cls", SELECTORS)
+def test_the_rows_of_every_sparse_format_come_back(cls, kind):
+    pool = getattr(sparse, kind)(X)
+    for stratify in (False, True):
+        selector = make(SELECTORS[cls], 5, stratify=stratify)
+        rows, labels = quietly(selector.fit_resample, pool, Y)
+        np.testing.assert_array_equal(rows.toarray(), X[selector.sample_indices_])
+        np.testing.assert_array_equal(labels, Y[selector.sample_indices_])
+        assert isinstance(rows, sparse.sparray) == kind.endswith("array")
+        without_rows = pool.format in ("coo", "bsr", "dia")
+        assert rows.format == ("csr" if without_rows else pool.format)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.float16])
