@@ -12,6 +12,7 @@ from contextlib import redirect_stdout, suppress
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 import sklearn_skmm
 from sklearn_skmm import diagnostics
@@ -48,9 +49,11 @@ def _summary(args, pool, features, selector, sketch) -> dict[str, Any]:
     """Return diagnostics of the coreset, and their means over random samples of the same size."""
     shape, wide = pool.X.shape, features.shape[1] > features.shape[0]
     # Coordinates in the span of the rows change no diagnostic, and keep the matrices small.
-    coordinates = np.asarray(
-        features @ spectrum(features).eigenvectors if wide else features, dtype=np.float64
-    )
+    if wide:
+        features = features @ spectrum(features).eigenvectors
+    elif sparse.issparse(features):
+        features = features.toarray()
+    coordinates = np.asarray(features, dtype=np.float64)
     # The ridge of `BaseSelector.score`, or 1 if all rows are zero.
     alpha = mean_squared_norm(coordinates) / len(coordinates) or 1.0
 
@@ -160,7 +163,7 @@ def _run_select(args) -> None:
     pool = open_samples(SamplesFile(args.pool, args.key, args.columns, args.stratify))
     if pool.left_out and not args.quiet:
         names = quoted(pool.left_out)
-        _print_stderr(f"{PROG}: columns not used (text or row labels): {names}")
+        _print_stderr(f"{PROG}: columns not used ({pool.left_out_as}): {names}")
 
     features, sketch = pool.X, ""
     if args.m is None:
@@ -172,6 +175,8 @@ def _run_select(args) -> None:
             features
         )
     selector = SELECTORS[args.selector](args.n, stratify=pool.y is not None)
+    if not selector._reads_values:
+        open_samples(features)  # the summary and the plot need numbers
     options = {"random_state": args.seed, "c_S": args.c_S}
     known = selector.get_params()
     selector.set_params(**{k: v for k, v in options.items() if k in known and v is not None})
@@ -264,7 +269,8 @@ def _parser():
     add(
         "pool",
         type=_path_ending_in(*FILE_SUFFIXES),
-        help="2-d array or table with one row per sample",
+        help="file with one row per sample: a 2-d array (.npy, .npz), a sparse matrix of "
+        "scipy.sparse.save_npz (.npz), or a table (.csv, .parquet)",
     )
     add(
         "--n",
@@ -291,7 +297,8 @@ def _parser():
         "--columns",
         type=_column_names,
         metavar="A,B",
-        help="columns of a table to use as features; default: all numeric columns",
+        help="columns of a table to use as features: numbers, or lists of equally many numbers; "
+        "default: the column of lists if there is one, otherwise all numeric columns",
     )
     add(
         "--stratify",

@@ -1,4 +1,4 @@
-"""Files of samples: .npy and .npz, and tables in CSV and Parquet."""
+"""Files of samples: .npy and .npz, sparse matrices too, and tables in CSV and Parquet."""
 
 import os
 import re
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from sklearn_skmm.data._samples import Reader, Samples, Source
 
@@ -33,9 +34,11 @@ class SamplesFile:
     path : str
         File whose name ends in one of `FILE_SUFFIXES`.
     key : str or None, default=None
-        Name of the array in an ``.npz``. None means the only one.
+        Name of the array in an ``.npz``. None means the only one, or the sparse matrix that
+        `scipy.sparse.save_npz` wrote.
     columns : list of str or None, default=None
-        Columns of a table that are features. None means all numeric columns.
+        Columns of a table that are features: numbers, or lists of equally many numbers. None means
+        the column of lists if there is one, and otherwise all numeric columns.
     labels : str or None, default=None
         Column of a table with the labels.
     """
@@ -97,6 +100,8 @@ def _samples_in_array(path, loaded, key) -> Samples:
     # NumPy goes by the content, so an .npy may turn out to be an .npz and vice versa.
     if isinstance(loaded, np.lib.npyio.NpzFile):
         with loaded:
+            if key is None and _is_sparse(loaded):
+                return Samples(_read_sparse(path))
             if key is None and len(loaded.files) != 1:
                 raise _UnreadableError(
                     f"{path} must contain one array, but it contains {quoted(loaded.files)}. "
@@ -107,12 +112,38 @@ def _samples_in_array(path, loaded, key) -> Samples:
                     f"{path} has no array {key!r}; it contains {quoted(loaded.files)}."
                 )
             loaded = loaded[loaded.files[0] if key is None else key]
+    _check_numbers(path, loaded, "array")
+    return Samples(loaded)
+
+
+def _check_numbers(path, loaded, kind) -> None:
     if loaded.ndim != 2 or loaded.dtype.kind not in "biuf":
         got = f"shape {loaded.shape} and dtype {loaded.dtype}"
         raise _UnreadableError(
-            f"{path} must contain a 2-d array of real numbers. Got {got} instead."
+            f"{path} must contain a 2-d {kind} of real numbers. Got {got} instead."
         )
-    return Samples(loaded)
+
+
+def _is_sparse(arrays) -> bool:
+    """Whether these are the arrays that `scipy.sparse.save_npz` writes."""
+    if not {"format", "shape", "data"} <= set(arrays.files):
+        return False
+    name = arrays["format"]
+    return name.ndim == 0 and name.dtype.kind in "SU"
+
+
+def _read_sparse(path) -> sparse.csr_array:
+    with open(path, "rb") as file:
+        try:
+            loaded = sparse.load_npz(file)  # without pickle
+        except NotImplementedError as error:  # another format
+            raise _UnreadableError(f"{path} cannot be read: {one_line(error)}") from None
+    _check_numbers(path, loaded, "sparse matrix")
+    if hasattr(loaded, "check_format"):  # positions outside of the matrix would be read as they are
+        loaded.check_format(full_check=True)
+    rows = sparse.csr_array(loaded)
+    rows.check_format(full_check=True)
+    return rows
 
 
 def _read_frame(path):
@@ -144,21 +175,28 @@ def _read_table(path, columns, labels) -> Samples:
             f"{path} has no column {quoted(missing)}; its columns are {quoted(frame)}."
         )
 
-    def usable(column) -> bool:
+    def is_number(column) -> bool:
         dtype = frame[column].dtype
         return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
 
+    lists = [c for c in frame.columns if c != labels and _holds_lists(frame[c])]
     if columns is not None:
-        if text := [c for c in columns if not usable(c)]:
+        if text := [c for c in columns if not is_number(c) and c not in lists]:
             raise _UnreadableError(
                 f"{path} has columns that are not numeric: {quoted(text)}. Leave them out of "
                 "--columns."
             )
         kept, left_out = columns, []
     else:
+        if len(lists) > 1:
+            raise _UnreadableError(
+                f"{path} must have at most one column of lists, but it has {quoted(lists)}. Choose "
+                "with --columns."
+            )
         # pandas writes row labels as a column without a name, which is not a feature.
         index = "Unnamed: 0" if suffix(path) == ".csv" else None
-        kept = [c for c in frame.columns if c not in (labels, index) and usable(c)]
+        # Beside an embedding, numbers are identifiers or metadata more often than features.
+        kept = lists or [c for c in frame.columns if c not in (labels, index) and is_number(c)]
         left_out = [str(c) for c in frame.columns if c != labels and c not in kept]
         if not kept:
             raise _UnreadableError(f"{path} has no numeric columns.")
@@ -168,9 +206,50 @@ def _read_table(path, columns, labels) -> Samples:
         y = pd.factorize(frame[labels], sort=True)[0]
         if (y < 0).any():
             raise _UnreadableError(f"{path} has {(y < 0).sum()} missing labels in {labels!r}.")
-    features = frame[kept]
-    dtype = np.float32 if (features.dtypes == np.float32).all() else np.float64
-    return Samples(features.to_numpy(dtype=dtype, na_value=np.nan), y, left_out=tuple(left_out))
+    if not set(kept) & set(lists):
+        features = frame[kept]
+        dtype = np.float32 if (features.dtypes == np.float32).all() else np.float64
+        X = features.to_numpy(dtype=dtype, na_value=np.nan)
+    else:
+        parts = [
+            _entries(path, c, frame[c]) if c in lists else frame[[c]].to_numpy(na_value=np.nan)
+            for c in kept
+        ]
+        single = all(part.dtype == np.float32 for part in parts)
+        dtype = np.float32 if single else np.float64
+        X = np.concatenate([part.astype(dtype, copy=False) for part in parts], axis=1)
+    samples = Samples(X, y, left_out=tuple(left_out))
+    if columns is None and lists:
+        samples.left_out_as = f"beside the lists in {lists[0]!r}"
+    return samples
+
+
+def _holds_lists(column) -> bool:
+    """Whether the values of a column are lists of numbers, as embeddings are."""
+    if column.dtype.kind != "O":
+        return False
+    first = next((value for value in column if value is not None), None)
+    if not isinstance(first, np.ndarray | list):
+        return False
+    first = np.asarray(first)
+    return first.ndim == 1 and first.dtype.kind in "biuf"
+
+
+def _entries(path, name, column) -> np.ndarray:
+    """Return a column of lists as rows."""
+    values = list(column)
+    if missing := sum(not isinstance(value, np.ndarray | list) for value in values):
+        raise _UnreadableError(f"{path} has {missing} missing lists in {name!r}.")
+    lengths = {len(value) for value in values}
+    if len(lengths) > 1:
+        raise _UnreadableError(
+            f"{path} must have lists of equal length in {name!r}. Got lengths from {min(lengths)} "
+            f"to {max(lengths)} instead. Leave it out with --columns."
+        )
+    rows = np.stack(values)
+    if rows.dtype.kind not in "biuf":  # a missing entry
+        rows = rows.astype(np.float64)
+    return rows
 
 
 def one_line(error) -> str:

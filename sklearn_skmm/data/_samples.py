@@ -81,6 +81,8 @@ class Samples:
         The samples by the classes of y, if the reader asked for them.
     left_out : tuple of str
         Columns of a table that are neither features nor labels.
+    left_out_as : str
+        What these columns are, for a message.
     gathered : {"memory", "file"} or None
         Where the rows of a Dask array were gathered; None for any other container.
     lazy : bool
@@ -93,6 +95,7 @@ class Samples:
     y: np.ndarray | None = None
     strata: Strata | None = None
     left_out: tuple[str, ...] = ()
+    left_out_as: str = "text or row labels"
     gathered: str | None = None
     lazy: bool = False
     head: "Samples | None" = None

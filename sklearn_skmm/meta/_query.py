@@ -29,7 +29,8 @@ class SelectorQuery(BaseEstimator):
     labelled samples and the batch together. Every labelled sample then replaces one selected
     sample, and the selected samples that are left are queried. The replaced samples are those of
     the assignment with the smallest sum of squared distances, measured in the features that the
-    selector sees.
+    selector sees. Where there are none, because the selector looks at no values and X is text, for
+    instance, they are chosen at random.
 
     The class has the interface of ``SingleAnnotatorPoolQueryStrategy``. If scikit-activeml is
     installed, the class is registered as one, so that ``SubSamplingWrapper`` and plots accept it.
@@ -179,10 +180,17 @@ class SelectorQuery(BaseEstimator):
         features = _safe_indexing(X, np.concatenate([unselected_labelled, unlabelled_selected]))
         if isinstance(selector, Pipeline):
             features = selector[:-1].transform(features)
-        features = open_samples(features).X
-        cost = euclidean_distances(
-            features[: len(unselected_labelled)], features[len(unselected_labelled) :], squared=True
-        )
+        n_labelled = len(unselected_labelled)
+        try:
+            features = open_samples(features).X
+        except (TypeError, ValueError):
+            if getattr(final, "_reads_values", True):
+                raise
+            # The selector looks at no values, such as texts: any sample may replace any other.
+            shape = n_labelled, len(unlabelled_selected)
+            cost = np.random.RandomState(final._seed).uniform(size=shape)
+        else:
+            cost = euclidean_distances(features[:n_labelled], features[n_labelled:], squared=True)
         return np.delete(unlabelled_selected, linear_sum_assignment(cost)[1])
 
     def _is_missing(self, y):

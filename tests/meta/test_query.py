@@ -69,6 +69,20 @@ def test_query_selects_among_candidates(data, container):
     assert np.count_nonzero(utilities[0] == 1) == 5
 
 
+def test_a_selector_that_looks_at_nothing_queries_texts(data):
+    _, y = data
+    texts = [f"text {k}" for k in range(200)]
+    strategy = SelectorQuery(UniformSelector(1, random_state=0))
+    given = partly_labelled(y, range(60))
+    queried = strategy.query(texts, given, batch_size=20)
+    assert len(set(queried.tolist())) == 20
+    assert queried.min() >= 60
+    assert queried.mean() < 160  # neither the first nor the last of those that were selected
+    np.testing.assert_array_equal(strategy.query(texts, given, batch_size=20), queried)
+    with pytest.raises(ValueError, match=r"convert string to float|Expected 2D array"):
+        SelectorQuery(KCenterSelector(1)).query(texts, given, batch_size=20)
+
+
 def test_batch_is_limited_to_the_remaining_candidates(data):
     X, y = data
     strategy = SelectorQuery(UniformSelector(1, random_state=0))
