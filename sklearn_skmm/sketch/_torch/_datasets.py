@@ -115,7 +115,7 @@ def _to_batch(item: Any, names: frozenset[str] | None, convert: Callable) -> Bat
     return make_batch((), {key: convert(entries[key], key) for key in keys}, labels)
 
 
-def _input_names(forward: Callable) -> frozenset[str] | None:
+def input_names(forward: Callable) -> frozenset[str] | None:
     """Return the keywords that forward accepts, or None if it accepts any."""
     try:
         parameters = inspect.signature(forward).parameters.values()
@@ -230,7 +230,7 @@ def open_batches(X: Any, y: Any, batch_size: int, forward: Callable) -> Batches:
     2 ['x'] [20, 30]
     1 ['x'] [40]
     """
-    names = _input_names(forward)
+    names = input_names(forward)
     if y is not None:
         y = _to_array_or_tensor(y, "y")
         make_batch((), {"y": y}, None)

@@ -12,6 +12,7 @@ again.
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from sklearn_skmm.sketch._torch._layer_calls import (
 from sklearn_skmm.sketch._torch._layer_rules import FormedGradient, rule_for
 from sklearn_skmm.sketch._torch._model_state import evaluation_mode
 from sklearn_skmm.sketch._torch._objective import output_of
+from sklearn_skmm.sketch._torch._own_loss import LabelReader
 from sklearn_skmm.sketch._torch._parameters import select_parameters
 from sklearn_skmm.sketch._torch._per_sample import per_sample_gradients
 
@@ -115,6 +117,7 @@ class Engine:
         )
         # Layers that return one row for all samples, such as position embeddings.
         self.shared: set[torch.nn.Module] = set()
+        self.label_reader = LabelReader(self)
         # Signatures that were confirmed after planning.
         self._confirmed: dict[str, set[Signature]] = {name: set() for name in self.chosen}
         self._factors: dict[tuple, torch.Tensor] = {}
@@ -128,14 +131,16 @@ class Engine:
 
     def call_model(self, parameters: Mapping, args: tuple, kwargs: dict) -> torch.Tensor:
         """Return the outputs of the model with the given parameters."""
+        return output_of(self.run_model(parameters, args, kwargs))
+
+    def run_model(self, parameters: Mapping, args: tuple, kwargs: dict) -> Any:
+        """Return what the model returns with the given parameters."""
         # Clone because models may change their inputs in place and are called more than once. Make
         # contiguous so that rounding depends only on the values, not on the memory layout.
         args = tuple(a.clone(memory_format=torch.contiguous_format) for a in args)
         kwargs = {k: v.clone(memory_format=torch.contiguous_format) for k, v in kwargs.items()}
         with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
-            return output_of(
-                functional_call(self.model, {**self.constants, **parameters}, args, kwargs)
-            )
+            return functional_call(self.model, {**self.constants, **parameters}, args, kwargs)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, list[LayerCall]]:
         """Return the outputs, and the calls of layers that computed them."""
@@ -278,10 +283,11 @@ class Engine:
     def _cotangent(self, output, batch, start):
         """Return the gradient of the objective at the outputs (the cotangent of the model)."""
         output = output.detach().requires_grad_()
+        labels, mask = self.label_reader.read(batch, output)
         with torch.no_grad():
-            targets = self.objective.targets(output, batch.labels, start)
+            targets = self.objective.targets(output, labels, start)
         precise = output.to(self.sketch_dtype)
-        values = self.objective(precise, targets, batch.kwargs.get("attention_mask"))
+        values = self.objective(precise, targets, mask)
         gradient = None
         if values.requires_grad:
             (gradient,) = torch.autograd.grad(values.sum(), output, allow_unused=True)
