@@ -33,7 +33,7 @@ from sklearn_skmm.sketch._torch._layer_calls import (
     nodes_and_leaf_edges,
 )
 from sklearn_skmm.sketch._torch._layer_rules import FormedGradient, rule_for
-from sklearn_skmm.sketch._torch._model_state import evaluation_mode
+from sklearn_skmm.sketch._torch._model_state import TensorSlots, evaluation_mode
 from sklearn_skmm.sketch._torch._objective import output_of
 from sklearn_skmm.sketch._torch._own_loss import LabelReader
 from sklearn_skmm.sketch._torch._parameters import select_parameters
@@ -118,9 +118,15 @@ class Engine:
         # Layers that return one row for all samples, such as position embeddings.
         self.shared: set[torch.nn.Module] = set()
         self.label_reader = LabelReader(self)
+        self.slots = TensorSlots(model)
         # Signatures that were confirmed after planning.
         self._confirmed: dict[str, set[Signature]] = {name: set() for name in self.chosen}
         self._factors: dict[tuple, torch.Tensor] = {}
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Parameters and buffers of the computation, by name."""
+        return {**self.constants, **self.chosen}
 
     def place(self, batch: Batch) -> Batch:
         """Move a batch to the device and precision of the computation."""
@@ -233,7 +239,7 @@ class Engine:
         }
         m = parameters[0].projection.m
         out = torch.zeros(batch.size, m, dtype=self.sketch_dtype, device=self.device)
-        with evaluation_mode(self.model), torch.enable_grad():
+        with evaluation_mode(self.model), self.slots.hold(self.tensors), torch.enable_grad():
             output, calls = self.forward(batch)
             cotangent = self._cotangent(output, batch, start)
             if output.grad_fn is None:

@@ -454,3 +454,30 @@ def test_cache_of_a_sequence_model_depends_on_its_labels(tmp_path):
         np.testing.assert_array_equal(
             cached.fit_transform(other), GradientSketcher(M, **params).fit_transform(other)
         )
+
+
+# peft uses a name of transformers that is deprecated.
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.parametrize("adapted", [False, True])
+def test_gradient_checkpointing_of_transformers(adapted):
+    peft = pytest.importorskip("peft", reason="needs peft") if adapted else None
+
+    def make():
+        model = build(CAUSAL["Llama"], torch.float32)
+        if adapted:
+            config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+            model = peft.get_peft_model(model, config)
+        return model.train()
+
+    model = make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # a newer name, which not all releases have
+        model.gradient_checkpointing_enable()
+    model.enable_input_require_grads()
+    before = model_state(model)
+    params = {"m": M, "dtype": "float64", "target": "label", "random_state": 0}
+    X = {"input_ids": IDS, **LABELS["padding"]}
+    sketch = GradientSketcher(model=model, **params).fit_transform(X)
+    torch.testing.assert_close(model_state(model), before, rtol=0, atol=0)
+    expected = GradientSketcher(model=make(), **params).fit_transform(X)
+    np.testing.assert_allclose(sketch, expected, rtol=1e-5, atol=1e-9)
