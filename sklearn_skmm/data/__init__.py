@@ -9,5 +9,15 @@ from sklearn_skmm.data._checks import cast_bytes
 from sklearn_skmm.data._files import SamplesFile
 from sklearn_skmm.data._open import open_samples
 from sklearn_skmm.data._samples import FLOATS, Reader, Samples, Strata
+from sklearn_skmm.data._tensors import check_has_values
 
-__all__ = ["FLOATS", "Reader", "Samples", "SamplesFile", "Strata", "cast_bytes", "open_samples"]
+__all__ = [
+    "FLOATS",
+    "Reader",
+    "Samples",
+    "SamplesFile",
+    "Strata",
+    "cast_bytes",
+    "check_has_values",
+    "open_samples",
+]

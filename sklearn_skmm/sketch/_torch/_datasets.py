@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
+from sklearn_skmm.data import check_has_values
 from sklearn_skmm.sketch._torch._batches import (
     Batch,
     Batches,
@@ -32,8 +33,7 @@ PAD_ADVICE = (
 def _to_array_or_tensor(value: Any, name: str) -> np.ndarray | Tensor:
     """Return a tensor detached but not converted, and anything else as an array of numbers."""
     if isinstance(value, Tensor):
-        if value.layout != torch.strided:
-            raise TypeError(f"Sparse data was passed for {name}, but dense data is required.")
+        check_has_values(value, name)
         return value.detach()
     try:
         array = np.asarray(value)

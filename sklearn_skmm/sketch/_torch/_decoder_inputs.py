@@ -53,5 +53,5 @@ def counted_positions(batch: Batch) -> torch.Tensor | None:
     # The attention mask belongs to the inputs of the encoder.
     labels = batch.labels
     if labels is not None and labels.ndim == 2 and not labels.is_floating_point():
-        return labels != IGNORED_LABEL
+        return labels.long() != IGNORED_LABEL
     return batch.kwargs.get("decoder_attention_mask")

@@ -26,6 +26,7 @@ from sklearn_skmm.sketch._torch._autograd_check import (
     parameters_confirmed_by_autograd,
 )
 from sklearn_skmm.sketch._torch._batches import Batch, to_device
+from sklearn_skmm.sketch._torch._input_casts import InputCasts
 from sklearn_skmm.sketch._torch._layer_calls import (
     UNUSED,
     LayerCall,
@@ -119,6 +120,7 @@ class Engine:
         self.shared: set[torch.nn.Module] = set()
         self.label_reader = LabelReader(self)
         self.slots = TensorSlots(model)
+        self.input_casts = InputCasts(self.dtype)
         # Signatures that were confirmed after planning.
         self._confirmed: dict[str, set[Signature]] = {name: set() for name in self.chosen}
         self._factors: dict[tuple, torch.Tensor] = {}
@@ -141,12 +143,13 @@ class Engine:
 
     def run_model(self, parameters: Mapping, args: tuple, kwargs: dict) -> Any:
         """Return what the model returns with the given parameters."""
-        # Clone because models may change their inputs in place and are called more than once. Make
-        # contiguous so that rounding depends only on the values, not on the memory layout.
-        args = tuple(a.clone(memory_format=torch.contiguous_format) for a in args)
-        kwargs = {k: v.clone(memory_format=torch.contiguous_format) for k, v in kwargs.items()}
+        tensors = {**self.constants, **parameters}
         with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
-            return functional_call(self.model, {**self.constants, **parameters}, args, kwargs)
+            return self.input_casts.call(
+                lambda args, kwargs: functional_call(self.model, tensors, args, kwargs),
+                args,
+                kwargs,
+            )
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, list[LayerCall]]:
         """Return the outputs, and the calls of layers that computed them."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
@@ -62,7 +63,7 @@ class TensorSlots:
         named = [*model.named_parameters(), *model.named_buffers()]
         # Tied weights have the first of their names.
         names = {id(tensor): name for name, tensor in reversed(named)}
-        self._slots = [
+        self._slots: list[tuple[str, Any, str]] = [
             (names[id(tensor)], entries, local)
             for module in model.modules()
             for entries in (module._parameters, module._buffers)

@@ -34,7 +34,6 @@ class LabelReading(NamedTuple):
         """Return the labels at the positions of the outputs, and the mask of these positions."""
         if not self.shifted:
             return labels, mask if self.masked else None
-        labels = labels.long()
         if self.masked and mask is not None:
             labels = labels.masked_fill(mask == 0, IGNORED_LABEL)
         return F.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL), None
@@ -88,6 +87,8 @@ class LabelReader:
             or labels.shape != output.shape[:2]
         ):
             return labels, mask
+        labels = labels.long()  # unsigned integers cannot be compared with -100
+        batch = batch._replace(labels=labels)
         padded = torch.zeros(len(labels), dtype=torch.bool)
         if mask is not None and mask.shape == labels.shape and not has_decoder_inputs(batch):
             padded = (mask == 0).any(1)

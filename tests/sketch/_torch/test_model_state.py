@@ -104,7 +104,7 @@ def test_activation_checkpointing():
 @pytest.mark.parametrize("first", [True, False])
 def test_reentrant_checkpoints_are_rejected(first):
     model = checkpointed(True)() if first else nn.Sequential(nn.Linear(4, 4), checkpointed(True)())
-    with pytest.raises(ValueError, match="must not use .* use_reentrant=True"):
+    with pytest.raises(ValueError, match=r"must not use .* use_reentrant=True"):
         GradientSketcher(M, model=model).fit(numbers(4).astype("float32"))
 
 
