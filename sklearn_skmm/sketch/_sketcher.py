@@ -136,6 +136,9 @@ class GradientSketcher(
     ``decoder_input_ids`` they are made from the labels, whatever the target, as the model itself
     makes them. Positions whose label is −100 do not count.
 
+    Integer and Boolean inputs, such as images of dtype uint8, are cast to the precision of the
+    model where it fails otherwise. Tokens and masks stay as they are.
+
     For a Dask array, `fit` reads the first two rows. `transform` is lazy and uses the model's
     weights at compute time.
 

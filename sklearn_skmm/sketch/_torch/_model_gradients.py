@@ -91,4 +91,23 @@ def check_model(model) -> torch.nn.Module:
             "The 'model' parameter must be None, an instance of torch.nn.Module (not scripted) or "
             f"a fitted skorch net. Got {model!r} instead."
         )
+    _check_in_memory(model)
     return model
+
+
+def _check_in_memory(model: torch.nn.Module) -> None:
+    """Refuse models with weights that hooks fetch, layer by layer, or that do not exist at all."""
+    layers = [
+        name or type(module).__name__
+        for name, module in model.named_modules()
+        if any(t.is_meta for t in (*module.parameters(False), *module.buffers(False)))
+    ]
+    if layers:
+        shown = ", ".join(map(repr, layers[:3]))
+        more = f" and {len(layers) - 3} more layers" if len(layers) > 3 else ""
+        raise ValueError(
+            "The 'model' parameter must have all its weights in memory, but those of "
+            f"{shown}{more} are offloaded, or were never loaded (they are on the meta device). "
+            "Load the model without device_map and offloading, in a lower precision if it does "
+            "not fit."
+        )

@@ -245,3 +245,53 @@ def test_gpu_gives_the_same_sketch_as_the_cpu(name, device):
     sketch = GradientSketcher(**params, device=device).fit_transform(X)
     assert next(model.parameters()).device.type == "cpu"
     np.testing.assert_allclose(sketch, expected, rtol=0, atol=5e-3 * np.abs(expected).max())
+
+
+def five_layers():
+    return nn.Sequential(nn.Linear(4, 4), nn.Tanh(), *(nn.Linear(4, 4) for _ in range(4)))
+
+
+def offloaded(how):
+    accelerate = pytest.importorskip("accelerate", reason="needs accelerate")
+    model = build(five_layers, torch.float32)
+    if how == "all layers":
+        return accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    names = {"0": "cpu", "1": "cpu", "2": "cpu", "3": "cpu", "4": "cpu", "5": "cpu"}
+    if how == "one layer":
+        accelerate.hooks.attach_align_device_hook(
+            model[3],
+            execution_device=torch.device("cpu"),
+            offload=True,
+            weights_map=dict(model[3].state_dict()),
+        )
+        return model
+    return accelerate.dispatch_model(model, names, main_device="cpu", force_hooks=True)
+
+
+@pytest.mark.parametrize(
+    ("how", "named"),
+    [("all layers", "'0', '2', '3' and 2 more layers are"), ("one layer", "of '3' are")],
+)
+def test_offloaded_models_are_rejected(how, named):
+    model = offloaded(how)
+    X = numbers(4).astype("float32")
+    output = model(torch.from_numpy(X))
+    with pytest.raises(ValueError, match=f"(?s)weights in memory.*{named}.*without device_map"):
+        GradientSketcher(M, model=model, layers="2").fit(X)
+    torch.testing.assert_close(model(torch.from_numpy(X)), output)
+
+
+def test_models_that_were_never_loaded_are_rejected():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    with pytest.raises(ValueError, match="'0', '1' are offloaded, or were never loaded"):
+        GradientSketcher(M, model=model).fit(numbers(4))
+
+
+def test_dispatched_models_with_all_weights_in_memory():
+    X = numbers(4).astype("float32")
+    model = offloaded("none")
+    assert any(hasattr(module, "_hf_hook") for module in model.modules())
+    expected = GradientSketcher(M, model=build(five_layers, torch.float32), random_state=0)
+    sketch = GradientSketcher(M, model=model, random_state=0).fit_transform(X)
+    np.testing.assert_array_equal(sketch, expected.fit_transform(X))
