@@ -42,7 +42,8 @@ class GradientSketcher(
         The loss to differentiate. A callable takes the output and the target of one sample, as
         torch tensors without batch dimension, and returns a scalar tensor. If the model has an
         output for each token, the mean over the tokens is differentiated. Tokens that an
-        ``attention_mask`` excludes do not count.
+        ``attention_mask`` excludes do not count, except where the own loss of a causal language
+        model counts them (see `target`), nor do those whose label is −100.
     target : str, default="auto"
         What the loss compares the output with:
 

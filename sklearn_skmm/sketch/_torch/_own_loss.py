@@ -18,6 +18,9 @@ from sklearn_skmm.sketch._torch._datasets import input_names
 from sklearn_skmm.sketch._torch._decoder_inputs import counted_positions, has_decoder_inputs
 from sklearn_skmm.sketch._torch._objective import IGNORED_LABEL, Objective, output_of
 
+# So many labels are all equal to the input tokens by intention only.
+MANY = 8
+
 CALLABLE = (
     "pass as 'loss' a callable that takes the outputs and the labels of one sample, such as "
     "torch.nn.functional.cross_entropy"
@@ -113,7 +116,9 @@ class LabelReader:
         counted = labels != IGNORED_LABEL
         equal = bool((labels == tokens)[counted].all())
         if reading is None:
-            if equal and 2 * int(counted.sum()) > labels.numel():
+            # A masked language model has to predict few of the tokens that it sees.
+            n_counted = int(counted.sum())
+            if equal and (2 * n_counted > labels.numel() or n_counted >= MANY):
                 raise ValueError(
                     "The labels are the input tokens, but the 'model' parameter has no loss of its "
                     "own that says whether a token is compared with itself or predicted from those "
@@ -220,7 +225,9 @@ def _loss_and_outputs(result: Any, output: torch.Tensor) -> tuple[torch.Tensor |
         result = tuple(part for part in result if not _is_scalar(part)) or output
         return (losses[0] if losses else None), output_of(result)
     loss = result.get("loss") if isinstance(result, Mapping) else getattr(result, "loss", None)
-    return (loss, output_of(result)) if _is_scalar(loss) else (None, output)
+    if not isinstance(loss, torch.Tensor):
+        return None, output
+    return (loss.reshape(()) if loss.numel() == 1 else loss.mean()), output_of(result)
 
 
 def _is_scalar(value: Any) -> bool:

@@ -304,6 +304,7 @@ def test_any_module_with_a_loss_of_its_own_is_compared_with_it(loss, zeros):
         lambda loss, logits: (logits, loss),
         lambda loss, logits: {"loss": loss, "logits": logits},
         lambda loss, logits: loss,
+        lambda loss, logits: {"loss": loss[None], "logits": logits},
     ],
 )
 def test_models_may_return_their_loss_in_other_ways(returned):
@@ -362,6 +363,9 @@ def test_input_tokens_as_labels_are_refused_without_a_loss_that_explains_them():
     with pytest.raises(ValueError, match="The labels are the input tokens"):
         GradientSketcher(M, **params).fit_transform(IDS, IDS)
     expected = GradientSketcher(M, loss=F.cross_entropy, **params).fit_transform(IDS, IDS)
+    answers = IDS.masked_fill(torch.arange(T) < 4, -100)  # the rest is a prompt
+    with pytest.raises(ValueError, match="The labels are the input tokens"):
+        GradientSketcher(M, **params).fit_transform(IDS, answers)
     masked = IDS.masked_fill(torch.arange(T) != 2, -100)  # as for a masked language model
     assert GradientSketcher(M, **params).fit_transform(IDS, masked).shape == expected.shape
 
