@@ -9,6 +9,7 @@ from sklearn_skmm.data._checks import cast_bytes
 from sklearn_skmm.data._files import SamplesFile
 from sklearn_skmm.data._open import open_samples
 from sklearn_skmm.data._samples import FLOATS, Reader, Samples, Strata, take
+from sklearn_skmm.data._tensors import check_has_values
 from sklearn_skmm.data._unread import length_and_rows
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "SamplesFile",
     "Strata",
     "cast_bytes",
+    "check_has_values",
     "length_and_rows",
     "open_samples",
     "take",

@@ -8,6 +8,7 @@ from sklearn.utils.validation import validate_data
 
 from sklearn_skmm.data._checks import check_fits, check_range, check_values
 from sklearn_skmm.data._samples import Reader, Samples, Source
+from sklearn_skmm.data._tensors import in_numpy_dtype
 from sklearn_skmm.utils._validation import computing_in_numpy
 
 
@@ -22,6 +23,7 @@ class ArraySource(Source):
     @staticmethod
     def open(X: Any, reader: Reader) -> Samples:
         """Return rows of finite numbers, or the numeric inputs of a model."""
+        X = in_numpy_dtype(X, reader.name)
         if not reader.rows:
             return Samples(_numeric(X, reader))
         if (

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_array, column_or_1d
 
+from sklearn_skmm.data._tensors import in_numpy_dtype
 from sklearn_skmm.utils._sklearn import _num_samples
 from sklearn_skmm.utils._validation import computing_in_numpy
 
@@ -43,7 +44,7 @@ def read_labels(y: Any, n_samples: int, owner: str, *, allow_missing: bool = Fal
         raise ValueError(f"{owner} requires y to be passed, but the target y is None.")
     with computing_in_numpy():
         y = check_array(
-            y,
+            in_numpy_dtype(y, "y"),
             ensure_2d=False,
             dtype=None,
             ensure_all_finite=not allow_missing,

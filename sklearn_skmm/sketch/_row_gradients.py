@@ -37,7 +37,7 @@ class RowGradients:
             squares=False,
         )
 
-    def plan(self, samples: Samples, sketch: str, m: int, seed: int) -> Plan:
+    def plan(self, samples: Samples, y: Any, sketch: str, m: int, seed: int) -> Plan:
         """Choose the random projection."""
         r = samples.n_features
         if sketch == "product":

@@ -42,7 +42,8 @@ class GradientSketcher(
         The loss to differentiate. A callable takes the output and the target of one sample, as
         torch tensors without batch dimension, and returns a scalar tensor. If the model has an
         output for each token, the mean over the tokens is differentiated. Tokens that an
-        ``attention_mask`` excludes do not count.
+        ``attention_mask`` excludes do not count, except where the own loss of a causal language
+        model counts them (see `target`), nor do those whose label is −100.
     target : str, default="auto"
         What the loss compares the output with:
 
@@ -50,7 +51,10 @@ class GradientSketcher(
           For K outputs per sample it is :math:`z^\top f / \sqrt{K}`, where z has random signs that
           are the same for all samples. The inner products of these gradients are in expectation
           those of the whole Jacobian, divided by K. Needs no labels.
-        - ``"label"``: y, which `transform` needs too, or the labels in X.
+        - ``"label"``: y, which `transform` needs too, or the labels in X. Labels of tokens mean
+          what the model's own argument ``labels`` means: a causal language model takes its input
+          tokens as labels and shifts them itself, and so is it done here. A model without a loss
+          of its own is compared with the label at the same position.
         - ``"predicted"``: the most probable class. Needs no labels. The gradient almost vanishes
           wherever the model is confident, right or wrong, so methods that cover gradients select
           few of these samples.
@@ -124,6 +128,17 @@ class GradientSketcher(
     keyword arguments (token ids and an attention mask, for example), a torch ``Dataset``, a
     ``DataLoader`` that does not shuffle, or a Hugging Face ``datasets.Dataset``. With
     ``target="label"`` and without y, the labels in the data set are used.
+
+    With ``loss="cross_entropy"`` and a label for each token, the model is called once with labels.
+    Its own loss has to be the cross entropy with the labels at the same or at the next positions.
+    Otherwise `transform` raises an error.
+
+    A sequence-to-sequence model of transformers needs decoder inputs. Without a column
+    ``decoder_input_ids`` they are made from the labels, whatever the target, as the model itself
+    makes them. Positions whose label is −100 do not count.
+
+    Integer and Boolean inputs, such as images of dtype uint8, are cast to the precision of the
+    model where it fails otherwise. Tokens and masks stay as they are.
 
     For a Dask array, `fit` reads the first two rows. `transform` is lazy and uses the model's
     weights at compute time.
@@ -208,7 +223,8 @@ class GradientSketcher(
             Inputs of the model, of which the first two are used, or gradients with ``model=None``
             (dense or sparse, of shape (n_samples, n_features)).
         y : object, default=None
-            Ignored.
+            Labels, of which a sequence-to-sequence model with ``target="label"`` makes its decoder
+            inputs. Otherwise ignored.
 
         Returns
         -------
@@ -217,7 +233,7 @@ class GradientSketcher(
         """
         context = self._init_callback_context()
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        self._fit(X)
+        self._fit(X, y)
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
@@ -261,7 +277,7 @@ class GradientSketcher(
         context = self._init_callback_context(max_subtasks=None)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         with all_or_nothing(self):
-            samples = self._fit(X)
+            samples = self._fit(X, y)
             if samples.lazy:
                 sketch = sketch_lazily(self, samples.X, y)
             else:
@@ -269,7 +285,7 @@ class GradientSketcher(
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return sketch
 
-    def _fit(self, X) -> Samples:
+    def _fit(self, X, y) -> Samples:
         """Open X, draw the seed and plan the sketch."""
         if self.cache_dir is not None and (
             self.model is None or not isinstance(self.random_state, Integral)
@@ -283,7 +299,9 @@ class GradientSketcher(
             gradients = self._gradients()
             samples = gradients.open(X, self, reset=True)
             seed = int(check_random_state(self.random_state).randint(MAX_SEED))
-            self._plan = gradients.plan(samples.first, self.sketch, self.m, seed)
+            self._plan = gradients.plan(
+                samples.first, None if samples.lazy else y, self.sketch, self.m, seed
+            )
             self.projection_, self.sketch_plan_ = self._plan.projection, self._plan.table
             self.n_parameters_ = self.projection_.r
         return samples

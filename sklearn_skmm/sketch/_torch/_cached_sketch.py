@@ -9,6 +9,7 @@ import torch
 from sklearn_skmm.sketch._cache import SketchCache, digest
 from sklearn_skmm.sketch._sketch_plan import PlannedParameter
 from sklearn_skmm.sketch._torch._batches import Batch
+from sklearn_skmm.sketch._torch._decoder_inputs import has_decoder_inputs
 from sklearn_skmm.sketch._torch._engine import Engine
 from sklearn_skmm.sketch._torch._model_state import original_state
 
@@ -51,7 +52,11 @@ def sketch_with_cache(
     start = 0
     for k, block in enumerate(_batches_by_block(batches)):
         named = [
-            item for batch in block for item in _named_inputs(batch, objective.target == "label")
+            item
+            for batch in block
+            for item in _named_inputs(
+                batch, objective.target == "label" or has_decoder_inputs(batch)
+            )
         ]
         inputs = digest(start, *_digest_parts(named))
         sketch = cache.get(k, inputs)

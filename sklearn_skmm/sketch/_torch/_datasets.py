@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
+from sklearn_skmm.data import check_has_values
 from sklearn_skmm.sketch._torch._batches import (
     Batch,
     Batches,
@@ -32,8 +33,7 @@ PAD_ADVICE = (
 def _to_array_or_tensor(value: Any, name: str) -> np.ndarray | Tensor:
     """Return a tensor detached but not converted, and anything else as an array of numbers."""
     if isinstance(value, Tensor):
-        if value.layout != torch.strided:
-            raise TypeError(f"Sparse data was passed for {name}, but dense data is required.")
+        check_has_values(value, name)
         return value.detach()
     try:
         array = np.asarray(value)
@@ -115,7 +115,7 @@ def _to_batch(item: Any, names: frozenset[str] | None, convert: Callable) -> Bat
     return make_batch((), {key: convert(entries[key], key) for key in keys}, labels)
 
 
-def _input_names(forward: Callable) -> frozenset[str] | None:
+def input_names(forward: Callable) -> frozenset[str] | None:
     """Return the keywords that forward accepts, or None if it accepts any."""
     try:
         parameters = inspect.signature(forward).parameters.values()
@@ -230,7 +230,7 @@ def open_batches(X: Any, y: Any, batch_size: int, forward: Callable) -> Batches:
     2 ['x'] [20, 30]
     1 ['x'] [40]
     """
-    names = _input_names(forward)
+    names = input_names(forward)
     if y is not None:
         y = _to_array_or_tensor(y, "y")
         make_batch((), {"y": y}, None)

@@ -12,6 +12,7 @@ again.
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from sklearn_skmm.sketch._torch._autograd_check import (
     parameters_confirmed_by_autograd,
 )
 from sklearn_skmm.sketch._torch._batches import Batch, to_device
+from sklearn_skmm.sketch._torch._input_casts import InputCasts
 from sklearn_skmm.sketch._torch._layer_calls import (
     UNUSED,
     LayerCall,
@@ -32,8 +34,9 @@ from sklearn_skmm.sketch._torch._layer_calls import (
     nodes_and_leaf_edges,
 )
 from sklearn_skmm.sketch._torch._layer_rules import FormedGradient, rule_for
-from sklearn_skmm.sketch._torch._model_state import evaluation_mode
+from sklearn_skmm.sketch._torch._model_state import TensorSlots, evaluation_mode
 from sklearn_skmm.sketch._torch._objective import output_of
+from sklearn_skmm.sketch._torch._own_loss import LabelReader
 from sklearn_skmm.sketch._torch._parameters import select_parameters
 from sklearn_skmm.sketch._torch._per_sample import per_sample_gradients
 from sklearn_skmm.sketch._torch._shared import ProcessSetting
@@ -118,9 +121,17 @@ class Engine:
         )
         # Layers that return one row for all samples, such as position embeddings.
         self.shared: set[torch.nn.Module] = set()
+        self.label_reader = LabelReader(self)
+        self.slots = TensorSlots(model)
+        self.input_casts = InputCasts(self.dtype)
         # Signatures that were confirmed after planning.
         self._confirmed: dict[str, set[Signature]] = {name: set() for name in self.chosen}
         self._factors: dict[tuple, torch.Tensor] = {}
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Parameters and buffers of the computation, by name."""
+        return {**self.constants, **self.chosen}
 
     def place(self, batch: Batch) -> Batch:
         """Move a batch to the device and precision of the computation."""
@@ -131,13 +142,16 @@ class Engine:
 
     def call_model(self, parameters: Mapping, args: tuple, kwargs: dict) -> torch.Tensor:
         """Return the outputs of the model with the given parameters."""
-        # Clone because models may change their inputs in place and are called more than once. Make
-        # contiguous so that rounding depends only on the values, not on the memory layout.
-        args = tuple(a.clone(memory_format=torch.contiguous_format) for a in args)
-        kwargs = {k: v.clone(memory_format=torch.contiguous_format) for k, v in kwargs.items()}
+        return output_of(self.run_model(parameters, args, kwargs))
+
+    def run_model(self, parameters: Mapping, args: tuple, kwargs: dict) -> Any:
+        """Return what the model returns with the given parameters."""
+        tensors = {**self.constants, **parameters}
         with _uncompiled() if self.compiled else nullcontext():
-            return output_of(
-                functional_call(self.model, {**self.constants, **parameters}, args, kwargs)
+            return self.input_casts.call(
+                lambda args, kwargs: functional_call(self.model, tensors, args, kwargs),
+                args,
+                kwargs,
             )
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, list[LayerCall]]:
@@ -231,7 +245,7 @@ class Engine:
         }
         m = parameters[0].projection.m
         out = torch.zeros(batch.size, m, dtype=self.sketch_dtype, device=self.device)
-        with evaluation_mode(self.model), torch.enable_grad():
+        with evaluation_mode(self.model), self.slots.hold(self.tensors), torch.enable_grad():
             output, calls = self.forward(batch)
             cotangent = self._cotangent(output, batch, start)
             if output.grad_fn is None:
@@ -281,10 +295,11 @@ class Engine:
     def _cotangent(self, output, batch, start):
         """Return the gradient of the objective at the outputs (the cotangent of the model)."""
         output = output.detach().requires_grad_()
+        labels, mask = self.label_reader.read(batch, output)
         with torch.no_grad():
-            targets = self.objective.targets(output, batch.labels, start)
+            targets = self.objective.targets(output, labels, start)
         precise = output.to(self.sketch_dtype)
-        values = self.objective(precise, targets, batch.kwargs.get("attention_mask"))
+        values = self.objective(precise, targets, mask)
         gradient = None
         if values.requires_grad:
             (gradient,) = torch.autograd.grad(values.sum(), output, allow_unused=True)

@@ -11,6 +11,7 @@ from sklearn_skmm.sketch._projection import BlockProjection
 from sklearn_skmm.sketch._sketch_plan import Plan, SketchPlan
 from sklearn_skmm.sketch._torch._cached_sketch import sketch_with_cache
 from sklearn_skmm.sketch._torch._datasets import open_batches
+from sklearn_skmm.sketch._torch._decoder_inputs import makes_decoder_inputs, with_decoder_inputs
 from sklearn_skmm.sketch._torch._engine import Engine
 from sklearn_skmm.sketch._torch._model_state import original_state
 from sklearn_skmm.sketch._torch._objective import NO_LABELS, Objective
@@ -43,10 +44,13 @@ class ModelGradients:
         """Open the inputs of the model."""
         return open_samples(X, estimator=sketcher, reset=reset, lazy=True, rows=False)
 
-    def plan(self, samples: Samples, sketch: str, m: int, seed: int) -> Plan:
+    def plan(self, samples: Samples, y: Any, sketch: str, m: int, seed: int) -> Plan:
         """Plan the sketch of each parameter on the first two samples."""
         engine = self._engine(seed)
-        first = open_batches(samples.X, None, 2, engine.model.forward).first(2)
+        # Planning needs labels only where the inputs of a decoder are made from them.
+        y = y if self.needs_labels and makes_decoder_inputs(self.model) else None
+        first = open_batches(samples.X, y, 2, engine.model.forward).first(2)
+        first = with_decoder_inputs(engine.model, first)
         parameters = plan_parameters(engine, first, sketch, m, seed)
         projection = BlockProjection([p.projection for p in parameters])
         return Plan(parameters, projection, SketchPlan.of(parameters), seed)
@@ -55,7 +59,8 @@ class ModelGradients:
         """Yield GΓ for consecutive batches, of which the first sample is at position `start`."""
         engine = self._engine(plan.seed)
         y = y if self.needs_labels else None
-        batches = open_batches(samples.X, y, self.batch_size, engine.model.forward)
+        opened = open_batches(samples.X, y, self.batch_size, engine.model.forward)
+        batches = (with_decoder_inputs(engine.model, batch) for batch in opened)
         if self.cache_dir is not None:
             yield from sketch_with_cache(engine, batches, plan.parameters, self.cache_dir)
             return
@@ -88,4 +93,23 @@ def check_model(model) -> torch.nn.Module:
             "The 'model' parameter must be None, an instance of torch.nn.Module (not scripted) or "
             f"a fitted skorch net. Got {model!r} instead."
         )
+    _check_in_memory(model)
     return model
+
+
+def _check_in_memory(model: torch.nn.Module) -> None:
+    """Refuse models with weights that hooks fetch, layer by layer, or that do not exist at all."""
+    layers = [
+        name or type(module).__name__
+        for name, module in model.named_modules()
+        if any(t.is_meta for t in (*module.parameters(False), *module.buffers(False)))
+    ]
+    if layers:
+        shown = ", ".join(map(repr, layers[:3]))
+        more = f" and {len(layers) - 3} more layers" if len(layers) > 3 else ""
+        raise ValueError(
+            "The 'model' parameter must have all its weights in memory, but those of "
+            f"{shown}{more} are offloaded, or were never loaded (they are on the meta device). "
+            "Load the model without device_map and offloading, in a lower precision if it does "
+            "not fit."
+        )

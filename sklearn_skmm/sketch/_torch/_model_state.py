@@ -1,7 +1,8 @@
-"""Use of a model by one thread at a time, which leaves the model as it was."""
+"""Use of a model by one thread at a time, with other tensors, which leaves the model as it was."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
@@ -82,3 +83,40 @@ def state_of(modules: Iterable[torch.nn.Module]) -> Callable[[], None]:
 def _set_modes(modes) -> None:
     for module, mode in modes:
         module.training = mode
+
+
+class TensorSlots:
+    """The places of a model's parameters and buffers, which can hold other tensors for a while.
+
+    Unlike in `torch.func.functional_call`, these can stay there during the backward pass, in which
+    activation checkpoints compute a part of the model again.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model.
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        named = [*model.named_parameters(), *model.named_buffers()]
+        # Tied weights have the first of their names.
+        names = {id(tensor): name for name, tensor in reversed(named)}
+        self._slots: list[tuple[str, Any, str]] = [
+            (names[id(tensor)], entries, local)
+            for module in model.modules()
+            for entries in (module._parameters, module._buffers)
+            for local, tensor in entries.items()
+            if tensor is not None
+        ]
+
+    @contextmanager
+    def hold(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        """Hold these tensors, one for each name, and the model's own again afterwards."""
+        own = [entries[local] for _, entries, local in self._slots]
+        try:
+            for name, entries, local in self._slots:
+                entries[local] = tensors[name]
+            yield
+        finally:
+            for (_, entries, local), tensor in zip(self._slots, own, strict=True):
+                entries[local] = tensor

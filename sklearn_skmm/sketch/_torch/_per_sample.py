@@ -67,10 +67,12 @@ def per_sample_gradients(engine, names, batch: Batch, cotangent, source) -> Iter
                 gradients = function(differentiated, args, kwargs, cotangent[part])
         else:
             leaves = {name: p.requires_grad_() for name, p in differentiated.items()}
-            total = value(leaves, args, kwargs, cotangent[part])
             grads: Iterable = [None] * len(leaves)
-            if total.requires_grad:
-                grads = torch.autograd.grad(total, [*leaves.values()], allow_unused=True)
+            # In place in the backward pass, too, where checkpoints compute activations again.
+            with engine.slots.hold({**engine.constants, **fixed, **leaves}):
+                total = value(leaves, args, kwargs, cotangent[part])
+                if total.requires_grad:
+                    grads = torch.autograd.grad(total, [*leaves.values()], allow_unused=True)
             gradients = {
                 name: torch.zeros_like(p)[None] if g is None else g.to_dense()[None]
                 for (name, p), g in zip(leaves.items(), grads, strict=True)

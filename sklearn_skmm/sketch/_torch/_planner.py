@@ -22,6 +22,7 @@ from sklearn_skmm.sketch._torch._autograd_check import (
     random_like,
 )
 from sklearn_skmm.sketch._torch._batches import Batch
+from sklearn_skmm.sketch._torch._checkpoints import forward_through_checkpoints
 from sklearn_skmm.sketch._torch._engine import Engine
 from sklearn_skmm.sketch._torch._layer_calls import UNUSED, Signature
 from sklearn_skmm.sketch._torch._model_state import evaluation_mode
@@ -102,7 +103,7 @@ def plan_parameters(
         twice = {name: torch.cat([value, value]) for name, value in batch.kwargs.items()}
         batch = Batch(tuple(torch.cat([a, a]) for a in batch.args), twice, None, 2)
     batch = engine.place(batch)
-    with evaluation_mode(engine.model), torch.enable_grad():
+    with evaluation_mode(engine.model), engine.slots.hold(engine.tensors), torch.enable_grad():
         sources, signatures, positions = _gradient_sources(engine, batch)
     names = list(engine.chosen)
     owners = _owners(engine)
@@ -175,7 +176,7 @@ def _owners(engine) -> dict[str, tuple]:
 
 def _gradient_sources(engine, batch) -> tuple[dict[str, str], dict[str, Signature], dict[str, int]]:
     """Compare the hooks, then `torch.func`, with autograd on the first samples."""
-    output, calls = engine.forward(batch)
+    output, calls = forward_through_checkpoints(engine, batch)
     if not torch.isfinite(output).all():
         raise ValueError(
             "The 'model' parameter must return finite outputs, but its outputs on X are not finite."
@@ -228,8 +229,10 @@ def _find_shared_layers(engine, batch, output, calls):
     engine.shared = {call.module for call in calls if call.input.shape[:1] == (1,)}
     if engine.shared:
         try:
-            again, _ = engine.forward(batch)
+            again, its_calls = engine.forward(batch)
             same = _same_outputs(output, again.detach())
+            # A checkpoint around the layer computes its one row again.
+            engine.backward(again, its_calls, torch.ones_like(again), retain_graph=False)
         except Exception:  # mismatched shapes raise many kinds of errors
             same = False
         if not same:

@@ -99,13 +99,96 @@ def checkpointed(reentrant):
 @pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast:FutureWarning")  # from torch 2.4 itself
 def test_activation_checkpointing():
     assert check_against_loop(checkpointed(False), numbers(4)) == {}
-    # torch recomputes with the model's own parameters, and raises if the precision differs.
-    with pytest.raises(RuntimeError, match="must have the same dtype"):
-        GradientSketcher(M, model=checkpointed(False)(), dtype="float64").fit(numbers(4))
-    with pytest.raises(RuntimeError, match="use_reentrant=True"):
-        GradientSketcher(M, model=nn.Sequential(nn.Linear(4, 4), checkpointed(True)())).fit(
-            numbers(4)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_reentrant_checkpoints_are_rejected(first):
+    model = checkpointed(True)() if first else nn.Sequential(nn.Linear(4, 4), checkpointed(True)())
+    with pytest.raises(ValueError, match=r"must not use .* use_reentrant=True"):
+        GradientSketcher(M, model=model).fit(numbers(4).astype("float32"))
+
+
+class Counting(nn.Module):
+    """A layer with a bare parameter, which counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.p, self.a = nn.Parameter(torch.rand(4)), nn.Linear(4, 4)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.a(x * self.p).tanh()
+
+
+def tied_layers():
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    layers[2].weight = layers[0].weight
+    return layers
+
+
+# What is computed again in the backward pass.
+RECOMPUTED = {
+    "layers": (norm(lambda: nn.BatchNorm1d(4)), {}),
+    "bare parameter and buffer": (Counting, {"a": "loop"}),
+    "tied": (tied_layers, {}),
+    "one row for all": (
+        lambda: Net(
+            lambda self, x: self.a(x).tanh() * self.b(torch.arange(1)),
+            a=nn.Linear(4, 4),
+            b=nn.Embedding(2, 4),
+        ),
+        {"a.b": "loop"},
+    ),
+    "recurrent": (
+        lambda: Net(lambda self, x: self.a(x[:, None])[0][:, 0], a=nn.GRU(4, 4, batch_first=True)),
+        {"a.a": "loop"},
+    ),
+    "frozen in part": (lambda: norm(nn.Tanh)().requires_grad_(False).append(nn.Linear(4, 4)), {}),
+}
+
+
+@pytest.mark.parametrize("name", RECOMPUTED)
+def test_checkpoints_compute_in_the_precision_of_the_sketch(name):
+    make, sources = RECOMPUTED[name]
+
+    def model(run):
+        return build(
+            lambda: Net(lambda self, x: self.b(run(self.a, x.tanh())), a=make(), b=nn.Linear(4, 3)),
+            torch.float32,
         )
+
+    with_checkpoints = model(lambda part, x: checkpoint(part, x, use_reentrant=False))
+    before = model_state(with_checkpoints)
+    params = {"m": M, "dtype": "float64", "batch_size": 4, "random_state": 0}
+    for layers in None, "a", "b":
+        sketcher = GradientSketcher(model=with_checkpoints, layers=layers, **params)
+        sketch = sketcher.fit_transform(numbers(4))
+        assert sketch.dtype == np.float64
+        torch.testing.assert_close(model_state(with_checkpoints), before, rtol=0, atol=0)
+        plain = GradientSketcher(model=model(lambda part, x: part(x)), layers=layers, **params)
+        expected = plain.fit_transform(numbers(4))
+        np.testing.assert_allclose(sketch, expected, rtol=1e-12, atol=1e-14)
+        if layers is None:
+            found = {r.layer: r.source for r in sketcher.sketch_plan_ if r.source != "hooks"}
+            assert found == sources
+
+
+def test_failed_recomputation_restores_the_model():
+    def part(x):
+        if torch._C._current_graph_task_id() != -1:  # in the backward pass
+            raise RuntimeError("out of order")
+        return model.a(x)
+
+    model = Net(
+        lambda self, x: self.b(checkpoint(lambda h: part(h).tanh(), x, use_reentrant=False)),
+        a=nn.Linear(4, 4),
+        b=nn.Linear(4, 3),
+    )
+    before = model_state(model)
+    with pytest.raises(RuntimeError, match="out of order"):
+        GradientSketcher(M, model=model, dtype="float64").fit(numbers(4))
+    torch.testing.assert_close(model_state(model), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -162,3 +245,53 @@ def test_gpu_gives_the_same_sketch_as_the_cpu(name, device):
     sketch = GradientSketcher(**params, device=device).fit_transform(X)
     assert next(model.parameters()).device.type == "cpu"
     np.testing.assert_allclose(sketch, expected, rtol=0, atol=5e-3 * np.abs(expected).max())
+
+
+def five_layers():
+    return nn.Sequential(nn.Linear(4, 4), nn.Tanh(), *(nn.Linear(4, 4) for _ in range(4)))
+
+
+def offloaded(how):
+    accelerate = pytest.importorskip("accelerate", reason="needs accelerate")
+    model = build(five_layers, torch.float32)
+    if how == "all layers":
+        return accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    names = {"0": "cpu", "1": "cpu", "2": "cpu", "3": "cpu", "4": "cpu", "5": "cpu"}
+    if how == "one layer":
+        accelerate.hooks.attach_align_device_hook(
+            model[3],
+            execution_device=torch.device("cpu"),
+            offload=True,
+            weights_map=dict(model[3].state_dict()),
+        )
+        return model
+    return accelerate.dispatch_model(model, names, main_device="cpu", force_hooks=True)
+
+
+@pytest.mark.parametrize(
+    ("how", "named"),
+    [("all layers", "'0', '2', '3' and 2 more layers are"), ("one layer", "of '3' are")],
+)
+def test_offloaded_models_are_rejected(how, named):
+    model = offloaded(how)
+    X = numbers(4).astype("float32")
+    output = model(torch.from_numpy(X))
+    with pytest.raises(ValueError, match=f"(?s)weights in memory.*{named}.*without device_map"):
+        GradientSketcher(M, model=model, layers="2").fit(X)
+    torch.testing.assert_close(model(torch.from_numpy(X)), output)
+
+
+def test_models_that_were_never_loaded_are_rejected():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    with pytest.raises(ValueError, match="'0', '1' are offloaded, or were never loaded"):
+        GradientSketcher(M, model=model).fit(numbers(4))
+
+
+def test_dispatched_models_with_all_weights_in_memory():
+    X = numbers(4).astype("float32")
+    model = offloaded("none")
+    assert any(hasattr(module, "_hf_hook") for module in model.modules())
+    expected = GradientSketcher(M, model=build(five_layers, torch.float32), random_state=0)
+    sketch = GradientSketcher(M, model=model, random_state=0).fit_transform(X)
+    np.testing.assert_array_equal(sketch, expected.fit_transform(X))
