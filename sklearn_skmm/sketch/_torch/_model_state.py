@@ -1,6 +1,6 @@
 """Use of a model by one thread at a time, with other tensors, which leaves the model as it was."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -22,14 +22,14 @@ def original_state(model: torch.nn.Module) -> Iterator[Use]:
         if not use.outer:
             yield use
             return
-        restore = state_of(module for outer in use.outer for module in outer.modules)
+        current = _State(module for outer in use.outer for module in outer.modules)
         try:
             for outer in reversed(use.outer):
                 if outer.restore is not None:
                     outer.restore()
             yield use
         finally:
-            restore()
+            current.restore()
 
 
 @contextmanager
@@ -41,48 +41,47 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     after each batch.
     """
     with original_state(model) as use, ExitStack() as stack:
-        modes = [(module, module.training) for module in use.modules]
-        use.restore = state_of(use.modules)
-        if torch.cuda.is_available() and any(isinstance(m, torch.nn.RNNBase) for m, _ in modes):
+        before = _State(use.modules)
+        use.restore = before.restore
+        if torch.cuda.is_available() and any(isinstance(m, torch.nn.RNNBase) for m in use.modules):
             # cuDNN has no backward pass for recurrent layers in evaluation mode.
             stack.enter_context(_without_cudnn())
         try:
             try:
                 # Do not call `eval`: some models override it to merge adapters into their weights.
-                for module, _ in modes:
+                for module in use.modules:
                     module.training = False
                 yield
             finally:
-                _set_modes(modes)
+                before.restore_modes()
         except BaseException:  # may be Ctrl-C while the modes are restored
-            use.restore()
+            before.restore()
             raise
 
 
-def state_of(modules: Iterable[torch.nn.Module]) -> Callable[[], None]:
-    """Return a function that restores the modes, parameters, buffers and hooks of modules."""
-    modes = [(module, module.training) for module in modules]
-    # torch replaces these entries during a call and restores them afterwards. If Ctrl-C interrupted
-    # the restoring, the model would lose its parameters.
-    saved = [
-        (entries, dict(entries))
-        for module, _ in modes
-        for name in ("_parameters", "_buffers", "_forward_hooks", "_forward_hooks_with_kwargs")
-        if isinstance(entries := getattr(module, name), dict)  # scripted modules have no dict
-    ]
+class _State:
+    """The modes, parameters, buffers and hooks of modules."""
 
-    def restore() -> None:
-        _set_modes(modes)
-        for entries, before in saved:
+    def __init__(self, modules: Iterable[torch.nn.Module]) -> None:
+        self._modes = [(module, module.training) for module in modules]
+        # torch replaces these entries during a call and restores them afterwards. If Ctrl-C
+        # interrupted the restoring, the model would lose its parameters.
+        self._entries = [
+            (entries, dict(entries))
+            for module, _ in self._modes
+            for name in ("_parameters", "_buffers", "_forward_hooks", "_forward_hooks_with_kwargs")
+            if isinstance(entries := getattr(module, name), dict)  # scripted modules have no dict
+        ]
+
+    def restore_modes(self) -> None:
+        for module, mode in self._modes:
+            module.training = mode
+
+    def restore(self) -> None:
+        self.restore_modes()
+        for entries, before in self._entries:
             entries.clear()
             entries.update(before)
-
-    return restore
-
-
-def _set_modes(modes) -> None:
-    for module, mode in modes:
-        module.training = mode
 
 
 class TensorSlots:
