@@ -7,12 +7,15 @@ import torch
 from torch.func import grad, vmap
 
 from sklearn_skmm.sketch._torch._batches import Batch
+from sklearn_skmm.sketch._torch._independence import check_outputs
 
 # Memory for the gradients that are formed at the same time, which limits the size of a chunk.
 CHUNK_BYTES = 256 * 2**20
 
 
-def per_sample_gradients(engine, names, batch: Batch, cotangent, source) -> Iterator[dict]:
+def per_sample_gradients(
+    engine, names, batch: Batch, cotangent, source, output=None
+) -> Iterator[dict]:
     """Yield the flat per-sample gradients of named parameters, for chunks of a batch.
 
     Parameters
@@ -27,6 +30,8 @@ def per_sample_gradients(engine, names, batch: Batch, cotangent, source) -> Iter
         Gradient of the objective at the outputs of the batch.
     source : {"torch.func", "loop"}
         How the gradients are computed.
+    output : Tensor or None
+        Outputs of the batch, which must be the same for each sample alone.
     """
     if not names:
         return
@@ -34,7 +39,10 @@ def per_sample_gradients(engine, names, batch: Batch, cotangent, source) -> Iter
     differentiated = {name: fixed.pop(name) for name in names}
 
     def value(differentiated, args, kwargs, cotangent):
-        return (engine.call_model({**fixed, **differentiated}, args, kwargs) * cotangent).sum()
+        found = engine.call_model({**fixed, **differentiated}, args, kwargs)
+        if output is not None and found.shape != cotangent.shape:
+            check_outputs(cotangent, found, output)
+        return (found * cotangent).sum(), found.detach()
 
     def value_of_one_sample(differentiated, args, kwargs, cotangent):
         # Add the batch dimension that the model expects.
@@ -43,19 +51,21 @@ def per_sample_gradients(engine, names, batch: Batch, cotangent, source) -> Iter
 
     entries = sum(p.numel() for p in differentiated.values())
     rows = max(1, CHUNK_BYTES // (4 * entries)) if source == "torch.func" else 1
+    outputs = []
     for start in range(0, batch.size, rows):
         part = slice(start, start + rows)
         args = tuple(a[part] for a in batch.args)
         kwargs = {k: v[part] for k, v in batch.kwargs.items()}
         if source == "torch.func":
-            function = vmap(grad(value_of_one_sample), in_dims=(None, 0, 0, 0))
+            function = vmap(grad(value_of_one_sample, has_aux=True), in_dims=(None, 0, 0, 0))
             with warnings.catch_warnings():
                 # vmap warns where it loops over samples internally, which is fine here.
                 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-                gradients = function(differentiated, args, kwargs, cotangent[part])
+                gradients, found = function(differentiated, args, kwargs, cotangent[part])
+            found = found[:, 0]
         else:
             leaves = {name: p.requires_grad_() for name, p in differentiated.items()}
-            total = value(leaves, args, kwargs, cotangent[part])
+            total, found = value(leaves, args, kwargs, cotangent[part])
             grads: Iterable = [None] * len(leaves)
             if total.requires_grad:
                 grads = torch.autograd.grad(total, [*leaves.values()], allow_unused=True)
@@ -63,7 +73,10 @@ def per_sample_gradients(engine, names, batch: Batch, cotangent, source) -> Iter
                 name: torch.zeros_like(p)[None] if g is None else g.to_dense()[None]
                 for (name, p), g in zip(leaves.items(), grads, strict=True)
             }
+        outputs.append(found)
         yield {
             name: g.detach().reshape(len(g), -1).to(engine.sketch_dtype)
             for name, g in gradients.items()
         }
+    if output is not None:
+        check_outputs(output, torch.cat(outputs), output)
