@@ -162,8 +162,8 @@ class Engine:
         def hook(module, args, kwargs, output):
             if not isinstance(output, torch.Tensor) or not output.requires_grad:
                 return None
-            if not output.numel():
-                return None  # an expert that gets no tokens
+            if module not in self.rules or not output.numel():
+                return None  # a copy made inside the model, or an expert that gets no tokens
             a = (args[0] if args else next(iter(kwargs.values()))).detach()
             rows, changed = None, None
             if output.ndim > 1 and len(a) == len(output):
@@ -284,6 +284,8 @@ class Engine:
         samples: Any = slice(None)
         if call.rows is not None:
             samples, size = call.rows.samples, len(call.rows.samples)
+            if not size:
+                return samples, {}  # no effect on the outputs
             a, delta = call.rows.group(a), call.rows.group(delta, padding=0)
         terms = self.rules[call.module].terms(call.module, a, delta, size)
         names = self.parameter_names[call.module]

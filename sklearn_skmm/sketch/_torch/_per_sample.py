@@ -5,12 +5,34 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch.func import grad, vmap
+from torch.overrides import TorchFunctionMode
 
 from sklearn_skmm.sketch._torch._batches import Batch
 from sklearn_skmm.sketch._torch._independence import check_outputs
 
 # Memory for the gradients that are formed at the same time, which limits the size of a chunk.
 CHUNK_BYTES = 256 * 2**20
+
+
+class NoNewStorage(TorchFunctionMode):
+    """Raise before the data of a tensor are replaced, as ``module.to(dtype)`` does.
+
+    Inside `torch.func` that would end the process, or leave a tensor that ends it later.
+    """
+
+    forbidden = (
+        torch.Tensor.data.__set__,
+        torch.Tensor.set_,
+        torch.Tensor.resize_,
+        torch.Tensor.resize_as_,
+        torch.Tensor.share_memory_,
+    )
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Call the function if it is allowed."""
+        if func in self.forbidden:
+            raise RuntimeError("torch.func cannot be used where data of tensors are replaced.")
+        return func(*args, **(kwargs or {}))
 
 
 def per_sample_gradients(
@@ -58,7 +80,7 @@ def per_sample_gradients(
         kwargs = {k: v[part] for k, v in batch.kwargs.items()}
         if source == "torch.func":
             function = vmap(grad(value_of_one_sample, has_aux=True), in_dims=(None, 0, 0, 0))
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), NoNewStorage():
                 # vmap warns where it loops over samples internally, which is fine here.
                 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
                 gradients, found = function(differentiated, args, kwargs, cotangent[part])
