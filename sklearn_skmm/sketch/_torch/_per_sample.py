@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.func import grad, vmap
@@ -33,6 +34,22 @@ class NoNewStorage(TorchFunctionMode):
         if func in self.forbidden:
             raise RuntimeError("torch.func cannot be used where data of tensors are replaced.")
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def attributes_restored(model: torch.nn.Module) -> Iterator[None]:
+    """Restore attributes that a model sets in its forward pass.
+
+    Tensors that are kept from inside `torch.func` cannot be used afterwards.
+    """
+    saved = [(vars(module), dict(vars(module))) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for attributes, before in saved:
+            for name in attributes.keys() - before.keys():
+                del attributes[name]
+            attributes.update(before)
 
 
 def per_sample_gradients(
@@ -80,7 +97,7 @@ def per_sample_gradients(
         kwargs = {k: v[part] for k, v in batch.kwargs.items()}
         if source == "torch.func":
             function = vmap(grad(value_of_one_sample, has_aux=True), in_dims=(None, 0, 0, 0))
-            with warnings.catch_warnings(), NoNewStorage():
+            with warnings.catch_warnings(), NoNewStorage(), attributes_restored(engine.model):
                 # vmap warns where it loops over samples internally, which is fine here.
                 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
                 gradients, found = function(differentiated, args, kwargs, cotangent[part])

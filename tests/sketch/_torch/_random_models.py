@@ -407,7 +407,7 @@ def draw_problem(seed, i) -> Problem:
     ordinary = [name for name in KINDS if name not in MIXING]
     kinds = [kind, *rng.choice(ordinary, size=rng.integers(3))]
     kinds = [str(name) for name in rng.permutation(kinds)]
-    d, n, t = 2 * int(rng.integers(2, 4)), int(rng.integers(8, 14)), int(rng.integers(3, 6))
+    d, n, t = 2 * int(rng.integers(2, 4)), int(rng.integers(7, 12)), int(rng.integers(3, 6))
     torch.manual_seed(int(rng.integers(2**31)))
     dtype = torch.float64 if rng.random() < 0.7 else torch.float32
     model = RandomModel(rng, kinds, d, int(rng.integers(1, 4))).to(dtype).eval()
@@ -456,15 +456,19 @@ def check_problem(problem: Problem, sizes=(2, 5, 1000)) -> Outcome:
     per_sample_gradients = _engine.per_sample_gradients
     refused, wrong, error = False, 0, 0.0
     with mock.patch.object(_engine, "per_sample_gradients", spy):
-        expected = None
+        expected, sketcher = None, GradientSketcher(**params)
         for size in (1, *sizes):
-            sketcher = GradientSketcher(batch_size=size, **params)
             try:
-                sketch = sketcher.fit_transform(problem.X, y)
+                sketcher.set_params(batch_size=size)
+                if expected is None:
+                    sketcher.fit(problem.X, y)
+                sketch = sketcher.transform(problem.X, y)
             except ValueError as raised:
                 if "treat each sample independently" not in str(raised):
                     raise
                 refused = True
+                if expected is None:
+                    break
                 continue
             if expected is None:
                 expected = sketch
