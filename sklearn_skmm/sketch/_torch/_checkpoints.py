@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from sklearn_skmm.sketch._torch._batches import Batch
-from sklearn_skmm.sketch._torch._layer_calls import nodes_and_leaf_edges
+from sklearn_skmm.sketch._torch._graph_walk import walk
 
 
 def forward_through_checkpoints(engine: Any, batch: Batch) -> tuple[torch.Tensor, list]:
@@ -34,7 +34,7 @@ def forward_through_checkpoints(engine: Any, batch: Batch) -> tuple[torch.Tensor
             raise  # some other warning that the user has turned into an error
         raise ValueError(message) from error
     if output.grad_fn is not None:
-        nodes, _ = nodes_and_leaf_edges(output)
-        if any(type(node).__name__ == "CheckpointFunctionBackward" for node in nodes):
+        kinds = walk(output, batch.size).kinds
+        if any(kind.__name__ == "CheckpointFunctionBackward" for kind in kinds):
             raise ValueError(message)
     return output, calls

@@ -10,7 +10,7 @@ are trusted for later batches with the same signature. For any other signature t
 again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -26,12 +26,20 @@ from sklearn_skmm.sketch._torch._autograd_check import (
     parameters_confirmed_by_autograd,
 )
 from sklearn_skmm.sketch._torch._batches import Batch, to_device
+from sklearn_skmm.sketch._torch._graph_walk import GraphWalk, walk
+from sklearn_skmm.sketch._torch._independence import (
+    check_first_dimension,
+    check_parts,
+    halves,
+    some_alone,
+)
 from sklearn_skmm.sketch._torch._input_casts import InputCasts
 from sklearn_skmm.sketch._torch._layer_calls import (
+    MATCHED,
     UNUSED,
     LayerCall,
     Signature,
-    nodes_and_leaf_edges,
+    rows_of_positions,
 )
 from sklearn_skmm.sketch._torch._layer_rules import FormedGradient, rule_for
 from sklearn_skmm.sketch._torch._model_state import TensorSlots, evaluation_mode
@@ -39,6 +47,12 @@ from sklearn_skmm.sketch._torch._objective import output_of
 from sklearn_skmm.sketch._torch._own_loss import LabelReader
 from sklearn_skmm.sketch._torch._parameters import select_parameters
 from sklearn_skmm.sketch._torch._per_sample import per_sample_gradients
+from sklearn_skmm.sketch._torch._row_owners import (
+    group_rows,
+    in_equal_blocks,
+    owners_of_rows,
+    sample_weights,
+)
 from sklearn_skmm.sketch._torch._shared import ProcessSetting
 
 _uncompiled = ProcessSetting(lambda: torch.compiler.set_stance("force_eager"))
@@ -126,6 +140,8 @@ class Engine:
         self.input_casts = InputCasts(self.dtype)
         # Signatures that were confirmed after planning.
         self._confirmed: dict[str, set[Signature]] = {name: set() for name in self.chosen}
+        # Sizes of batches and graphs for which samples were run alone.
+        self._checked: set[tuple] = set()
         self._factors: dict[tuple, torch.Tensor] = {}
 
     @property
@@ -162,8 +178,8 @@ class Engine:
         def hook(module, args, kwargs, output):
             if not isinstance(output, torch.Tensor) or not output.requires_grad:
                 return None
-            if not output.numel():
-                return None  # an expert that gets no tokens
+            if module not in self.rules or not output.numel():
+                return None  # a copy made inside the model, or an expert that gets no tokens
             a = (args[0] if args else next(iter(kwargs.values()))).detach()
             rows, changed = None, None
             if output.ndim > 1 and len(a) == len(output):
@@ -198,29 +214,98 @@ class Engine:
             output, edges, cotangent, retain_graph=retain_graph, allow_unused=True
         )
 
-    def signatures(self, output, calls) -> dict[str, Signature]:
+    def signatures(self, graph: GraphWalk, calls) -> dict[str, Signature]:
         """Return how each parameter is used in the autograd graph of the outputs."""
-        nodes, leaves = nodes_and_leaf_edges(output)
         rows_per_sample: dict[str, list] = {name: [] for name in self.chosen}
         for call in calls:
-            if call.output_edge.node in nodes:
+            if call.output_edge.node in graph.strides:
                 names = self.parameter_names[call.module]
                 for local in names.keys() & {"weight", "bias"}:
                     rows_per_sample[names[local]].append(call.rows_per_sample)
         return {
-            name: Signature(leaves[id(p)], tuple(rows_per_sample[name]))
+            name: Signature(graph.leaves[id(p)], tuple(rows_per_sample[name]))
             for name, p in self.chosen.items()
         }
 
-    def gradient_terms(self, call: LayerCall, delta: torch.Tensor, size: int) -> dict:
-        """Return the gradient terms of one layer call, by parameter name."""
+    def doubtful(self, graph: GraphWalk, calls, names) -> list[int]:
+        """Return the positions of calls whose rows may not be one block for each sample.
+
+        Only calls that use parameters of these names are considered.
+        """
+        if graph.size == 1:
+            return []
+        found = []
+        for i, call in enumerate(calls):
+            stride = graph.stride(call.output_edge)
+            if stride is None or call.modified:
+                continue  # no effect on the outputs, or no use of the input
+            in_blocks = stride * graph.size == call.output_shape.numel()
+            if (call.rows_at_call is None or not in_blocks) and not set(names).isdisjoint(
+                self.parameter_names[call.module].values()
+            ):
+                found.append(i)
+        return found
+
+    def match_rows(self, output, calls, deltas, cotangent, doubtful) -> list[LayerCall]:
+        """Return the calls, after finding the samples that the rows of doubtful ones belong to.
+
+        This takes one more backward pass, and keeps the graph.
+        """
+        if not doubtful:
+            return calls
+        calls = list(calls)
+        weights = sample_weights(len(output), output.dtype)
+        weighted: Iterable = [None] * len(doubtful)
+        if weights is not None:
+            factors = weights.to(cotangent).reshape(-1, *[1] * (output.ndim - 1))
+            edges = [calls[i].output_edge for i in doubtful]
+            weighted = torch.autograd.grad(
+                output, edges, cotangent * factors, retain_graph=True, allow_unused=True
+            )
+        for i, delta in zip(doubtful, weighted, strict=True):
+            matched = None
+            if delta is not None:
+                matched = self._matched_call(calls[i], deltas[i], delta, weights, output.dtype)
+            calls[i] = matched or calls[i]._replace(rows_at_call=None)
+        return calls
+
+    def _matched_call(self, call, delta, weighted, weights, dtype) -> LayerCall | None:
+        """Return a call with the samples of its rows, or None if rows have no single sample."""
+        dims = self.rules[call.module].dims_of_position
+        split = rows_of_positions(call, dims and dims(call.module))
+        if split is None:
+            return None
+        a, shape = split
+        eps = max(torch.finfo(d).eps for d in (delta.dtype, dtype))
+        delta, weighted = (d.reshape(len(a), -1) for d in (delta, weighted))
+        owners = owners_of_rows(delta, weighted, weights, eps)
+        if owners is None:
+            return None
+        if call.rows_at_call is not None and in_equal_blocks(owners, len(weights)):
+            return call
+        return call._replace(
+            input=a,
+            output_shape=shape,
+            input_version=a._version,
+            rows_at_call=MATCHED,
+            rows=group_rows(owners),
+        )
+
+    def gradient_terms(self, call: LayerCall, delta: torch.Tensor, size: int) -> tuple:
+        """Return the samples in a layer call, and their gradient terms by parameter name."""
         if call.rows_per_sample is None:
             raise ValueError("The rows of the layer's input do not belong to samples.")
         a = call.input.to(self.sketch_dtype) if call.input.is_floating_point() else call.input
         delta = delta.to(self.sketch_dtype).reshape(call.output_shape)
+        samples: Any = slice(None)
+        if call.rows is not None:
+            samples, size = call.rows.samples, len(call.rows.samples)
+            if not size:
+                return samples, {}  # no effect on the outputs
+            a, delta = call.rows.group(a), call.rows.group(delta, padding=0)
         terms = self.rules[call.module].terms(call.module, a, delta, size)
         names = self.parameter_names[call.module]
-        return {names[local]: term for local, term in terms.items() if local in names}
+        return samples, {names[local]: term for local, term in terms.items() if local in names}
 
     def sketch(self, batch: Batch, start: int, parameters: list[PlannedParameter]) -> np.ndarray:
         """Return GΓ of one batch, of shape (B, m).
@@ -247,43 +332,65 @@ class Engine:
         out = torch.zeros(batch.size, m, dtype=self.sketch_dtype, device=self.device)
         with evaluation_mode(self.model), self.slots.hold(self.tensors), torch.enable_grad():
             output, calls = self.forward(batch)
+            check_first_dimension(output, batch.size)
             cotangent = self._cotangent(output, batch, start)
             if output.grad_fn is None:
+                self._check_independence(batch, output, False, ())
                 return out.cpu().numpy()
-            signatures = self.signatures(output, calls)
-            unconfirmed = [
-                name
-                for name, p in planned.items()
-                if name in hooked
-                and signatures[name] not in (UNUSED, p.signature, *self._confirmed[name])
-            ]
-            deltas = self.backward(output, calls, cotangent, retain_graph=bool(unconfirmed))
-            rejected: set[str] = set()
+            graph = walk(output, batch.size)
+            doubtful = self.doubtful(graph, calls, hooked)
+            signatures = self.signatures(graph, calls)
+
+            def unconfirmed_names():
+                return [
+                    name
+                    for name, p in planned.items()
+                    if name in hooked
+                    and signatures[name] not in (UNUSED, p.signature, *self._confirmed[name])
+                ]
+
+            unconfirmed = unconfirmed_names()
+            deltas = self.backward(output, calls, cotangent, bool(doubtful or unconfirmed))
+            if doubtful:
+                calls = self.match_rows(output, calls, deltas, cotangent, doubtful)
+                signatures = self.signatures(graph, calls)
+                unconfirmed = unconfirmed_names()
+            rejected = {name for name in unconfirmed if None in signatures[name].ratios}
+            unconfirmed = [name for name in unconfirmed if name not in rejected]
             if unconfirmed:
                 sums = autograd_sums(self, unconfirmed, output, cotangent)
                 agreed = parameters_confirmed_by_autograd(self, sums, calls, deltas)
-                rejected = set(unconfirmed) - agreed
+                rejected |= set(unconfirmed) - agreed
                 for name in agreed:
                     if sums.gradients[name].any():  # zeros confirm nothing
                         self._confirmed[name].add(signatures[name])
-            del output
+            output = output.detach()
             with torch.no_grad():
                 for call, delta in zip(calls, deltas, strict=True):
                     names = (hooked - rejected) & set(self.parameter_names[call.module].values())
                     if delta is not None and names:
-                        self._add_layer_call(
-                            out, self.gradient_terms(call, delta, batch.size), names, planned
-                        )
-            del calls, deltas
-            for source in ("torch.func", "loop"):
-                remaining = [
+                        samples, terms = self.gradient_terms(call, delta, batch.size)
+                        added = out if call.rows is None else out.new_zeros(len(samples), m)
+                        self._add_layer_call(added, terms, names, planned)
+                        if added is not out:
+                            out[samples] += added
+            mixes, kinds = graph.mixes, tuple(graph.kinds)
+            del graph, calls, deltas
+            exact = {
+                source: [
                     name
                     for name, p in planned.items()
                     if source == ("loop" if name in rejected else p.source)
                     and signatures[name].edges
                 ]
+                for source in ("torch.func", "loop")
+            }
+            if not any(exact.values()):
+                how = kinds, tuple(signatures.values())
+                self._check_independence(batch, output, mixes, how)
+            for source, remaining in exact.items():
                 first = 0
-                for part in per_sample_gradients(self, remaining, batch, cotangent, source):
+                for part in per_sample_gradients(self, remaining, batch, cotangent, source, output):
                     rows = out[first : first + len(part[remaining[0]])]
                     first += len(rows)
                     for name, gradient in part.items():
@@ -291,6 +398,19 @@ class Engine:
                             rows, FormedGradient(gradient), planned[name].projection
                         )
         return out.cpu().numpy()
+
+    def _check_independence(self, batch, output, mixes, how):
+        """Raise if it is found that the output for a sample depends on the others in the batch.
+
+        Where nothing mixes samples, this is checked once for each size and way to use the model.
+        """
+        if batch.size == 1:
+            return
+        if mixes:
+            check_parts(self, batch, output, halves())
+        elif (batch.size, how) not in self._checked:
+            check_parts(self, batch, output, some_alone(batch.size))
+            self._checked.add((batch.size, how))
 
     def _cotangent(self, output, batch, start):
         """Return the gradient of the objective at the outputs (the cotangent of the model)."""

@@ -1,9 +1,13 @@
 """Calls of layers in a forward pass, and how parameters are used in the autograd graph."""
 
-from collections import Counter
 from typing import Any, NamedTuple
 
 import torch
+
+from sklearn_skmm.sketch._torch._row_owners import Rows
+
+# In place of the number of rows per sample: the sample that each row belongs to was found.
+MATCHED = -1
 
 
 class LayerCall(NamedTuple):
@@ -16,11 +20,17 @@ class LayerCall(NamedTuple):
     # Rows of the input per sample; 0 if all samples share one, None if rows belong to no sample.
     rows_at_call: int | None
     output_edge: Any  # graph edge of the output before in-place changes
+    rows: Rows | None = None  # the rows grouped by sample, if `rows_at_call` is MATCHED
+
+    @property
+    def modified(self) -> bool:
+        """Whether the input was modified after the call."""
+        return self.input._version != self.input_version
 
     @property
     def rows_per_sample(self) -> int | None:
         """Rows of the input per sample, or None if the input was modified after the call."""
-        return self.rows_at_call if self.input._version == self.input_version else None
+        return None if self.modified else self.rows_at_call
 
 
 class Signature(NamedTuple):
@@ -36,15 +46,28 @@ class Signature(NamedTuple):
 UNUSED = Signature(0, ())
 
 
-def nodes_and_leaf_edges(output) -> tuple[set, Counter]:
-    """Return the graph nodes below an output, and the number of edges to each leaf, by id."""
-    nodes, stack = {output.grad_fn}, [output.grad_fn]
-    leaves: Counter = Counter()
-    while stack:
-        for node, _ in stack.pop().next_functions:
-            if type(node).__name__ == "AccumulateGrad":
-                leaves[id(node.variable)] += 1
-            elif node is not None and node not in nodes:
-                nodes.add(node)
-                stack.append(node)
-    return nodes, leaves
+def rows_of_positions(call: LayerCall, dims) -> tuple[torch.Tensor, torch.Size] | None:
+    """Return a layer's input with a row for each position, and the shape of such an output.
+
+    Parameters
+    ----------
+    call : LayerCall
+        Call of a layer.
+    dims : tuple of int or None
+        Numbers of last dimensions of the input and the output that are one position; None if a
+        position is an entry of the first dimension.
+
+    Returns
+    -------
+    rows, shape : Tensor of shape (R, ...) and torch.Size, or None
+        None if the input and the output have different positions.
+    """
+    a, shape = call.input, call.output_shape
+    start = (1, 1) if dims is None else (a.ndim - dims[0], len(shape) - dims[1])
+    if min(start) < 0 or a.shape[: start[0]] != shape[: start[1]] or not a.numel():
+        return None
+    n_rows = a.shape[: start[0]].numel()
+    return (
+        a.reshape(n_rows, *a.shape[start[0] :]),
+        torch.Size([n_rows, *shape[start[1] :]]),
+    )

@@ -150,6 +150,9 @@ class Rule(NamedTuple):
     terms: Callable  # (module, a, delta, size) -> {"weight": term, "bias": term}
     # Side of the weight that δ belongs to: 0 for rows, 1 for columns, None if not an outer product.
     delta_side: int | None = None
+    # Numbers of last dimensions of the input and the output, as a function of the module, that are
+    # one position. None if a position is a whole entry of the first dimension.
+    dims_of_position: Callable | None = None
 
 
 # The first dimension of a layer's input may be a multiple of the number of samples, for example if
@@ -252,9 +255,14 @@ def _batch_norm(module, a, delta, size):
 
 
 RULES = (
-    Rule(lambda m: isinstance(m, nn.Linear), _linear, 0),
+    Rule(lambda m: isinstance(m, nn.Linear), _linear, 0, lambda m: (1, 1)),
     # The Conv1D of GPT-2 in transformers is a linear layer with a transposed weight.
-    Rule(lambda m: type(m).__name__ == "Conv1D" and hasattr(m, "nf"), _linear_transposed, 1),
+    Rule(
+        lambda m: type(m).__name__ == "Conv1D" and hasattr(m, "nf"),
+        _linear_transposed,
+        1,
+        lambda m: (1, 1),
+    ),
     Rule(
         lambda m: (
             isinstance(m, nn.Embedding)
@@ -265,6 +273,7 @@ RULES = (
         ),
         _embedding,
         1,
+        lambda m: (0, 1),
     ),
     Rule(
         lambda m: isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d) and m.groups == 1,
@@ -272,10 +281,25 @@ RULES = (
         0,
     ),
     Rule(lambda m: isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d), _grouped_convolution),
-    Rule(lambda m: isinstance(m, nn.LayerNorm), _normalisation(F.layer_norm)),
-    Rule(lambda m: isinstance(m, nn.RMSNorm), _normalisation(F.rms_norm)),
+    Rule(
+        lambda m: isinstance(m, nn.LayerNorm),
+        _normalisation(F.layer_norm),
+        None,
+        lambda m: (len(m.normalized_shape),) * 2,
+    ),
+    Rule(
+        lambda m: isinstance(m, nn.RMSNorm),
+        _normalisation(F.rms_norm),
+        None,
+        lambda m: (len(m.normalized_shape),) * 2,
+    ),
     # RMS norms in transformers, such as LlamaRMSNorm.
-    Rule(lambda m: type(m).__name__.endswith(("RMSNorm", "T5LayerNorm")), _transformers_rms_norm),
+    Rule(
+        lambda m: type(m).__name__.endswith(("RMSNorm", "T5LayerNorm")),
+        _transformers_rms_norm,
+        None,
+        lambda m: (1, 1),
+    ),
     Rule(lambda m: isinstance(m, nn.GroupNorm), _group_norm),
     Rule(
         lambda m: isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None,

@@ -16,7 +16,6 @@ from sklearn_skmm.sketch._sketch_plan import MAX_FORMED_ENTRIES, PlannedParamete
 from sklearn_skmm.sketch._torch._autograd_check import (
     AutogradSums,
     autograd_sums,
-    equal_up_to_rounding,
     parameters_confirmed_by_autograd,
     parameters_that_agree,
     random_like,
@@ -24,6 +23,8 @@ from sklearn_skmm.sketch._torch._autograd_check import (
 from sklearn_skmm.sketch._torch._batches import Batch
 from sklearn_skmm.sketch._torch._checkpoints import forward_through_checkpoints
 from sklearn_skmm.sketch._torch._engine import Engine
+from sklearn_skmm.sketch._torch._graph_walk import walk
+from sklearn_skmm.sketch._torch._independence import check_first_samples, check_outputs
 from sklearn_skmm.sketch._torch._layer_calls import UNUSED, Signature
 from sklearn_skmm.sketch._torch._model_state import evaluation_mode
 from sklearn_skmm.sketch._torch._parameters import matrix_shape
@@ -31,48 +32,6 @@ from sklearn_skmm.sketch._torch._per_sample import per_sample_gradients
 
 # Multiply-adds per sample that take only a few microseconds.
 NEGLIGIBLE_COST = 2**18
-
-
-def _same_outputs(output, other) -> bool:
-    """Return whether two computations of the same outputs agree up to rounding."""
-    if output.shape != other.shape:
-        return False
-    norm = float(output.norm())
-    return equal_up_to_rounding(float((output - other).norm()), norm, norm, output.dtype)
-
-
-def _check_independence(engine, batch, output):
-    """Raise if the output for a sample depends on other samples in the batch, or on chance."""
-    batch_normalised = [
-        name
-        for name, module in engine.model.named_modules()
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.running_mean is None
-    ]
-    if batch_normalised:
-        raise ValueError(
-            "The 'model' parameter must treat each sample independently, but these layers "
-            f"normalise over the batch even in evaluation mode: {batch_normalised}. Use "
-            "track_running_stats=True, or a layer that normalises each sample."
-        )
-    if output.ndim == 0 or len(output) != batch.size:
-        raise ValueError(
-            "The 'model' parameter must return outputs whose first dimension is the samples. Got "
-            f"shape {tuple(output.shape)} for {batch.size} samples instead."
-        )
-    args, kwargs = tuple(a[:1] for a in batch.args), {k: v[:1] for k, v in batch.kwargs.items()}
-    alone = engine.call_model(engine.chosen, args, kwargs).detach()
-    if alone.shape != output[:1].shape:
-        raise ValueError(
-            f"The 'model' parameter must return outputs of shape {tuple(output[:1].shape)} for one "
-            f"sample, because it returns shape {tuple(output.shape)} for {batch.size} samples. Got "
-            f"{tuple(alone.shape)} instead."
-        )
-    if not _same_outputs(output[:1], alone):
-        raise ValueError(
-            "The 'model' parameter must treat each sample independently, but its output for the "
-            "first sample depends on the other samples in the batch or on chance, even in "
-            "evaluation mode."
-        )
 
 
 def plan_parameters(
@@ -181,7 +140,7 @@ def _gradient_sources(engine, batch) -> tuple[dict[str, str], dict[str, Signatur
         raise ValueError(
             "The 'model' parameter must return finite outputs, but its outputs on X are not finite."
         )
-    _check_independence(engine, batch, output.detach())
+    check_first_samples(engine, batch, output.detach())
     if output.grad_fn is None:
         raise ValueError(
             "The outputs of the 'model' parameter do not depend on the chosen parameters, or are "
@@ -230,12 +189,10 @@ def _find_shared_layers(engine, batch, output, calls):
     if engine.shared:
         try:
             again, its_calls = engine.forward(batch)
-            same = _same_outputs(output, again.detach())
+            check_outputs(output, again.detach(), output, torch.finfo(output.dtype).eps)
             # A checkpoint around the layer computes its one row again.
             engine.backward(again, its_calls, torch.ones_like(again), retain_graph=False)
         except Exception:  # mismatched shapes raise many kinds of errors
-            same = False
-        if not same:
             engine.shared = set()
 
 
@@ -254,16 +211,19 @@ def _compare_hooks_with_autograd(engine, batch, names) -> HookComparison:
     """Compare the hooks' gradients of named parameters with those from autograd."""
     output, calls = engine.forward(batch)
     cotangent = random_like(engine, output)
+    graph = walk(output, batch.size)
+    doubtful = engine.doubtful(graph, calls, names)
     deltas = engine.backward(output, calls, cotangent, retain_graph=True)
+    calls = engine.match_rows(output, calls, deltas, cotangent, doubtful)
     sums = autograd_sums(engine, names, output, cotangent)
     agreed = parameters_confirmed_by_autograd(engine, sums, calls, deltas)
     positions: dict[str, int] = {}
     for call, delta in zip(calls, deltas, strict=True):
         if delta is not None and call.rows_per_sample is not None:
-            for name, term in engine.gradient_terms(call, delta, batch.size).items():
+            for name, term in engine.gradient_terms(call, delta, batch.size)[1].items():
                 positions[name] = positions.get(name, 0) + term.positions
     nonzero = {name for name in names if sums.gradients[name].any()}
-    signatures = engine.signatures(output, calls)
+    signatures = engine.signatures(graph, calls)
     return HookComparison(agreed, nonzero, signatures, positions, cotangent, sums)
 
 

@@ -1,0 +1,104 @@
+"""Check that the output for each sample depends on this sample only.
+
+Where the autograd graph has nothing that acts along the samples, a few samples are run alone for
+each new size of batches and each new graph. Elsewhere every batch is run again in two halves, or
+all of its samples alone if their gradients are computed one by one in any case.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from sklearn_skmm.sketch._torch._autograd_check import equal_up_to_rounding
+from sklearn_skmm.sketch._torch._batches import Batch, map_tensors
+
+# At most this many samples of a batch are run alone, and one in eight.
+SAMPLES_ALONE = 8
+
+
+def check_first_samples(engine, batch: Batch, output) -> None:
+    """Raise if the output for one of the first samples depends on the others, or on chance."""
+    batch_normalised = [
+        name
+        for name, module in engine.model.named_modules()
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.running_mean is None
+    ]
+    if batch_normalised:
+        raise ValueError(
+            "The 'model' parameter must treat each sample independently, but these layers "
+            f"normalise over the batch even in evaluation mode: {batch_normalised}. Use "
+            "track_running_stats=True, or a layer that normalises each sample."
+        )
+    check_first_dimension(output, batch.size)
+    for i in range(batch.size):
+        alone = outputs_of(engine, batch, slice(i, i + 1))
+        check_outputs(output[i : i + 1], alone, output, torch.finfo(output.dtype).eps)
+
+
+def check_first_dimension(output, size: int) -> None:
+    """Raise if the first dimension of the outputs is not the samples."""
+    if output.ndim == 0 or len(output) != size:
+        raise ValueError(
+            "The 'model' parameter must return outputs whose first dimension is the samples. Got "
+            f"shape {tuple(output.shape)} for {size} samples instead."
+        )
+
+
+def check_parts(engine, batch: Batch, output, parts: Iterable) -> None:
+    """Raise if the outputs for some samples are others when they are run without the rest."""
+    for part in parts:
+        check_outputs(output[part], outputs_of(engine, batch, part), output)
+
+
+def halves() -> Iterator[slice]:
+    """Return every other sample, and the others."""
+    return (slice(i, None, 2) for i in range(2))
+
+
+def some_alone(size: int) -> Iterator[slice]:
+    """Return a few samples alone, spread over a batch, the first and the last rather not."""
+    count = max(1, min(SAMPLES_ALONE, size // 8))
+    # The golden ratio spreads them without symmetry.
+    return (slice(i, i + 1) for i in {int((0.618 * (k + 1) % 1) * size) for k in range(count)})
+
+
+def outputs_of(engine, batch: Batch, part: slice):
+    """Return the outputs of the model for a part of a batch alone."""
+    batch = map_tensors(lambda tensor: tensor[part], batch._replace(labels=None))
+    return engine.call_model(engine.chosen, batch.args, batch.kwargs).detach()
+
+
+def check_outputs(output, alone, whole, eps: float | None = None) -> None:
+    """Raise if the outputs for some samples in a batch and without the others differ.
+
+    Parameters
+    ----------
+    output, alone : Tensor
+        Outputs for these samples in the batch, and without the others.
+    whole : Tensor
+        Outputs of the batch.
+    eps : float or None
+        Precision of the outputs; None is at best single precision, as in parts of some models.
+    """
+    if alone.shape != output.shape:
+        one = "one sample" if len(output) == 1 else f"{len(output)} samples"
+        raise ValueError(
+            f"The 'model' parameter must return outputs of shape {tuple(output.shape)} for {one}, "
+            f"because it returns shape {tuple(whole.shape)} for {len(whole)} samples. Got "
+            f"{tuple(alone.shape)} instead."
+        )
+    if eps is None:
+        eps = max(torch.finfo(d).eps for d in (output.dtype, torch.float32))
+    whole = whole.flatten(1) if whole.ndim > 1 else whole[:, None]
+    output, alone = output.reshape(len(output), -1), alone.reshape(len(output), -1)
+    # Outputs that are not finite get another error.
+    finite = output.isfinite().all(1)
+    output, alone = output[finite], alone[finite]
+    typical = float(whole.norm(dim=1).nan_to_num().median()) * len(output) ** 0.5
+    norm = max(float(output.norm()), typical)
+    if not equal_up_to_rounding(float((output - alone).norm()), norm, norm, eps):
+        raise ValueError(
+            "The 'model' parameter must treat each sample independently, but its output for a "
+            "sample depends on the other samples in the batch or on chance, even in evaluation "
+            "mode."
+        )
