@@ -136,5 +136,5 @@ BAD_QUERIES = {
 @pytest.mark.parametrize("name", BAD_QUERIES)
 def test_query_rejects_bad_input(name):
     call, error, match = BAD_QUERIES[name]
-    strategy = skmm.SelectorQuery(skmm.UniformSelector(1, random_state=0))
+    strategy = skmm.SelectorQuery(skmm.KCenterSelector(1, random_state=0))
     assert_rejected(lambda: call(strategy), match, strategy, error=error)
