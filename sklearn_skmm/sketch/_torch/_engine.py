@@ -354,10 +354,12 @@ class Engine:
                     names = (hooked - rejected) & set(self.parameter_names[call.module].values())
                     if delta is not None and names:
                         samples, terms = self.gradient_terms(call, delta, batch.size)
-                        part = out if call.rows is None else out.new_zeros(len(samples), m)
-                        self._add_layer_call(part, terms, names, planned)
-                        if part is not out:
-                            out[samples] += part
+                        if call.rows is None:
+                            self._add_layer_call(out, terms, names, planned)
+                        else:
+                            of_these = out.new_zeros(len(samples), m)
+                            self._add_layer_call(of_these, terms, names, planned)
+                            out[samples] += of_these
             mixes, kinds = graph.mixes, tuple(graph.kinds)
             del graph, calls, deltas
             exact = {

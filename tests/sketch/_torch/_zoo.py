@@ -282,14 +282,14 @@ ZOO = {
             b=nn.Linear(3, 2),
         ),
         numbers(2, 4),
-        {"a": "torch.func"},
+        {},
     ),
     "samples second, one position": (
         lambda: Net(
             lambda self, x: self.b(self.a(x[None]).tanh()[0]), a=nn.Linear(4, 3), b=nn.Linear(3, 2)
         ),
         numbers(4),
-        {"a": "torch.func"},
+        {},
     ),
     "tokens in rows": (
         lambda: Net(
