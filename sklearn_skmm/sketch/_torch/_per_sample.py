@@ -22,7 +22,7 @@ class NoNewStorage(TorchFunctionMode):
     """
 
     forbidden = (
-        torch.Tensor.data.__set__,
+        torch.Tensor.data.__set__,  # type: ignore[attr-defined]
         torch.Tensor.set_,
         torch.Tensor.resize_,
         torch.Tensor.resize_as_,
