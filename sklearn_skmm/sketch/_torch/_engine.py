@@ -25,13 +25,13 @@ from sklearn_skmm.sketch._torch._autograd_check import (
     autograd_sums,
     parameters_confirmed_by_autograd,
 )
-from sklearn_skmm.sketch._torch._batches import Batch, to_device
+from sklearn_skmm.sketch._torch._batches import Batch, map_tensors, to_device
 from sklearn_skmm.sketch._torch._graph_walk import GraphWalk, walk
 from sklearn_skmm.sketch._torch._independence import (
+    OneByOne,
     check_first_dimension,
-    check_parts,
-    halves,
-    some_alone,
+    check_halves,
+    check_some_alone,
 )
 from sklearn_skmm.sketch._torch._layer_calls import (
     MATCHED,
@@ -303,6 +303,19 @@ class Engine:
         parameters : list of PlannedParameter
             Plan from `plan_parameters`.
         """
+        try:
+            return self._sketch(batch, start, parameters)
+        except OneByOne:
+            pass
+        samples = (
+            map_tensors(lambda tensor, i=i: tensor[i : i + 1], batch) for i in range(batch.size)
+        )
+        return np.concatenate(
+            [self._sketch(one, start + i, parameters) for i, one in enumerate(samples)]
+        )
+
+    def _sketch(self, batch, start, parameters) -> np.ndarray:
+        """Return GΓ of one batch whose samples are run together."""
         batch = self.place(batch)
         planned = {p.name: p for p in parameters}
         hooked = {p.name for p in parameters if p.source == "hooks"}
@@ -393,9 +406,9 @@ class Engine:
         if batch.size == 1:
             return
         if mixes:
-            check_parts(self, batch, output, halves())
+            check_halves(self, batch, output)
         elif (batch.size, how) not in self._checked:
-            check_parts(self, batch, output, some_alone(batch.size))
+            check_some_alone(self, batch, output)
             self._checked.add((batch.size, how))
 
     def _cotangent(self, output, batch, start):
