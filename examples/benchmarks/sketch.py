@@ -20,6 +20,7 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -261,6 +262,56 @@ def gpt2(N):
     return [Row(OURS, N, batch, 2, sketch), Row(BOTH, N, batch, 2, passes(model, loss, N, batch))]
 
 
+class Experts(nn.Module):
+    """The best of eight experts for each token, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.head = nn.Linear(128, 8), nn.Linear(128, CLASSES)
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 128)) for _ in range(8)
+        )
+
+    def forward(self, x, mask):
+        tokens = x.flatten(0, 1)
+        p, chosen = self.gate(tokens).softmax(-1).max(-1)
+        out = torch.zeros_like(tokens)
+        for e, expert in enumerate(self.experts):
+            rows = (chosen == e).nonzero()[:, 0]
+            out = out.index_add(0, rows, expert(tokens[rows]) * p[rows, None])
+        return self.head(out.reshape(x.shape).mean(1))
+
+
+class Unpadded(nn.Module):
+    """Layers of the tokens that are no padding, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(128, 512), nn.GELU(), nn.Linear(512, 128))
+        self.head = nn.Linear(128, CLASSES)
+
+    def forward(self, x, mask):
+        h = self.layers(x[mask])
+        h = h.new_zeros(*mask.shape, h.shape[1]).index_put((mask,), h)
+        return self.head(h.sum(1) / mask.sum(1, keepdim=True))
+
+
+def moving(cls, N):
+    """Return rows for a model that moves rows between samples, on up to 32 tokens."""
+    model, x, y = cls().eval(), torch.randn(N, 32, 128), torch.randint(CLASSES, (N,))
+    mask = torch.arange(32) < torch.randint(1, 33, (N, 1))
+
+    def loss(part):
+        return F.cross_entropy(model(x[part], mask[part]), y[part])
+
+    X, batch = {"x": x, "mask": mask}, 64
+    return [
+        Row(OURS, N, batch, 3, ours(X, y, batch, model=model)),
+        Row(BOTH, N, batch, 3, passes(model, loss, N, batch)),
+        Row("GradientSketcher, one sample at a time", N, batch, 3, ours(X, y, 1, model=model)),
+    ]
+
+
 def rows_of_text(N, r=100_000, words=100):
     """Return rows like bags of words, with about one nonzero entry in a thousand."""
     rng = np.random.RandomState(0)
@@ -298,6 +349,8 @@ SHAPES = {
     "ResNet-18, 224 × 224": (resnet, 32, 2),
     "last layers of ResNet-18, 7 × 7": (tail, 4096, 64),
     "GPT-2 small, 128 tokens": (gpt2, 32, 2),
+    "experts, 32 tokens": (partial(moving, Experts), 512, 64),
+    "no padding, 32 tokens": (partial(moving, Unpadded), 512, 64),
     "CSR, r = 100,000, density 1e-3": (csr, 20_000, 500),
 }
 

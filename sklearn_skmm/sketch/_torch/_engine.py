@@ -25,13 +25,13 @@ from sklearn_skmm.sketch._torch._autograd_check import (
     autograd_sums,
     parameters_confirmed_by_autograd,
 )
-from sklearn_skmm.sketch._torch._batches import Batch, to_device
+from sklearn_skmm.sketch._torch._batches import Batch, map_tensors, to_device
 from sklearn_skmm.sketch._torch._graph_walk import GraphWalk, walk
 from sklearn_skmm.sketch._torch._independence import (
+    OneByOne,
     check_first_dimension,
-    check_parts,
-    halves,
-    some_alone,
+    check_halves,
+    check_some_alone,
 )
 from sklearn_skmm.sketch._torch._input_casts import InputCasts
 from sklearn_skmm.sketch._torch._layer_calls import (
@@ -319,6 +319,19 @@ class Engine:
         parameters : list of PlannedParameter
             Plan from `plan_parameters`.
         """
+        try:
+            return self._sketch(batch, start, parameters)
+        except OneByOne:
+            pass
+        samples = (
+            map_tensors(lambda tensor, i=i: tensor[i : i + 1], batch) for i in range(batch.size)
+        )
+        return np.concatenate(
+            [self._sketch(one, start + i, parameters) for i, one in enumerate(samples)]
+        )
+
+    def _sketch(self, batch, start, parameters) -> np.ndarray:
+        """Return GΓ of one batch whose samples are run together."""
         batch = self.place(batch)
         planned = {p.name: p for p in parameters}
         hooked = {p.name for p in parameters if p.source == "hooks"}
@@ -370,10 +383,12 @@ class Engine:
                     names = (hooked - rejected) & set(self.parameter_names[call.module].values())
                     if delta is not None and names:
                         samples, terms = self.gradient_terms(call, delta, batch.size)
-                        added = out if call.rows is None else out.new_zeros(len(samples), m)
-                        self._add_layer_call(added, terms, names, planned)
-                        if added is not out:
-                            out[samples] += added
+                        if call.rows is None:
+                            self._add_layer_call(out, terms, names, planned)
+                        else:
+                            of_these = out.new_zeros(len(samples), m)
+                            self._add_layer_call(of_these, terms, names, planned)
+                            out[samples] += of_these
             mixes, kinds = graph.mixes, tuple(graph.kinds)
             del graph, calls, deltas
             exact = {
@@ -407,9 +422,9 @@ class Engine:
         if batch.size == 1:
             return
         if mixes:
-            check_parts(self, batch, output, halves())
+            check_halves(self, batch, output)
         elif (batch.size, how) not in self._checked:
-            check_parts(self, batch, output, some_alone(batch.size))
+            check_some_alone(self, batch, output)
             self._checked.add((batch.size, how))
 
     def _cotangent(self, output, batch, start):

@@ -134,12 +134,12 @@ _KNOWN: dict[str, Callable | None] = {}
 
 
 def _in_order(node, i, dim, shape, given):
-    """Keep the order of the entries, and so the stride, as views and copies do."""
-    raise NotImplementedError  # the walk keeps the stride
+    """Keep the stride, because the order of the entries stays."""
+    raise NotImplementedError  # the walk does not call it
 
 
 def _elementwise(node, i, dim, shape, given):
-    """Functions of corresponding entries, with broadcasting."""
+    """Treat functions of corresponding entries, with broadcasting."""
     to = dim - (len(shape) - len(given))
     return None if to < 0 or given[to] == 1 else to
 
@@ -156,7 +156,7 @@ def _transposed(node, i, dim, shape, given):
 
 
 def _product(node, i, dim, shape, given):
-    """Matrix products, of batches too."""
+    """Treat matrix products, of batches too."""
     last = len(shape) - 1
     if dim < last - 1:
         return dim
@@ -181,14 +181,14 @@ def _linear(node, i, dim, shape, given):
 
 
 def _along(node, i, dim, shape, given):
-    """Operations along saved dimensions, which stay."""
+    """Treat operations along saved dimensions, which stay."""
     if given == shape and type(node).__name__ == "SliceBackward0":
         return dim
     return -1 if dim in _saved_dims(node, len(shape)) else dim
 
 
 def _select(node, i, dim, shape, given):
-    """Operations that remove a dimension, other than reductions."""
+    """Treat operations that remove a dimension, other than reductions."""
     (removed,) = _saved_dims(node, len(given))
     return dim if dim < removed else dim + 1
 
@@ -209,14 +209,14 @@ def _reduction(node, i, dim, shape, given):
 
 
 def _images(node, i, dim, shape, given):
-    """Functions of each entry of the first dimension, with weights for all of them."""
+    """Treat functions of each entry of the first dimension, with weights for all of them."""
     if i > 0:
         return None
     return 0 if dim == 0 else -1
 
 
 def _attention(node, i, dim, shape, given):
-    """Attention with the queries, keys and values in inputs 0 to 2, and a mask."""
+    """Treat attention with queries, keys and values in inputs 0 to 2, and a mask."""
     if dim > 0:
         return -1
     if i > 2:
@@ -244,12 +244,11 @@ def _padding(node, i, dim, shape, given):
 
 
 def _weights(node, i, dim, shape, given):
-    """Share the table of an embedding, of which all samples use rows."""
-    return
+    """Return that all samples use the input, such as the table of an embedding."""
 
 
 def _recurrent(node, i, dim, shape, given):
-    """Follow a recurrent layer of oneDNN with the time in the first dimension."""
+    """Treat a recurrent layer of oneDNN, with the time in the first dimension."""
     if 0 < i < 5:
         return None
     return 1 if i == 0 and dim == 1 and len(shape) == 3 else -1

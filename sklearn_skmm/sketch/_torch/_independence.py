@@ -1,19 +1,27 @@
 """Check that the output for each sample depends on this sample only.
 
+Outputs that differ by more than rounding are refused. If they differ by more than is usual for
+rounding, but could be rounded so in a model that computes parts in half precision, the batch is
+sketched one sample at a time.
+
 Where the autograd graph has nothing that acts along the samples, a few samples are run alone for
 each new size of batches and each new graph. Elsewhere every batch is run again in two halves, or
 all of its samples alone if their gradients are computed one by one in any case.
 """
-
-from collections.abc import Iterable, Iterator
 
 import torch
 
 from sklearn_skmm.sketch._torch._autograd_check import equal_up_to_rounding
 from sklearn_skmm.sketch._torch._batches import Batch, map_tensors
 
+# Relative differences of outputs that are certainly rounding, if in units of the precision.
+SURELY_ROUNDING = 1000
 # At most this many samples of a batch are run alone, and one in eight.
 SAMPLES_ALONE = 8
+
+
+class OneByOne(Exception):
+    """Raised to have a batch sketched one sample at a time."""
 
 
 def check_first_samples(engine, batch: Batch, output) -> None:
@@ -44,22 +52,29 @@ def check_first_dimension(output, size: int) -> None:
         )
 
 
-def check_parts(engine, batch: Batch, output, parts: Iterable) -> None:
-    """Raise if the outputs for some samples are others when they are run without the rest."""
-    for part in parts:
+def check_halves(engine, batch: Batch, output) -> None:
+    """Raise if outputs are others when every other sample is left out."""
+    for i in range(2):
+        part = slice(i, None, 2)
         check_outputs(output[part], outputs_of(engine, batch, part), output)
 
 
-def halves() -> Iterator[slice]:
-    """Return every other sample, and the others."""
-    return (slice(i, None, 2) for i in range(2))
-
-
-def some_alone(size: int) -> Iterator[slice]:
-    """Return a few samples alone, spread over a batch, the first and the last rather not."""
-    count = max(1, min(SAMPLES_ALONE, size // 8))
+def check_some_alone(engine, batch: Batch, output) -> None:
+    """Raise if the outputs for a few samples, spread over the batch, are others when run alone."""
+    count = max(1, min(SAMPLES_ALONE, batch.size // 8))
     # The golden ratio spreads them without symmetry.
-    return (slice(i, i + 1) for i in {int((0.618 * (k + 1) % 1) * size) for k in range(count)})
+    for i in {int((0.618 * (k + 1) % 1) * batch.size) for k in range(count)}:
+        part = slice(i, i + 1)
+        try:
+            check_outputs(output[part], outputs_of(engine, batch, part), output)
+        except OneByOne:
+            # Rounding depends on the size of the batch, so repeat the sample in a batch of it.
+            repeated = map_tensors(
+                lambda tensor, part=part: tensor[part].expand_as(tensor),
+                batch._replace(labels=None),
+            )
+            found = outputs_of(engine, repeated, slice(None))
+            check_outputs(output[part], found[part], output)
 
 
 def outputs_of(engine, batch: Batch, part: slice):
@@ -78,7 +93,8 @@ def check_outputs(output, alone, whole, eps: float | None = None) -> None:
     whole : Tensor
         Outputs of the batch.
     eps : float or None
-        Precision of the outputs; None is at best single precision, as in parts of some models.
+        Precision of the outputs, to which they must agree. With None it is at best single
+        precision, as in parts of some models, and `OneByOne` is raised for unusual rounding.
     """
     if alone.shape != output.shape:
         one = "one sample" if len(output) == 1 else f"{len(output)} samples"
@@ -87,8 +103,10 @@ def check_outputs(output, alone, whole, eps: float | None = None) -> None:
             f"because it returns shape {tuple(whole.shape)} for {len(whole)} samples. Got "
             f"{tuple(alone.shape)} instead."
         )
+    surely = None
     if eps is None:
-        eps = max(torch.finfo(d).eps for d in (output.dtype, torch.float32))
+        own, single = (torch.finfo(d).eps for d in (output.dtype, torch.float32))
+        eps, surely = max(own, single), max(SURELY_ROUNDING * own, 1e-8)
     whole = whole.flatten(1) if whole.ndim > 1 else whole[:, None]
     output, alone = output.reshape(len(output), -1), alone.reshape(len(output), -1)
     # Outputs that are not finite get another error.
@@ -96,9 +114,12 @@ def check_outputs(output, alone, whole, eps: float | None = None) -> None:
     output, alone = output[finite], alone[finite]
     typical = float(whole.norm(dim=1).nan_to_num().median()) * len(output) ** 0.5
     norm = max(float(output.norm()), typical)
-    if not equal_up_to_rounding(float((output - alone).norm()), norm, norm, eps):
+    difference = float((output - alone).norm())
+    if not equal_up_to_rounding(difference, norm, norm, eps):
         raise ValueError(
             "The 'model' parameter must treat each sample independently, but its output for a "
             "sample depends on the other samples in the batch or on chance, even in evaluation "
             "mode."
         )
+    if surely is not None and difference > surely * norm:
+        raise OneByOne

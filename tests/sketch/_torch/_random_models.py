@@ -453,9 +453,16 @@ def check_problem(problem: Problem, sizes=(2, 5, 1000)) -> Outcome:
             exact.append(names)
         return per_sample_gradients(engine, names, batch, *args)
 
-    per_sample_gradients = _engine.per_sample_gradients
+    def one_by_one(*args):
+        exact.append("all")
+        return map_tensors(*args)
+
+    per_sample_gradients, map_tensors = _engine.per_sample_gradients, _engine.map_tensors
     refused, wrong, error = False, 0, 0.0
-    with mock.patch.object(_engine, "per_sample_gradients", spy):
+    with (
+        mock.patch.object(_engine, "per_sample_gradients", spy),
+        mock.patch.object(_engine, "map_tensors", one_by_one),
+    ):
         expected, sketcher = None, GradientSketcher(**params)
         for size in (1, *sizes):
             try:

@@ -88,6 +88,34 @@ def test_scripted_models_are_rejected(wrap):
         GradientSketcher(M, model=model).fit(numbers(4))
 
 
+def cast(self, x):
+    self.a.to(x.dtype)
+    return self.a(x) * self.p
+
+
+def replaced(self, x):
+    self.a.weight.data = self.a.weight.data * 1
+    return self.a(x) * self.p
+
+
+def copied(self, x):
+    self.kept = 2 * self.p
+    return copy.deepcopy(self.a)(x) + self.a(x) * self.p
+
+
+@pytest.mark.parametrize("call", [cast, replaced, copied])
+def test_models_may_replace_data_in_their_forward_pass(call):
+    # Inside torch.func, replacing the data of tensors can end the process.
+    make = lambda: Net(call, a=nn.Linear(4, 3), p=nn.Parameter(torch.rand(3)))  # noqa: E731
+    slow = check_against_loop(make, numbers(4))
+    assert slow[""] == ("torch.func" if call is copied else "loop")
+    model = build(make)
+    GradientSketcher(M, model=model, random_state=0).fit_transform(numbers(4))
+    copy.deepcopy(model.a)
+    assert isinstance(getattr(model, "kept", None), torch.Tensor) == (call is copied)
+    repr(vars(model))
+
+
 def checkpointed(reentrant):
     return lambda: Net(
         lambda self, x: self.b(checkpoint(lambda h: self.a(h).tanh(), x, use_reentrant=reentrant)),

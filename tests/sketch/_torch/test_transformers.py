@@ -66,6 +66,76 @@ def test_transformers_match_a_loop_over_samples(model, config, params, sketch):
     assert all("relative_attention_bias" in layer for layer in slow)
 
 
+class WithHead(nn.Module):
+    """An encoder, the mean over its tokens, and a linear layer."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.head = encoder, nn.Linear(8, 3)
+
+    def forward(self, input_ids, attention_mask):
+        h = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
+        mask = attention_mask[..., None].to(h)
+        return self.head((h * mask).sum(1) / mask.sum(1))
+
+
+class WithoutPadding(nn.Module):
+    """Embeddings and layers of ModernBERT without attention, on the tokens that are no padding."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.embeddings, self.layers, self.norm = model.embeddings, model.layers, model.final_norm
+
+    def forward(self, input_ids, attention_mask):
+        mask = attention_mask.bool()
+        h = self.embeddings(input_ids[mask][None])
+        for layer in self.layers:
+            h = h + layer.mlp(layer.mlp_norm(h))
+        h = self.norm(h)[0]
+        return (h.new_zeros(*mask.shape, 8).index_put((mask,), h),)
+
+
+SWITCH = {
+    "vocab_size": 20,
+    "d_model": 8,
+    "d_kv": 4,
+    "d_ff": 9,
+    "num_heads": 2,
+    "num_layers": 2,
+    "num_sparse_encoder_layers": 2,
+    "num_experts": 3,
+}
+
+MODERN = SMALL | {"cls_token_id": 1, "sep_token_id": 1}
+
+# Encoder, configuration, and the layers that are differentiated sample by sample.
+ENCODERS = {
+    "experts": (
+        "SwitchTransformersEncoderModel",
+        ("SwitchTransformersConfig", SWITCH),
+        ("layer_norm", "relative_attention_bias", "classifier"),
+    ),
+    "padding": ("ModernBertModel", ("ModernBertConfig", MODERN), ()),
+    "no padding": ("ModernBertModel", ("ModernBertConfig", MODERN), ()),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("size", [2, 5])
+def test_experts_and_unpadded_tokens_match_a_loop_over_samples(name, size):
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    model, (config, params), exact = ENCODERS[name]
+    if not hasattr(transformers, model):
+        pytest.skip(f"needs {model}")
+
+    def make():
+        encoder = getattr(transformers, model)(getattr(transformers, config)(**params))
+        return WithHead(WithoutPadding(encoder) if name == "no padding" else encoder)
+
+    slow = check_against_loop(make, TEXT, batch_size=size, dtype=torch.float32, rtol=1e-4)
+    assert all(layer.endswith(exact) for layer in slow)
+
+
 # peft uses a name of transformers that is deprecated.
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 @pytest.mark.parametrize("initialised", [True, False])
