@@ -148,7 +148,10 @@ def _gradient_sources(engine, batch) -> tuple[dict[str, str], dict[str, Signatur
             "the forward method."
         )
     _find_shared_layers(engine, batch, output.detach(), calls)
-    compared = _compare_hooks_with_autograd(engine, batch, list(engine.chosen))
+    # Layers in `shared` are called in another way.
+    forward = (output, calls) if not engine.shared else engine.forward(batch)
+    compared = _compare_hooks_with_autograd(engine, batch, list(engine.chosen), *forward)
+    del output, calls, forward
     agreed, nonzero, signatures = compared.agreed, compared.nonzero, compared.signatures
     # Gradients that are zero for all samples confirm nothing. New adapters are multiplied by a
     # weight of zeros, so compare again with random weights in place of zeros.
@@ -160,7 +163,7 @@ def _gradient_sources(engine, batch) -> tuple[dict[str, str], dict[str, Signatur
                 name: p if p.any() else (random_like(engine, p) / 100).requires_grad_()
                 for name, p in chosen.items()
             }
-            again = _compare_hooks_with_autograd(engine, batch, all_zero)
+            again = _compare_hooks_with_autograd(engine, batch, all_zero, *engine.forward(batch))
         finally:
             engine.chosen = chosen
         agreed -= again.nonzero - again.agreed
@@ -207,9 +210,8 @@ class HookComparison(NamedTuple):
     sums: AutogradSums  # autograd's gradients with this cotangent
 
 
-def _compare_hooks_with_autograd(engine, batch, names) -> HookComparison:
+def _compare_hooks_with_autograd(engine, batch, names, output, calls) -> HookComparison:
     """Compare the hooks' gradients of named parameters with those from autograd."""
-    output, calls = engine.forward(batch)
     cotangent = random_like(engine, output)
     graph = walk(output, batch.size)
     doubtful = engine.doubtful(graph, calls, names)
