@@ -226,7 +226,7 @@ def saved_parts(**changes):
         ({"shape": (N, 5, 2)}, ""),
         ({"data": np.array([object()])}, "Python objects"),
     ],
-    ids=str,
+    ids=range(6),
 )
 def test_damaged_sparse_matrices_are_refused(changes, message, capsys):
     saved_parts(**changes)
