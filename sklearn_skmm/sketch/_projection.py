@@ -63,7 +63,7 @@ def _check_columns(projection, G) -> None:
 
 
 class Projection(ABC):
-    """Γ of shape (r, m), drawn in blocks of BLOCK_ROWS rows; n_numbers are needed to store it."""
+    """Γ of shape (r, m), generated BLOCK_ROWS rows at a time; it takes n_numbers to store."""
 
     kind: ClassVar[str]
 
@@ -116,7 +116,7 @@ class Projection(ABC):
 
 
 class GaussianProjection(Projection):
-    r"""Γ of shape (r, m) with independent entries N(0, 1/m), drawn in blocks when needed.
+    r"""Γ of shape (r, m) with independent entries N(0, 1/m), generated in blocks when needed.
 
     This is the random projection (Johnson–Lindenstrauss transform) of the theorem in [1]_. It keeps
     squared norms and inner products in expectation, with a relative standard deviation of

@@ -71,7 +71,7 @@ class GradientSketcher(
     sketch : {"auto", "gaussian", "sparse_sign", "product"}, default="auto"
         The kind of random projection.
 
-        - ``"gaussian"``: independent entries N(0, 1/m), drawn in blocks. Forms the gradients.
+        - ``"gaussian"``: independent entries N(0, 1/m). The gradients are formed explicitly.
         - ``"sparse_sign"``: eight entries :math:`\pm 1/\sqrt 8` in each row. Costs 8 / m of the
           Gaussian projection, and keeps sparse X sparse.
         - ``"product"``: products of a ±1 projection of each layer's input and one of its output
