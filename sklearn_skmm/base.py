@@ -42,6 +42,9 @@ class Selection:
         Distinct positions of the selected rows of X.
     sample_weight : ndarray of shape (n,) or None, default=None
         Number of samples of X that each selected one represents. None means N / n each.
+    labels : ndarray of shape (N,), dtype int, or None, default=None
+        Position in `indices` of the selected sample that represents each sample of X, or -1. It
+        becomes the attribute `labels_`.
     per_sample : dict of str to ndarray of shape (N, ...), default={}
         Fitted attributes with one entry for each sample of X. With ``stratify=True`` the entries
         of all strata are put together.
@@ -59,6 +62,7 @@ class Selection:
 
     indices: np.ndarray
     sample_weight: np.ndarray | None = None
+    labels: np.ndarray | None = None
     per_sample: dict[str, np.ndarray] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
 
@@ -291,6 +295,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             self.selection_version_ = type(self).selection_version_
             self.sample_indices_ = selection.indices.copy()  # not a view of all positions
             self.sample_weight_ = selection.sample_weight
+            if selection.labels is not None:
+                self.labels_ = selection.labels
             for name, value in {**selection.per_sample, **selection.attributes}.items():
                 setattr(self, name, value)
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
@@ -511,6 +517,14 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         weight = np.concatenate([p.sample_weight for p in parts])
         order = np.argsort(indices, kind="stable")
         merged = Selection(indices[order], weight[order])
+        if all(p.labels is not None for p in parts):
+            merged.labels = np.full(samples.n_samples, -1)
+            position = np.argsort(order)
+            first = 0
+            for k, p in zip(chosen, parts, strict=True):
+                own = np.append(position[first : first + len(p.indices)], -1)  # for label -1
+                merged.labels[members[k]] = own[p.labels]
+                first += len(p.indices)
         for name, example in parts[0].per_sample.items():
             merged.per_sample[name] = np.zeros(samples.n_samples, dtype=example.dtype)
             for k, p in zip(chosen, parts, strict=True):

@@ -1,6 +1,13 @@
 """Estimates of the peak memory of algorithms, in addition to their input."""
 
-from sklearn_skmm.core import _cells, _coarse_cells, _draws, _layout
+from sklearn_skmm.core import (
+    _balanced_cells,
+    _cells,
+    _draws,
+    _exemplar_cells,
+    _exemplar_layout,
+)
+from sklearn_skmm.core._blocks import BLOCK as BLOCK_ENTRIES
 from sklearn_skmm.core._costs import BLOCK, CACHE_BYTES
 
 
@@ -36,23 +43,44 @@ def peak_of_exemplars(n_samples: int, n_features: int, itemsize: int = 4) -> flo
     return max(median, min(pairs, CACHE_BYTES) + n_samples * (2 * 8 * n_features + columns))
 
 
-def peak_of_layout(n_samples: int, n_features: int, n: int) -> float:
-    """Return the peak memory of a layout of n cells in bytes, without vectors of N entries.
+def peak_of_exemplar_layout(n_samples: int, n_features: int, n: int) -> float:
+    """Return the peak memory of `exemplar_cells` in bytes, without vectors of N entries.
 
     Examples
     --------
-    >>> peak_of_layout(10**6, 64, 200) / 2**20, peak_of_layout(10**6, 64, 1000) / 2**20
-    (168.0, 68.0)
+    >>> peak_of_exemplar_layout(10**6, 64, 200) / 2**20
+    168.0
     """
-    if _layout.at_once(n, n_samples):
-        size = max(_cells.SUBSAMPLE, _cells.SUBSAMPLE_PER_EXEMPLAR * n)
+    if _exemplar_layout.at_once(n, n_samples):
+        size = max(_exemplar_cells.SUBSAMPLE, _exemplar_cells.SUBSAMPLE_PER_EXEMPLAR * n)
         return peak_of_exemplars(min(n_samples, size), n_features)
-    n_cells = int(_coarse_cells.COARSE * n**0.5)
+    n_cells = int(_exemplar_layout.COARSE * n**0.5)
     size = min(
         n_samples,
-        max(_coarse_cells.COARSE_SUBSAMPLE, _cells.SMALL_SUBSAMPLE_PER_EXEMPLAR * n_cells),
+        max(
+            _exemplar_layout.COARSE_SUBSAMPLE,
+            _exemplar_cells.SMALL_SUBSAMPLE_PER_EXEMPLAR * n_cells,
+        ),
     )
     return 17 * size**2  # costs in double precision, those of the first exemplar's cell, and a mask
+
+
+def peak_of_balanced_layout(n_samples: int, n_features: int, n: int) -> float:
+    """Return the peak memory of `balanced_cells` in bytes, without vectors of N entries.
+
+    A subsample and its distances from the centres, several blocks of rows and distances in threads,
+    and the means of all cells.
+
+    Examples
+    --------
+    >>> peak_of_balanced_layout(10**6, 64, 200) / 2**20
+    81.890625
+    """
+    few = min(n, max(_balanced_cells.FEW, _balanced_cells.MOST))
+    size = min(n_samples, max(_balanced_cells.SUBSAMPLE, _balanced_cells.PER_CENTRE * few))
+    # Two parts at a time, each of which may be copied.
+    part = 2 * min(_cells.GATHER_BYTES, 8 * n_samples * n_features) if n > few else 0
+    return 8 * (3 * size * (n_features + few) + 4 * BLOCK_ENTRIES + 4 * n * n_features) + part
 
 
 def spread_exact_items(n_samples: int) -> int:

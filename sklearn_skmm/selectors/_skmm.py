@@ -10,12 +10,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn_skmm.base import BaseSelector, Selection
 from sklearn_skmm.core import _blocks, _components
 from sklearn_skmm.core._balanced import cube, local_cube
+from sklearn_skmm.core._balanced_cells import balanced_cells
 from sklearn_skmm.core._components import Components, Energies
 from sklearn_skmm.core._draws import ROUNDINGS, spread, systematic
-from sklearn_skmm.core._layout import bounded_cells, exemplar_cells
+from sklearn_skmm.core._exemplar_layout import exemplar_cells
 from sklearn_skmm.core._matching import MomentFeatures, match_in_cells
 from sklearn_skmm.core._moments import solve
-from sklearn_skmm.core._peak_memory import peak_of_layout, spread_exact_items
+from sklearn_skmm.core._peak_memory import (
+    peak_of_balanced_layout,
+    peak_of_exemplar_layout,
+    spread_exact_items,
+)
 from sklearn_skmm.utils._sklearn import Interval, StrOptions
 
 # A duality gap of this fraction of the objective is small enough, because the rounding changes the
@@ -56,19 +61,27 @@ class SkMMSelector(BaseSelector):
     uniform weights are optimal, so what makes a coreset better than random sampling happens in the
     rounding.
 
-    *The default rounding*, ``"cells"``, is not in the paper. It chooses n exemplars that cover the
-    samples and makes a cell around each. It then selects one sample per cell so that the first and
-    second moments of the n selected samples match those of all samples.
+    *The default rounding*, ``"cells"``, is not in the paper. It divides the samples into n cells of
+    similar mass and small scatter. It then selects one sample per cell so that the first and second
+    moments of the n selected samples match those of all samples. In short: the weights say how
+    much mass, balanced cells say where, and moments say which.
+
+    Each cell holds between :math:`1/(\kappa n)` and :math:`\kappa/n` of the weight, where
+    :math:`\kappa` is `balance`. For any non-negative function, the mean over the coreset is then
+    within a factor :math:`\kappa` of the mean in which each selected sample counts by the mass of
+    its cell. Let :math:`\Sigma_w` be the second moment of that weighted coreset. Then
+    :math:`\Sigma_w \preceq \kappa \Sigma_S`, so the unweighted coreset has at most
+    :math:`\kappa` times the :math:`c_S` of the weighted one.
 
     *The paper's algorithm* starts the solver at a random vertex of the feasible set, which is n
     samples drawn uniformly, and draws the coreset from the weights that the solver reaches::
 
-        SkMMSelector(n, init="vertex", rounding="choice")
+        SkMMSelector(n, c_S=0.999, init="vertex", rounding="choice")
 
     Parameters
     ----------
     {n_to_select}
-    c_S : float, default=0.999
+    c_S : float, default=1.0
         Constant of the moment constraint. It must be at least n / N, because no coreset of n
         samples has a second moment larger than N / n times that of all samples. The smaller c_S is,
         the more the coreset has to exceed all samples in each direction. For c_S well below 1 the
@@ -80,12 +93,11 @@ class SkMMSelector(BaseSelector):
     rounding : str, default="cells"
         How the coreset is found from s, one of
 
-        - ``"cells"``: one sample from each of n cells around exemplars. The moments of the selected
-          samples approximate those of the weighted samples, while each selected sample stays near
-          the centre of its cell; `centrality` is the trade-off. If only the moments count, use
-          ``"cube"``, which matches them more closely. Cells with more than twice the average weight
-          are split.
-        - ``"exemplar"``: the exemplars themselves, which is weighted facility location.
+        - ``"cells"``: one sample from each of n balanced cells. The moments of the selected samples
+          approximate those of the weighted samples, while each selected sample stays near the
+          centre of its cell; `centrality` is the trade-off. If only the moments count, use
+          ``"cube"``, which matches them more closely.
+        - ``"exemplar"``: exemplars that cover the samples, which is weighted facility location.
         - ``"cube"``: random sampling that keeps the second moment along each direction on its
           target, up to the rounding of k + 1 samples (Deville & Tillé 2004) [2]_.
         - ``"spread"``: random sampling that avoids selecting neighbours together, the local pivotal
@@ -110,11 +122,17 @@ class SkMMSelector(BaseSelector):
         choice [0.16 0.48 0.73]
         systematic [0.11 0.43 0.9 ]
 
+    balance : float, default=4.0
+        Bound :math:`\kappa \ge 1` on the mass of the cells, with ``rounding="cells"``. With 1 all
+        cells have the same mass. With infinity they are the cells of k-means, which cover the data
+        best and give rare samples the same influence as common ones. Masses are whole samples: the
+        bounds are rounded outwards, and with unequal `weights_` a mass may miss them by the weights
+        of a few samples.
     centrality : float, default=0.3
         Trade-off between central samples (large) and matched moments (0), with
         ``rounding="cells"``. It is the penalty for leaving the centre of a cell, in units of the
         mean cost of the cell's samples, relative to the mismatch of the moments. With infinity the
-        exemplars are selected.
+        sample nearest to the mean of each cell is selected.
     max_iter : int, default=2000
         Maximum number of iterations of the solver.
     tol : float, default=1e-7
@@ -129,8 +147,12 @@ class SkMMSelector(BaseSelector):
     ----------
     {sample_indices_ascending}
     sample_weight_ : ndarray of shape (n_to_select,)
-        N / n for each selected sample, because the moments of the unweighted coreset are matched.
-        With ``rounding="exemplar"``, the mass that each exemplar represents.
+        The number of samples that each selected one represents: the mass of its cell times N. With
+        the random roundings N / n for each. Train without them: the moments of the unweighted
+        coreset are matched.
+    labels_ : ndarray of shape (N,), dtype int
+        Position in `sample_indices_` of the selected sample in whose cell each sample is, or -1 if
+        the weight of the sample is zero. Only with ``rounding="cells"`` or ``"exemplar"``.
     weights_ : ndarray of shape (N,)
         The weights s, in the precision of X.
     objective_ : float
@@ -169,10 +191,11 @@ class SkMMSelector(BaseSelector):
 
     *Time.* The second moment takes one pass over X, O(N m²), and its eigenvectors m³. The solver
     takes a few passes of O(N m) from ``init="uniform"``, and hundreds from ``init="vertex"``.
-    ``"systematic"`` and ``"choice"`` are O(N). ``"cells"`` and ``"exemplar"`` are O(N n m) if n is
-    at most 256 or n·N at most 2²⁵. Otherwise they lay out coarse cells first, and select samples
-    within these, in O(N √n m). ``"spread"`` computes O(1,024 N) distances, and ``"cube"`` takes
-    O(N m²).
+    ``"systematic"`` and ``"choice"`` are O(N). ``"cells"`` is O(N n m) for n up to 256, most of it
+    on a subsample of 8,192. For larger n it divides the samples into up to 256 coarse cells first,
+    with the cells within these, so that a sample is compared with some 300 centres at most.
+    ``"exemplar"`` is O(N n m) if n is at most 256 or n·N at most 2²⁵, and otherwise O(N √n m).
+    ``"spread"`` computes O(1,024 N) distances, and ``"cube"`` takes O(N m²).
 
     *Memory.* X is read in place, in blocks of rows, if it is float32 or float64 and its rows are
     contiguous; a read-only ``numpy.memmap`` works too. float32 stays float32, with sums in double
@@ -180,9 +203,9 @@ class SkMMSelector(BaseSelector):
     bytes again hold values that the solver, and then the layout of cells, would otherwise recompute
     in each pass. For larger X the solver holds at most 512 MiB and half the bytes of X.
 
-    ``"cells"`` and ``"exemplar"`` need up to 200 MiB besides, whatever N is, for the costs of a
-    subsample of 8,192. They need less for n up to 256. For n above 2,048, or above 25,000 if n·N is
-    above 2²⁵, the need grows with n. ``"spread"`` needs five arrays like X and, for up to 4,096
+    ``"cells"`` needs up to 200 MiB besides, whatever N is, for blocks of rows and of distances.
+    ``"exemplar"`` needs as much for the costs of a subsample, and for n above 2,048 (above 25,000
+    if n·N is above 2²⁵) the need grows with n. ``"spread"`` needs five arrays like X and, for up to 4,096
     samples, all of their distances twice. ``"cube"`` needs three arrays like X and three in double
     precision, ``"local_cube"`` four and three. Sparse X needs at least one array of shape (N, k),
     and `stratify` a copy of X.
@@ -206,9 +229,11 @@ class SkMMSelector(BaseSelector):
     >>> selector = SkMMSelector(20, random_state=0).fit(X)
     >>> selector.sample_indices_.shape
     (20,)
-    >>> bool(selector.dual_gap_ <= 1e-7 * np.sum((selector.eigenvalues_ / 0.999) ** 2))
+    >>> bool(selector.dual_gap_ <= 1e-7 * np.sum(selector.eigenvalues_**2))
     True
     """
+
+    selection_version_: int = 2
 
     _dtypes: ClassVar[list[type]] = [np.float64, np.float32]
     _kept: ClassVar[float] = 1.0
@@ -217,6 +242,7 @@ class SkMMSelector(BaseSelector):
         "c_S": [Interval(Real, 0, None, closed="neither")],
         "init": [StrOptions({"vertex", "uniform"})],
         "rounding": [StrOptions({"cells", "exemplar", "cube", "spread", "local_cube", *ROUNDINGS})],
+        "balance": [Interval(Real, 1, None, closed="both")],
         "centrality": [Interval(Real, 0, None, closed="both")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -227,9 +253,10 @@ class SkMMSelector(BaseSelector):
         self,
         n_to_select,
         *,
-        c_S=0.999,
+        c_S=1.0,
         init="uniform",
         rounding="cells",
+        balance=4.0,
         centrality=0.3,
         max_iter=2000,
         tol=1e-7,
@@ -240,6 +267,7 @@ class SkMMSelector(BaseSelector):
         self.c_S = c_S
         self.init = init
         self.rounding = rounding
+        self.balance = balance
         self.centrality = centrality
         self.max_iter = max_iter
         self.tol = tol
@@ -264,6 +292,9 @@ class SkMMSelector(BaseSelector):
             return max(peak, last) if self.rounding == "spread" else peak
         components = size if size <= _components.KEEP_BYTES else 0
         vectors = n_samples * (5 * itemsize + 3 * 8)
+        peak_of_layout = (
+            peak_of_exemplar_layout if self.rounding == "exemplar" else peak_of_balanced_layout
+        )
         return max(solver, components + vectors + peak_of_layout(n_samples, n_features, n))
 
     def _select(self, X, n, reference, rng, step):
@@ -307,10 +338,11 @@ class SkMMSelector(BaseSelector):
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        indices, counts = self._round(X, spectrum, solution.s, n, rng, step)
+        indices, mass, labels = self._round(X, spectrum, solution.s, n, rng, step)
         return Selection(
             indices,
-            sample_weight=counts,
+            sample_weight=mass,
+            labels=labels,
             per_sample={"weights_": solution.s},
             attributes={
                 "objective_": objective,
@@ -322,17 +354,20 @@ class SkMMSelector(BaseSelector):
         )
 
     def _round(self, X, spectrum, s, n, rng, step):
-        """Return the coreset and the mass that each sample represents, or None if all are equal."""
+        """Return the coreset, the mass that each of its samples represents, and for whom.
+
+        The last two are None if all selected samples are equal.
+        """
         if self.rounding in ROUNDINGS or not spectrum.eigenvalues.size:  # X is zero
-            return ROUNDINGS.get(self.rounding, systematic)(s, n, rng), None
+            return ROUNDINGS.get(self.rounding, systematic)(s, n, rng), None, None
         directions, unit = spectrum.eigenvectors, spectrum.unit
         components = Components(X, directions, unit)
         if self.rounding == "spread":
-            return spread(s, n, components[:], rng), None
+            return spread(s, n, components[:], rng), None, None
         if self.rounding == "cube":
-            return cube(s, n, np.square(components[:]), rng), None
+            return cube(s, n, np.square(components[:]), rng), None, None
         if self.rounding == "local_cube":
-            return local_cube(s, n, np.square(components[:]), components[:], rng), None
+            return local_cube(s, n, np.square(components[:]), components[:], rng), None, None
         # At least n samples have a weight, none of which is above 1 / n.
         support = np.flatnonzero(s > 0.0)
         weight = s[support] / s.sum(dtype=np.float64).astype(s.dtype)
@@ -340,12 +375,17 @@ class SkMMSelector(BaseSelector):
             components = Components(X, directions, unit, members=support)
         if self.rounding == "exemplar":
             cells = exemplar_cells(components, weight, n, rng, step)
-            order = np.argsort(cells.exemplars)
-            mass = np.bincount(cells.labels, weights=weight, minlength=n) * len(s)
-            return support[cells.exemplars[order]], mass[order]
-        cells = bounded_cells(components, weight, n, rng, step)
-        moment_features = MomentFeatures(components, spectrum.relative, n)
-        members = match_in_cells(
-            moment_features, moment_features.mean(weight), cells, self.centrality, rng
-        )
-        return np.sort(support[members]), None
+            selected = cells.exemplars
+        else:
+            cells = balanced_cells(components, weight, n, self.balance, rng, step)
+            moment_features = MomentFeatures(components, spectrum.relative, n)
+            selected = match_in_cells(
+                moment_features, moment_features.mean(weight), cells, self.centrality, rng
+            )
+        mass = np.bincount(cells.labels, weights=weight, minlength=n) * len(s)
+        order = np.argsort(selected)
+        position = np.empty(n, dtype=np.intp)
+        position[order] = np.arange(n)
+        labels = np.full(len(s), -1)
+        labels[support] = position[cells.labels]
+        return support[selected[order]], mass[order], labels

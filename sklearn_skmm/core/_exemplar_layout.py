@@ -1,18 +1,22 @@
-"""Division of many samples into parts, and exemplars of all samples from those of each part.
+"""The layout of cells around exemplars: at once, or within coarse cells if there are many.
 
 P is an array, or any object of shape (N, k) with a dtype that returns rows for positions or slices.
 """
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from sklearn_skmm.core._cells import Rows, around, by_cell, exemplars_of_few
+from sklearn_skmm.core._cells import Cells, Rows, among, members_of
+from sklearn_skmm.core._exemplar_cells import ClippedRows, around, exemplars_of, exemplars_of_few
 from sklearn_skmm.core._exemplars import Greedy
 from sklearn_skmm.utils._threads import in_threads
 
+# More than FEW cells are laid out in one step only if n·N is at most DISTANCES. Otherwise it takes
+# two steps, with N·√n instead of N·n distances: coarse cells first, then the exemplars of each one
+# among its own members.
+FEW, DISTANCES = 256, 2**25
 # For n exemplars, the samples are divided into COARSE · √n coarse cells, the parts. Parts with more
 # than PART_FEW exemplars are divided again. The last two are the minimum sizes of the subsamples
 # for coarse cells and for the exemplars of a part.
@@ -22,6 +26,81 @@ COARSE, PART_FEW, COARSE_SUBSAMPLE, PART_SUBSAMPLE = 1.5, 128, 2048, 128
 SPARE, A_FEW, MOST = 1.5, 3, 512
 # Gains up to this fraction of the total weight are rounding errors.
 NOTHING = 1e-12
+
+
+def exemplar_cells(
+    P: np.ndarray,
+    s: np.ndarray,
+    n: int,
+    rng: np.random.RandomState,
+    step: Callable[[], bool] = lambda: False,
+) -> Cells:
+    r"""Lay out n cells around greedy exemplars of the weighted samples.
+
+    Greedily minimises
+    :math:`\sum_i s_i \min_{j \in S} (1 - \exp(-\|p_i - p_j\|^2 / (2 h^2)))` over the rows after
+    `clip_outliers`, where the bandwidth h is half the median distance.
+
+    Parameters
+    ----------
+    P : ndarray or Components of shape (N, k)
+        Samples.
+    s : ndarray of shape (N,)
+        Positive weights, which sum to one.
+    n : int
+        Number of cells, at most N.
+    rng : RandomState
+        Source of randomness for the subsamples.
+    step : callable, default=does nothing
+        Called once per exemplar.
+
+    Returns
+    -------
+    cells : Cells
+        The exemplars in order of selection, and the cell and cost of each sample. If `at_once`
+        is false for n, the exemplars are grouped by coarse cell instead, and none covers samples
+        of another coarse cell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> P = np.array([[0.0], [0.1], [5.0], [5.1], [5.2]])
+    >>> cells = exemplar_cells(P, np.full(5, 1 / 5), 2, np.random.RandomState(0))
+    >>> cells.labels.tolist()
+    [1, 1, 0, 0, 0]
+    """
+    clipped = ClippedRows(P, s)
+    if at_once(n, len(s)):
+        found, h = exemplars_of(clipped, s, n, rng, step)
+        return around(clipped, h, found.indices)
+    parts, h = divide(clipped, s, n, rng, step)
+    if not parts:  # all rows are equal
+        labels = np.minimum(np.arange(len(s)), n - 1).astype(np.int32)
+        return Cells(np.arange(n), labels, np.zeros(len(s), dtype=P.dtype))
+    of_part = [found.indices for found in merge(clipped, s, h, parts, n)]
+    ends = np.cumsum([len(found) for found in of_part])
+    exemplars = np.empty(n, dtype=int)
+    labels, costs = np.empty(len(s), dtype=np.int32), np.empty(len(s), dtype=P.dtype)
+
+    def surround(task):
+        part, found, end = task
+        cells = around(Rows(clipped, part.members), h, found)
+        first = end - len(found)
+        exemplars[first:end] = part.members[cells.exemplars]
+        labels[part.members], costs[part.members] = first + cells.labels, cells.costs
+
+    in_threads(surround, zip(parts, of_part, ends, strict=True))
+    if ends[-1] < n:  # all samples are covered: take the first
+        unused = np.ones(len(s), dtype=bool)
+        unused[exemplars[: ends[-1]]] = False
+        exemplars[ends[-1] :] = np.flatnonzero(unused)[: n - ends[-1]]
+        labels[exemplars], costs[exemplars] = np.arange(n), 0.0
+    return Cells(exemplars, labels, costs)
+
+
+def at_once(n: int, n_samples: int) -> bool:
+    """Return whether n cells of n_samples samples are laid out in one step."""
+    return n <= FEW or n * n_samples <= DISTANCES
 
 
 class Part(NamedTuple):
@@ -93,6 +172,11 @@ def merge(P, s, h, parts, n) -> list[Greedy]:
     return [Greedy(own.indices[:k], own.gains[:k]) for own, k in zip(found, best, strict=True)]
 
 
+def silent() -> bool:
+    """Report no progress and never stop: a `step` for all but the first layout."""
+    return False
+
+
 def best_of(gains, n) -> np.ndarray:
     """Return how many gains of each part are among the n largest of all parts, at least one each.
 
@@ -106,20 +190,3 @@ def best_of(gains, n) -> np.ndarray:
     order = np.argsort(-np.concatenate([gain[1:] for gain in gains]), kind="stable")
     best = own[order[: max(0, n - len(gains))]]
     return 1 + np.bincount(best, minlength=len(gains))
-
-
-def silent() -> bool:
-    """Report no progress and never stop: a `step` for all but the first layout."""
-    return False
-
-
-def among(members, rows):
-    """Return the positions of the given rows of the members; None means all samples."""
-    return rows if members is None else members[rows]
-
-
-def members_of(labels, n) -> Iterator[np.ndarray]:
-    """Yield the positions of the samples of each of n cells, in ascending order."""
-    order, starts = by_cell(labels, n)
-    for start, stop in pairwise(starts):
-        yield order[start:stop]
