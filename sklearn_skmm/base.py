@@ -194,7 +194,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     # Raise this in every release in which a selector selects other samples for the same
     # parameters, data and seed. A fitted selector keeps the number under which it was fitted.
-    selection_version_: int = 1
+    selection_version_: int = 2
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "n_to_select": [

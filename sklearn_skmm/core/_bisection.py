@@ -107,8 +107,8 @@ def _sides(order, cut, left, whole):
 def two_means_margin(X: np.ndarray, weight: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     """Return how much nearer each row is to one of two means than to the other.
 
-    These are differences of squared distances. Lloyd's algorithm with two means is started along the
-    first principal direction. `X` has shape (N, k), `weight` and the result have shape (N,).
+    These are differences of squared distances. Lloyd's algorithm with two means is started along
+    the first principal direction. `X` has shape (N, k), `weight` and the result have shape (N,).
 
     Examples
     --------

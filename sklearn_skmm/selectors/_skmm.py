@@ -205,10 +205,10 @@ class SkMMSelector(BaseSelector):
 
     ``"cells"`` needs up to 200 MiB besides, whatever N is, for blocks of rows and of distances.
     ``"exemplar"`` needs as much for the costs of a subsample, and for n above 2,048 (above 25,000
-    if n·N is above 2²⁵) the need grows with n. ``"spread"`` needs five arrays like X and, for up to 4,096
-    samples, all of their distances twice. ``"cube"`` needs three arrays like X and three in double
-    precision, ``"local_cube"`` four and three. Sparse X needs at least one array of shape (N, k),
-    and `stratify` a copy of X.
+    if n·N is above 2²⁵) the need grows with n. ``"spread"`` needs five arrays like X and, for up to
+    4,096 samples, all of their distances twice. ``"cube"`` needs three arrays like X and three in
+    double precision, ``"local_cube"`` four and three. Sparse X needs at least one array of shape
+    (N, k), and `stratify` a copy of X.
 
     References
     ----------
@@ -232,8 +232,6 @@ class SkMMSelector(BaseSelector):
     >>> bool(selector.dual_gap_ <= 1e-7 * np.sum(selector.eigenvalues_**2))
     True
     """
-
-    selection_version_: int = 2
 
     _dtypes: ClassVar[list[type]] = [np.float64, np.float32]
     _kept: ClassVar[float] = 1.0
