@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,33 +11,37 @@ import real
 import table1
 import torch
 from sklearn import datasets
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from sklearn.svm import SVC, SVR
 
 from sklearn_skmm import GradientSketcher
 
 
-def classification(C, X, y, X_test, y_test):
+def error_rate(model, X, y, X_test, y_test, indices, weight=None):
+    """Return the test error of a classifier that is fitted on the coreset."""
+    if len(np.unique(y[indices])) == 1:
+        return float(np.mean(y_test != y[indices[0]]))
+    model.fit(X[indices], y[indices], sample_weight=weight)
+    return 1.0 - model.score(X_test, y_test)
+
+
+def relative_error(model, X, y, X_test, y_test, indices, weight=None):
+    """Return the squared error, relative to the variance, of a regressor fitted on the coreset."""
+    predicted = model.fit(X[indices], y[indices], sample_weight=weight).predict(X_test)
+    return float(np.mean(np.square(predicted - y_test)) / np.var(y_test))
+
+
+def classification(C, *data):
     """Return the features and the test error as a function of the coreset."""
-
-    def loss(indices):
-        if len(np.unique(y[indices])) == 1:
-            return float(np.mean(y_test != y[indices[0]]))
-        model = LogisticRegression(C=C, max_iter=300).fit(X[indices], y[indices])
-        return 1.0 - model.score(X_test, y_test)
-
-    return X, loss
+    return data[0], partial(error_rate, LogisticRegression(C=C, max_iter=300), *data)
 
 
-def regression(X, y, X_test, y_test):
+def regression(*data):
     """Return the features and the relative squared error as a function of the coreset."""
-
-    def loss(indices):
-        model = RidgeCV(np.logspace(-3, 4, 15)).fit(X[indices], y[indices])
-        return float(np.mean(np.square(model.predict(X_test) - y_test)) / np.var(y_test))
-
-    return X, loss
+    return data[0], partial(relative_error, RidgeCV(np.logspace(-3, 4, 15)), *data)
 
 
 def split(X, y, seed, *, test_size=0.25, stratify=False, scale=True):
@@ -113,6 +118,52 @@ def files(data, name):
     """Return the task of this name from ``real.py``, or None."""
     found = [task for task in real.tasks(data) if task[0] == name]
     return found[0][1:] if found else None
+
+
+@cache
+def real_table(data, name):
+    """Return the pool, the test set and the kind of one of the tasks in ``tasks.npz``."""
+    with np.load(Path(data) / "tasks.npz") as arrays:
+        X, y, kind = (arrays[f"{name}__{key}"] for key in ("X", "y", "kind"))
+    size = min(6000, int(0.7 * len(X)))
+    X, test = X.astype(float), slice(size, size + 3000)
+    return X[:size], y[:size], X[test], y[test], str(kind)
+
+
+def table_of_file(name, seed, data):
+    """Draw 80 % of the pool, and return its features and the losses of two learners.
+
+    Columns are standardised, clipped to ±8 and divided by the root of their number. Regression on
+    fewer than 15 columns gets products of two.
+    """
+    X, y, X_test, y_test, kind = real_table(data, name)
+    rows = np.random.RandomState(seed).permutation(len(X))[: int(0.8 * len(X))]
+    X, y = X[rows], y[rows]
+    if kind == "r" and X.shape[1] < 15:
+        scaler, products = StandardScaler().fit(X), PolynomialFeatures(2, include_bias=False)
+        X, X_test = (products.fit_transform(scaler.transform(part)) for part in (X, X_test))
+    scaler = StandardScaler().fit(X)
+    X, X_test = (
+        np.clip(scaler.transform(part), -8, 8) / np.sqrt(X.shape[1]) for part in (X, X_test)
+    )
+    if kind == "c":
+        loss = error_rate
+        learners = {"linear": LogisticRegression(C=10, max_iter=300), "RBF": SVC(C=10)}
+    else:
+        loss = relative_error
+        learners = {
+            "linear": RidgeCV(np.logspace(-3, 4, 15)),
+            # The targets of the coreset are standardised.
+            "RBF": TransformedTargetRegressor(SVR(C=10), transformer=StandardScaler()),
+        }
+
+    def losses(indices, weight=None):
+        return {
+            learner: loss(model, X, y, X_test, y_test, indices, weight)
+            for learner, model in learners.items()
+        }
+
+    return X, losses
 
 
 @cache
@@ -211,12 +262,48 @@ class Task(NamedTuple):
     kind: str
     held_out: bool
     sizes: tuple[int, ...]
-    draw: Callable  # (seed, data) -> features or sketch, and the loss of a coreset
-    m: int | None = 96  # None if `draw` returns the sketch itself
-    needs: str | None = None  # the data set that it needs
+    # (seed, data) -> features or sketch, and the loss of a coreset, or of several learners by name
+    draw: Callable
+    m: int | None = 96  # None if selection works on what `draw` returns
+    needs: str | None = None  # the data set or the file that it needs
+    takes_weights: bool = True  # whether the loss of a coreset takes weights
 
+    def available(self, data) -> bool:
+        """Return whether the directory has the data that the task needs."""
+        if self.needs is None or data is None:
+            return self.needs is None
+        return (Path(data) / self.needs).exists() or files(data, self.needs) is not None
+
+
+# The tasks of ``tasks.npz``: name, kind, sizes.
+TABLES = [
+    ("letter", "classification", (20, 50, 100, 200)),
+    ("dna", "classification", (20, 50, 100, 200)),
+    ("flights_delay", "classification", (20, 50, 100, 200)),
+    ("boston", "regression", (20, 50)),
+    ("shuttle", "classification", (20, 50, 100, 200)),
+    ("soybean", "classification", (20, 50, 100)),
+    ("vehicle", "classification", (20, 50, 100)),
+    ("spam", "classification", (20, 50, 100, 200)),
+    ("hpc", "classification", (20, 50, 100, 200)),
+    ("credit", "classification", (20, 50, 100, 200)),
+    ("sacramento", "regression", (20, 50, 100)),
+    ("concrete", "regression", (20, 50, 100)),
+    ("check_times", "regression", (20, 50, 100, 200)),
+    ("tate_minilm", "classification", (20, 50, 100, 200)),
+]
+# Selection works on embeddings or gradients of a network in these tasks.
+DEEP = {"R52", "tate_minilm", "finetuned on digits", "finetuned on Fashion-MNIST"}
+DEEP |= {"the same, gradients at predictions"}
+# The seven of `TABLES` on which the layout of cells was designed.
+SEVEN = {name for name, _, _ in TABLES[:7]}
 
 TASKS = {
+    name: Task(
+        kind, False, sizes, lambda r, d, name=name: table_of_file(name, r, d), None, "tasks.npz"
+    )
+    for name, kind, sizes in TABLES
+} | {
     "R52": Task(
         "classification",
         False,
@@ -236,7 +323,9 @@ TASKS = {
         (20, 50, 100, 300),
         lambda r, d: classification(1, *imbalanced(r)),
     ),
-    "GMM, seed 0": Task("regression", False, (24, 48, 80, 120, 400), lambda r, d: gmm(0), 32),
+    "GMM, seed 0": Task(
+        "regression", False, (24, 48, 80, 120, 400), lambda r, d: gmm(0), 32, takes_weights=False
+    ),
     "diabetes": Task(
         "regression",
         False,
@@ -269,6 +358,7 @@ TASKS = {
         (10, 20, 40, 80, 160),
         lambda r, d: finetuning(pretrained_on_digits(), r),
         None,
+        takes_weights=False,
     ),
     "the same, gradients at predictions": Task(
         "classification",
@@ -276,6 +366,7 @@ TASKS = {
         (10, 20, 40, 80, 160),
         lambda r, d: finetuning(pretrained_on_digits(), r, "predicted"),
         None,
+        takes_weights=False,
     ),
     "Fashion-MNIST": Task(
         "classification",
@@ -291,6 +382,7 @@ TASKS = {
         lambda r, d: finetuning(pretrained_on_fashion(d), r),
         None,
         needs="Fashion-MNIST",
+        takes_weights=False,
     ),
     "breast cancer": Task(
         "classification",
@@ -304,7 +396,9 @@ TASKS = {
         (10, 20, 50),
         lambda r, d: classification(1, *table(datasets.load_wine, r, stratify=True)),
     ),
-    "GMM, seed 1": Task("regression", True, (24, 48, 80, 120, 400), lambda r, d: gmm(1), 32),
+    "GMM, seed 1": Task(
+        "regression", True, (24, 48, 80, 120, 400), lambda r, d: gmm(1), 32, takes_weights=False
+    ),
     "quadratic diabetes": Task(
         "regression",
         True,
