@@ -26,6 +26,7 @@ from sklearn_skmm.core._cells import (
     subsample,
     sums_by_cell,
 )
+from sklearn_skmm.core._costs import squared_distances
 from sklearn_skmm.utils._threads import in_threads, in_turn, one_thread
 
 # More than FEW cells are laid out within coarse cells, with about EACH of them in each one. There
@@ -40,6 +41,8 @@ STEPS, ROUNDS, STEPS_OF_ROUND = 5, 8, 2
 # moved into them one by one.
 FEW_OUTSIDE = 0.02
 TINY = float(np.finfo(np.float64).tiny)
+# A split counts as a gain of this fraction of the sum of squares of the cell.
+SPLIT_GAIN = 0.1
 # Candidates for each of the first centres, of which the best is taken.
 TRIALS = 3
 # Parts with at most this many samples on average are processed one after the other, not in threads.
@@ -219,26 +222,44 @@ def _spread_rows(some: _Subsample, n, rng) -> np.ndarray:
 def _balanced_means(P, s, n, bounds, least, rng, step) -> np.ndarray:
     """Return about n means whose cells on a subsample are mostly within the bounds.
 
-    In each round the lighter half of the cells that are too small is dropped, and as many cells are
-    split: those that are too large, then those with the largest sums of squares.
+    In each round some cells are dropped, and as many are split: those that are too large, then
+    those with the largest sums of squares.
     """
     some, means = _first_means(P, s, n, least, rng, step)
     for _ in range(ROUNDS):
-        labels, _ = some.nearest(means)
-        mass = np.bincount(labels, weights=some.weight, minlength=len(means))
-        small, large = mass < bounds.low, mass > bounds.high
-        if np.mean(small | large) <= FEW_OUTSIDE:
+        dropped = _to_drop(some, means, bounds)
+        if not len(dropped):
             break
-        # Cells of twice the largest mass become two cells, and so on.
-        more = int(np.ceil(mass[large] / bounds.high - 1e-9).sum()) - np.count_nonzero(large)
-        n_dropped = max(-(-np.count_nonzero(small) // 2), more)
-        order = np.argsort(np.where(large, np.inf, mass), kind="stable")
-        means = np.delete(means, order[: min(n_dropped, len(means) - 1)], axis=0)
+        means = np.delete(means, dropped[: len(means) - 1], axis=0)
         means = _split_largest(some, means, n, bounds, rng)
         for _ in range(STEPS_OF_ROUND):
             means = some.means(some.nearest(means)[0], means)
             step()
     return means
+
+
+def _to_drop(some: _Subsample, means, bounds) -> np.ndarray:
+    """Return the means to drop in a round of balancing, so that other cells can be split.
+
+    These are the lighter half of the cells that are too small. There are more of them if cells are
+    too large, or if to merge two cells costs far less than a split of another one may gain, as when
+    a cell has two clusters. They are those whose samples have another mean nearby.
+    """
+    labels, squared = some.nearest(means)
+    mass = np.bincount(labels, weights=some.weight, minlength=len(means))
+    scatter = np.bincount(labels, weights=some.weight * squared, minlength=len(means))
+    small, large = mass < bounds.low, mass > bounds.high
+    loss = np.where(small | large, np.inf, merging_losses(means, mass, bounds.high))
+    gain = SPLIT_GAIN * np.where(large | (mass < 2.0 * bounds.low), 0.0, scatter)
+    n_swapped = int(np.count_nonzero(np.sort(loss) < -np.sort(-gain)))
+    if not n_swapped and np.mean(small | large) <= FEW_OUTSIDE:
+        return np.empty(0, dtype=int)
+    # Cells of twice the largest mass become two cells, and so on.
+    more = int(np.ceil(mass[large] / bounds.high - 1e-9).sum()) - np.count_nonzero(large)
+    n_small = -(-np.count_nonzero(small) // 2)
+    lightest = np.argsort(np.where(small, mass, np.inf), kind="stable")[:n_small]
+    cheapest = np.argsort(loss, kind="stable")[: max(0, more - n_small) + n_swapped]
+    return np.append(lightest, cheapest)
 
 
 def _split_largest(some: _Subsample, means, n, bounds, rng) -> np.ndarray:
@@ -319,7 +340,8 @@ def _within_bounds(P, s, labels, squared, centres, n, bounds, rng) -> np.ndarray
         spare = max(least.sum() - n, n - most.sum())
         if spare <= 0 or len(kept) == 1:
             break
-        leave_out(np.argsort(mass, kind="stable")[: min(spare, len(kept) - 1)])
+        loss = merging_losses(centres[kept], mass, bounds.high)
+        leave_out(np.argsort(loss, kind="stable")[: min(spare, len(kept) - 1)])
     if len(kept) == 1:
         least, most = np.ones(1, dtype=int), np.array([n])
     scatter = np.bincount(labels, weights=s * squared, minlength=len(centres))[kept]
@@ -334,6 +356,40 @@ def _within_bounds(P, s, labels, squared, centres, n, bounds, rng) -> np.ndarray
         with one_thread():
             out[rows] += bisect(P[rows], s[rows], int(counts[c]), bounds, rng)
     return out
+
+
+def merging_losses(means: np.ndarray, mass: np.ndarray, high: float) -> np.ndarray:
+    """Return by how much the sum of squares grows if each cell is merged with its nearest one.
+
+    This is the criterion of Ward (1963). It is infinite if the two are too large for one cell less.
+
+    Parameters
+    ----------
+    means : ndarray of shape (n_cells, k)
+        Means of the cells.
+    mass : ndarray of shape (n_cells,)
+        Their masses.
+    high : float
+        The largest mass of a cell.
+
+    Returns
+    -------
+    losses : ndarray of shape (n_cells,)
+        One for each cell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> merging_losses(np.array([[0.0], [1.0], [9.0]]), np.array([1.0, 1.0, 2.0]), 2.0)
+    array([0.5, 0.5, inf])
+    """
+    squared = squared_distances(means)
+    np.fill_diagonal(squared, np.inf)
+    near = squared.argmin(axis=1)
+    both = mass + mass[near]
+    counts = np.ceil(mass / high - 1e-9)
+    saves = np.ceil(both / high - 1e-9) < np.maximum(counts, 1) + np.maximum(counts[near], 1)
+    return np.where(saves, squared.min(axis=1) * mass * mass[near] / both, np.inf)
 
 
 def share_out(ideal: np.ndarray, least: np.ndarray, most: np.ndarray, n: int) -> np.ndarray:
