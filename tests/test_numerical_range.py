@@ -55,12 +55,20 @@ X = (RNG.normal(size=(60, 6)) * [5, 3, 2, 1, 0.5, 0.1]).astype(np.float32).astyp
 Y = np.arange(60) % 2
 
 
-@pytest.fixture(params=VARIANTS)
+# In the quick run, each selector with its defaults, and two of the ten variants of SkMM.
+QUICK = {*(name for name in VARIANTS if "-" not in name)}
+QUICK |= {"SkMMSelector-uniform-cube", "SkMMSelector-vertex-choice"}
+PARAMS = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK), id=name) for name in VARIANTS
+]
+
+
+@pytest.fixture(params=PARAMS)
 def variant(request):
     return request.param
 
 
-@pytest.fixture(params=[name for name in VARIANTS if name not in UNREADING])
+@pytest.fixture(params=[param for param in PARAMS if param.id not in UNREADING])
 def reading(request):
     """Those that look at the values."""
     return request.param

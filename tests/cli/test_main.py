@@ -622,10 +622,3 @@ def test_npy_output_beyond_the_file_size_limit(capsys):
         )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-@pytest.mark.slow
-def test_package_import_does_not_load_the_command_line():
-    code = "import sys, sklearn_skmm; print([m for m in sys.modules if 'skmm.cli' in m])"
-    argv = [sys.executable, "-c", code]
-    assert subprocess.run(argv, capture_output=True, text=True).stdout == "[]\n"

@@ -115,16 +115,16 @@ def test_sparse_chunks(data):
     assert_close(sketcher.fit_transform(lazy).compute(), sketcher.fit_transform(X))
 
 
-@pytest.mark.parametrize("chunks", CHUNKS)
 @pytest.mark.parametrize("target", ["output", "label", "predicted", "sampled", "random"])
 @pytest.mark.slow
-def test_sketches_of_models_equal_those_of_numpy_arrays(data, model, chunks, target):
+def test_sketches_of_models_equal_those_of_numpy_arrays(data, model, target):
     X, y = data
     sketcher = GradientSketcher(6, model=model, target=target, batch_size=8, random_state=0)
     expected = sketcher.fit_transform(X, y)
-    X = da.from_array(X, chunks=chunks)
-    for labels in (y, y.tolist(), da.from_array(y, chunks=33)):
-        assert_close(sketcher.fit_transform(X, labels).compute(), expected)
+    labels = [y, y.tolist(), *(da.from_array(y, chunks=rows) for rows in (33, 50))]
+    for chunks, given in zip(CHUNKS, labels, strict=True):
+        X = da.from_array(data[0], chunks=chunks)
+        assert_close(sketcher.fit_transform(X, given).compute(), expected)
     # Random numbers belong to the positions in the input of `transform`.
     part = sketcher.transform(X[50:], y[50:]).compute()
     assert_close(part, sketcher.transform(data[0][50:], y[50:]))

@@ -10,14 +10,14 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from sklearn_skmm import FacilityLocationSelector, KCenterSelector, SkMMSelector, UniformSelector
-from sklearn_skmm.core import _components
+from sklearn_skmm.core import _components, _costs, _peak_memory
 from sklearn_skmm.data import _checks
 from tests._selectors import make, selector_classes
 
 ROUNDINGS = sorted(SkMMSelector._parameter_constraints["rounding"][0].options)
 OTHERS = sorted(cls.__name__ for cls in selector_classes() if cls is not SkMMSelector)
-# (n_samples, n_features, n_to_select). Facility location keeps all costs of 4,000 samples.
-SHAPE, FEW = (20_000, 32, 256), (4_000, 32, 256)
+# (n_samples, n_features, n_to_select). Facility location keeps all costs of 2,000 samples.
+SHAPE, FEW = (20_000, 32, 256), (2_000, 32, 256)
 SLOW = ("cells", "exemplar", "spread", "cube", "local_cube")
 SLOW += ("AdaptiveSelector", "FacilityLocationSelector", "KMeansSelector")
 
@@ -86,7 +86,7 @@ def test_measured_peak_is_as_stated(name, dtype):
     n_samples, n_features, n = FEW if name == "FacilityLocationSelector" else SHAPE
     X, y = pool(n_samples, n_features, dtype)
     if name in ("cells", "exemplar"):
-        n = 64  # the stated memory is the same for 256, which take longer
+        n = 32  # the stated memory is the same for 256, which take longer
     if name in ROUNDINGS:
         selector = SkMMSelector(n, rounding=name, random_state=0)
     else:
@@ -102,15 +102,17 @@ def test_measured_peak_is_as_stated(name, dtype):
 def test_measured_peak_of_many_samples_is_as_stated(rounding, dtype, monkeypatch):
     """As beyond 512 MiB: the solver uses half of X, nothing else as much; cells take two steps."""
     monkeypatch.setattr(_components, "KEEP_BYTES", 0)
-    X, y = pool(300_000, 32, dtype)
+    X, y = pool(100_000, 32, dtype)
     assert_peak_is_as_stated(SkMMSelector(1000, rounding=rounding, random_state=0), X, y)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", ["gaussian", "euclidean"])
-def test_measured_peak_is_as_stated_when_not_all_costs_are_kept(metric):
-    X, y = pool(9_000, 32, np.float64)
-    X += 3.0 * np.random.RandomState(1).normal(size=(30, 32))[np.arange(9_000) % 30]
+def test_measured_peak_is_as_stated_when_not_all_costs_are_kept(metric, monkeypatch):
+    for module in (_costs, _peak_memory):
+        monkeypatch.setattr(module, "CACHE_BYTES", 45 * 2**20)
+    X, y = pool(5_000, 32, np.float64)
+    X += 3.0 * np.random.RandomState(1).normal(size=(30, 32))[np.arange(5_000) % 30]
     assert_peak_is_as_stated(make(FacilityLocationSelector, 60, metric=metric), X, y)
 
 

@@ -84,16 +84,3 @@ def test_unpickled_selector_query_is_a_query_strategy(run_python, tmp_path):
         print(isinstance(strategy, SingleAnnotatorPoolQueryStrategy))
     """
     assert run_python(code, str(tmp_path / "strategy.pkl")) == "True"
-
-
-@pytest.mark.slow
-def test_query_works_without_scikit_activeml(run_python):
-    code = """
-        import sys
-        sys.modules["skactiveml"] = None
-        import numpy as np
-        from sklearn_skmm import SelectorQuery, UniformSelector
-        strategy = SelectorQuery(UniformSelector(1, random_state=0))
-        print(len(strategy.query(np.random.rand(20, 3), np.full(20, np.nan), batch_size=4)))
-    """
-    assert run_python(code) == "4"

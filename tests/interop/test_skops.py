@@ -73,6 +73,7 @@ def quietly(function, *args):
         return function(*args)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_selector(variant):
     cls, params = VARIANTS[variant]
@@ -91,6 +92,7 @@ def test_every_selector(variant):
         np.testing.assert_array_equal(refitted.sample_indices_, selector.sample_indices_)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_stratum_without_a_selected_sample(variant):
     cls, params = VARIANTS[variant]
@@ -103,6 +105,7 @@ def test_a_stratum_without_a_selected_sample(variant):
         np.testing.assert_array_equal(quietly(restored.transform, X[few], strata[few]), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_training_data_is_saved(variant):
     cls, params = VARIANTS[variant]
@@ -111,6 +114,7 @@ def test_no_training_data_is_saved(variant):
     assert len(pickle.dumps(selector)) < pool.nbytes / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sketch", ["auto", "gaussian", "sparse_sign"])
 @pytest.mark.parametrize("pool", ["array", "single", "frame", "sparse"])
 def test_sketchers_without_a_model(sketch, pool, saved):

@@ -1,8 +1,5 @@
 """Tests of SelectionCurveDisplay and CoresetDisplay: plotted values, scales, invalid input."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from scipy import sparse
@@ -65,13 +62,6 @@ def band(collection, sizes):
     return np.array(
         [[f(path.vertices[path.vertices[:, 0] == n, 1]) for n in sizes] for f in (min, max)]
     )
-
-
-@pytest.mark.slow
-def test_importing_does_not_load_matplotlib():
-    code = "import sys, sklearn_skmm.plots; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

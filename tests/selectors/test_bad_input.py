@@ -24,9 +24,18 @@ from tests._rejection import (
 )
 from tests._selectors import make
 
+# All selectors read X in the same way, except those two.
+QUICK = ("SkMMSelector", "UniformSelector", "UncertaintySelector")
+
 
 @pytest.mark.parametrize(
-    ("cls", "name"), [(cls, name) for cls in SELECTORS for name in BAD_X if is_refused(cls, name)]
+    ("cls", "name"),
+    [
+        pytest.param(cls, name, marks=[pytest.mark.slow] * (cls not in QUICK))
+        for cls in SELECTORS
+        for name in BAD_X
+        if is_refused(cls, name)
+    ],
 )
 def test_selectors_reject_bad_X(cls, name):
     bad, error, match = BAD_X[name]
@@ -76,7 +85,7 @@ SPARSE = [
 
 
 @pytest.mark.parametrize("kind", SPARSE)
-@pytest.mark.parametrize("cls", SELECTORS)
+@pytest.mark.parametrize("cls", ["SkMMSelector", "UniformSelector"])
 def test_the_rows_of_every_sparse_format_come_back(cls, kind):
     pool = getattr(sparse, kind)(X)
     for stratify in (False, True):

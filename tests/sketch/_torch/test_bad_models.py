@@ -203,6 +203,7 @@ def test_failed_fit_leaves_no_block_in_the_cache(name, tmp_path):
     assert {path.name for path in (tmp_path / "cache").glob("*")} <= {"manifest.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_MODELS)
 def test_failed_fit_keeps_the_previous_fit(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

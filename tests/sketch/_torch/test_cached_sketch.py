@@ -1,7 +1,5 @@
 """`GradientSketcher(cache_dir=...)`: resumed runs, and caches that are rejected."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,65 +121,3 @@ def test_non_finite_gradients_leave_no_block(data, tmp_path):
         run.fit_transform(X, np.sort(y))
     complete = int(np.sum(np.sort(y) < 2)) // 10
     assert len(list(tmp_path.glob("block-*"))) == complete
-
-
-KILLS = """
-import os, random, signal, sys, time
-import numpy as np, torch
-from sklearn_skmm import GradientSketcher
-from sklearn_skmm.sketch._torch import _cached_sketch
-torch.set_num_threads(1)
-_cached_sketch.CACHED_ROWS = 10
-torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 3))
-X = np.random.RandomState(0).normal(size=(200, 5)).astype(np.float32)
-whole, resumed = sys.argv[1:]
-
-def run(directory):
-    sketcher = GradientSketcher(4, model=model, batch_size=5, cache_dir=directory, random_state=0)
-    return sketcher.fit_transform(X)
-
-expected = run(whole)
-random.seed(0)
-seen = set()
-for _ in range(20):
-    # Wait for a random number of blocks, so that the moment does not depend on the machine's speed.
-    first = random.randrange(1, 20)
-    for name in os.listdir(resumed) if os.path.exists(resumed) else []:
-        if name.startswith("block-") and random.random() < 0.5:
-            os.unlink(os.path.join(resumed, name))
-    pid = os.fork()
-    if not pid:
-        run(resumed)
-        os._exit(0)
-    def count():
-        names = os.listdir(resumed) if os.path.exists(resumed) else []
-        return sum(name.startswith("block-") for name in names)
-    while count() < first:
-        time.sleep(0.0002)
-    time.sleep(random.uniform(0.0, 0.003))
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    seen.add(count())
-assert len(seen) > 3, seen
-assert run(resumed).tobytes() == expected.tobytes()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
-def test_run_killed_at_twenty_moments_can_be_resumed(tmp_path):
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    done = subprocess.run(
-        [sys.executable, "-c", KILLS, whole, resumed],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-    def content(directory):
-        return {n: b for n, b in files(directory).items() if n.startswith("block-")}
-
-    assert content(resumed) == content(whole)

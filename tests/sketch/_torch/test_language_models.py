@@ -131,12 +131,14 @@ def test_labels_of_causal_models_are_shifted(labels):
     assert_own_loss(CAUSAL["GPT2"], X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CAUSAL)
 def test_labels_of_every_causal_model_are_shifted(name):
     X = {"input_ids": IDS, **LABELS["padding"]}
     assert_own_loss(CAUSAL[name], X, torch.float32)
 
 
+@pytest.mark.slow
 def test_labels_of_causal_models_may_be_y_or_come_from_a_loader():
     X = {"input_ids": IDS, "attention_mask": MASK}
     labels = IDS.masked_fill(MASK == 0, -100)
@@ -151,6 +153,7 @@ def test_labels_of_causal_models_may_be_y_or_come_from_a_loader():
 
 
 # peft uses a name of transformers that is deprecated.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 @pytest.mark.parametrize("task", ["CAUSAL_LM", None])
 def test_labels_of_adapted_causal_models_are_shifted(task):
@@ -169,6 +172,7 @@ def test_labels_of_adapted_causal_models_are_shifted(task):
     assert_own_loss(make, {"input_ids": IDS, **LABELS["padding"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "config", "params"),
     [
@@ -200,6 +204,7 @@ def test_labels_at_the_same_position_are_not_shifted(name, config, params):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "config", "params"),
     [
@@ -215,6 +220,7 @@ def test_labels_of_sequences_are_one_for_each_sample(name, config, params):
     assert model.config.problem_type is None  # the model was not called with labels
 
 
+@pytest.mark.slow
 def test_only_the_cross_entropy_at_labels_shifts_them():
     X = {"input_ids": IDS, "labels": IDS}
     params = {"model": build(CAUSAL["GPT2"]), "random_state": 0}
@@ -232,6 +238,7 @@ def test_only_the_cross_entropy_at_labels_shifts_them():
     assert not np.allclose(as_given.fit_transform(X), shifted, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_labels_shifted_before_are_not_shifted_again():
     shifted = torch.cat([IDS[:, 1:], torch.full((N, 1), -100)], 1)
     params = {"model": build(CAUSAL["GPT2"]), "target": "label", "random_state": 0}
@@ -347,6 +354,7 @@ def test_other_losses_of_tokens_are_refused(loss, match):
     assert by_callable.fit_transform(X).shape == (N, M)
 
 
+@pytest.mark.slow
 def test_loss_of_routers_is_refused():
     X = {"input_ids": IDS, "labels": IDS}
     model = build(
@@ -379,6 +387,7 @@ SEQUENCES = {
 DECODED = {n: IDS.flip(1)[:, :n].masked_fill(MASK.flip(0)[:, :n] == 0, -100) for n in (T, 4)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", DECODED)
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_decoder_inputs_are_made_from_labels(name, n):
@@ -386,6 +395,7 @@ def test_decoder_inputs_are_made_from_labels(name, n):
     assert_own_loss(SEQUENCES[name], X, torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["output", "sampled", "predicted", "random"])
 def test_decoder_inputs_are_made_from_labels_for_every_target(target):
     X = {"input_ids": IDS, "attention_mask": MASK, "labels": DECODED[4]}
@@ -415,6 +425,7 @@ def test_labels_of_a_sequence_model_may_be_y():
 
 
 # peft uses a name of transformers that is deprecated.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 def test_decoder_inputs_of_adapted_models():
     peft = pytest.importorskip("peft", reason="needs peft")
@@ -428,6 +439,7 @@ def test_decoder_inputs_of_adapted_models():
     assert_own_loss(make, {"input_ids": IDS, "attention_mask": MASK, "labels": DECODED[4]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["output", "label"])
 @pytest.mark.parametrize("name", ["T5", "Bart"])
 def test_sequence_models_without_decoder_inputs_are_refused(name, target):
@@ -437,6 +449,7 @@ def test_sequence_models_without_decoder_inputs_are_refused(name, target):
             sketcher.fit_transform({"input_ids": IDS, **more})
 
 
+@pytest.mark.slow
 def test_outputs_that_depend_on_labels_are_refused():
     # A model that makes its decoder inputs from labels, but only in its forward pass.
     small = BART | {"vocab_size": 20}
@@ -447,6 +460,7 @@ def test_outputs_that_depend_on_labels_are_refused():
         sketcher.fit_transform(X)
 
 
+@pytest.mark.slow
 def test_cache_of_a_sequence_model_depends_on_its_labels(tmp_path):
     X = {"input_ids": IDS, "attention_mask": MASK, "labels": DECODED[4].clamp(min=2)}
     other = {**X, "labels": X["labels"].clone().index_fill(1, torch.tensor([3]), -100)}
@@ -461,6 +475,7 @@ def test_cache_of_a_sequence_model_depends_on_its_labels(tmp_path):
 
 
 # peft uses a name of transformers that is deprecated.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 @pytest.mark.parametrize("adapted", [False, True])
 def test_gradient_checkpointing_of_transformers(adapted):

@@ -7,7 +7,13 @@ from tests.sketch._torch._models import numbers
 from tests.sketch._torch._reference import check_against_loop
 from tests.sketch._torch._zoo import ZOO
 
-SKETCHES = ["auto", "gaussian", "sparse_sign", "product"]
+SKETCHES = [
+    "auto",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("gaussian", "sparse_sign", "product")
+    ),
+]
 
 
 @pytest.mark.parametrize("sketch", SKETCHES)

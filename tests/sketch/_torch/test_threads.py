@@ -100,6 +100,7 @@ def assert_all_equal(found, wanted):
 PARAMS = [{}, {"layers": [-1]}, {"dtype": "float64"}, {"sketch": "product"}]
 
 
+@pytest.mark.slow
 def test_sketches_in_threads_are_those_of_one_job(model):
     jobs = [lambda s=s, p=p: sketch(model, s, **p) for s in range(2) for p in PARAMS]
     wanted, before = [job() for job in jobs], state(model)
@@ -108,6 +109,7 @@ def test_sketches_in_threads_are_those_of_one_job(model):
         assert state(model) == before
 
 
+@pytest.mark.slow
 def test_wrappers_and_models_with_common_modules_take_turns(model):
     others = [
         nn.DataParallel(model),
@@ -122,8 +124,8 @@ def test_wrappers_and_models_with_common_modules_take_turns(model):
         assert [state(one) for one in others] == before
 
 
-@pytest.mark.parametrize("n_jobs", [2, 4])
-def test_searches_and_comparisons_in_threads(model, n_jobs):
+@pytest.mark.slow
+def test_searches_and_comparisons_in_threads(model):
     rows = np.repeat(X, 4, axis=0)
     y = np.arange(48) % 2
     pipe = make_pipeline(
@@ -150,7 +152,7 @@ def test_searches_and_comparisons_in_threads(model, n_jobs):
             ]
 
     wanted, before = scores(1), state(model)
-    assert_all_equal(scores(n_jobs), wanted)
+    assert_all_equal(scores(4), wanted)
     assert state(model) == before
 
 

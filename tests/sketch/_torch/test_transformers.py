@@ -40,17 +40,21 @@ GPT2 = {
 LLAMA = SMALL | {"num_key_value_heads": 1}
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize("sketch", ["auto", "product"])
 @pytest.mark.parametrize(
     ("model", "config", "params"),
     [
         ("GPT2LMHeadModel", "GPT2Config", GPT2),  # with tied weights
-        ("GPT2ForSequenceClassification", "GPT2Config", GPT2),
+        slow("GPT2ForSequenceClassification", "GPT2Config", GPT2),
         ("BertModel", "BertConfig", SMALL),
-        ("BertForSequenceClassification", "BertConfig", SMALL),
-        ("LlamaForCausalLM", "LlamaConfig", LLAMA),
-        ("GemmaForCausalLM", "GemmaConfig", LLAMA | {"head_dim": 4}),
-        ("T5EncoderModel", "T5Config", {"vocab_size": 20, "d_model": 8, "d_kv": 4, "d_ff": 9}),
+        slow("BertForSequenceClassification", "BertConfig", SMALL),
+        slow("LlamaForCausalLM", "LlamaConfig", LLAMA),
+        slow("GemmaForCausalLM", "GemmaConfig", LLAMA | {"head_dim": 4}),
+        slow("T5EncoderModel", "T5Config", {"vocab_size": 20, "d_model": 8, "d_kv": 4, "d_ff": 9}),
     ],
 )
 def test_transformers_match_a_loop_over_samples(model, config, params, sketch):
@@ -120,6 +124,7 @@ ENCODERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("size", [2, 5])
 def test_experts_and_unpadded_tokens_match_a_loop_over_samples(name, size):
@@ -138,6 +143,7 @@ def test_experts_and_unpadded_tokens_match_a_loop_over_samples(name, size):
 
 # peft uses a name of transformers that is deprecated.
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.slow
 @pytest.mark.parametrize("initialised", [True, False])
 def test_peft_adapters_match_a_loop_over_samples(initialised):
     transformers = pytest.importorskip("transformers", reason="needs transformers")
