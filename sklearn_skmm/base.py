@@ -19,7 +19,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_skmm.core._allocation import allocate, resolve_n_to_select
 from sklearn_skmm.core._blocks import BLOCK, mean_squared_norm
-from sklearn_skmm.core._moments import Spectrum, explained_fraction, spectrum
+from sklearn_skmm.core._criteria import CRITERIA, bandwidth_of, sampled_rows
+from sklearn_skmm.core._moments import Spectrum, spectrum
 from sklearn_skmm.data import Reader, Samples, cast_bytes, length_and_rows, open_samples, take
 from sklearn_skmm.utils._docstrings import with_shared
 from sklearn_skmm.utils._sklearn import Interval, _fit_context, _safe_indexing
@@ -387,19 +388,19 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         return mask
 
     def score(self, X, y=None):
-        r"""Return the fraction of the second moment of X that the fitted coreset explains.
+        r"""Return how well the fitted coreset covers X.
 
-        The ridge-explained fraction
-        :math:`\mathrm{tr}(\Sigma\,\Sigma_S(\Sigma_S + \alpha I)^{-1}) / \mathrm{tr}(\Sigma)`,
-        where :math:`\Sigma` is the second moment of X, :math:`\Sigma_S` that of the coreset, and
-        :math:`\alpha = \mathrm{tr}(\Sigma_{fit}) / N` the threshold in the paper's intrinsic
-        dimension. It needs no labels. Scores are comparable only between selectors on the same
-        features. To search over the sketch dimension m use `CoresetEstimator` with labels.
+        It is :math:`\frac{1}{N} \sum_i \max_{j \in S} \exp(-\|x_i - x_j\|^2 / (2 h^2))`, the mean
+        similarity of a sample to the nearest selected one, where the bandwidth h is half the median
+        distance of the data seen in `fit`. It needs no labels. Of the criteria in *Comparison of
+        selectors* it ranks settings most like their test errors, but it can mislead: use
+        `CoresetEstimator` where there are labels, and always to compare features, such as sketch
+        dimensions m.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Samples to explain.
+            Samples to cover.
         y : object, default=None
             Ignored.
 
@@ -412,7 +413,15 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         ------
         ValueError
             If X is not rows of finite numbers, here or in `fit`.
+
+        See Also
+        --------
+        SelectionScorer : Other criteria, for the ``scoring`` parameter of searches.
         """
+        return self._criterion("coverage", X)
+
+    def _criterion(self, name: str, X) -> float:
+        """Return one of `CRITERIA` for X and the fitted coreset."""
         check_is_fitted(self)
         X = self._open_rows(X, reset=False).X
         if self._coreset is None:
@@ -420,7 +429,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
                 f"{type(self).__name__}.score needs rows of finite numbers, which X of fit did not "
                 f"have: {self._unmeasured}"
             )
-        return explained_fraction(X, self._coreset, self._alpha)
+        return CRITERIA[name](X, self._coreset, self._bandwidth, self._alpha)
 
     def _open(self, X, y, *, reset) -> Samples:
         """Open the pool, with the strata and the labels that this selector needs."""
@@ -443,18 +452,22 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         )
 
     def _measure(self, samples: Samples, indices) -> None:
-        """Keep what `score` needs: the ridge tr(Σ) / N and the coreset. tr(Σ) is a mean square."""
+        """Keep what `score` needs: the coreset, its bandwidth and the ridge tr(Σ) / N."""
         self._unmeasured = ""
+        some = sampled_rows(samples.n_samples)
         if self._reads_values:
             self._alpha = mean_squared_norm(samples.X) / samples.n_samples
-            self._coreset = samples.take(indices).X
+            self._coreset, rows = (samples.take(where).X for where in (indices, some))
+            self._bandwidth = bandwidth_of(rows)
             return
         reader = Reader(self, reset=False, dtypes=self._dtypes, peak_bytes=self._measuring_bytes)
         try:
-            length, self._coreset = length_and_rows(samples, indices, reader)
-            self._alpha = length / samples.n_samples
+            both = np.concatenate([indices, some])
+            length, rows = length_and_rows(samples, both, reader)
+            self._coreset, self._alpha = rows[: len(indices)], length / samples.n_samples
+            self._bandwidth = bandwidth_of(rows[len(indices) :])
         except (ValueError, MemoryError) as error:  # nothing but `score` needs them
-            self._alpha, self._coreset = np.nan, None
+            self._alpha, self._bandwidth, self._coreset = np.nan, np.nan, None
             self._unmeasured = (str(error).splitlines() or [type(error).__name__])[0]
 
     def _measuring_bytes(self, X) -> float:

@@ -11,11 +11,13 @@ from numbers import Real
 import numpy as np
 from scipy import linalg
 
+from sklearn_skmm.core import _criteria
 from sklearn_skmm.core._moments import directional_energies, spectrum
 from sklearn_skmm.data import open_samples
 
 __all__ = [
     "bias_term",
+    "coverage",
     "effective_c_S",
     "excess_risk_bound",
     "intrinsic_dimension",
@@ -232,8 +234,45 @@ def v_optimality(G, indices, *, alpha) -> float:
     """
     G, coreset = _check(G, indices)
     _check_number(alpha, "alpha", positive=True)
-    moment = coreset.T @ coreset / len(coreset) + alpha * np.eye(G.shape[1])
-    return float(np.trace(linalg.solve(moment, G.T @ G / len(G), assume_a="pos")))
+    return _criteria.v_optimality(G, coreset, alpha)
+
+
+def coverage(G, indices, *, bandwidth=None) -> float:
+    r"""Return the mean similarity of the samples to their nearest selected samples.
+
+    It is :math:`\frac{1}{N} \sum_i \max_{j \in S} \exp(-\|g_i - g_j\|^2 / (2 h^2))`, which
+    `FacilityLocationSelector` maximises with its Gaussian metric, and the `score` of a selector.
+
+    Parameters
+    ----------
+    G : array-like of shape (n_samples, n_features)
+        Gradients.
+    indices : array-like of shape (n,)
+        Positions of the coreset, or a mask.
+    bandwidth : float or None, default=None
+        h > 0, in the unit of G. None is half the median distance, from a subsample.
+
+    Returns
+    -------
+    coverage : float
+        Between 0 and 1. Larger is better.
+
+    Raises
+    ------
+    ValueError
+        If the bandwidth is not positive and finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> coverage(np.array([[0.0], [2.0]]), [0, 1])
+    1.0
+    """
+    G, coreset = _check(G, indices)
+    if bandwidth is None:
+        bandwidth = _criteria.bandwidth_of(G[_criteria.sampled_rows(len(G))])
+    _check_number(bandwidth, "bandwidth", positive=True)
+    return _criteria.coverage(G, coreset, bandwidth)
 
 
 def excess_risk_bound(G, indices, *, sigma=1.0, theta_norm=1.0) -> float:

@@ -383,13 +383,16 @@ def merging_losses(means: np.ndarray, mass: np.ndarray, high: float) -> np.ndarr
     >>> merging_losses(np.array([[0.0], [1.0], [9.0]]), np.array([1.0, 1.0, 2.0]), 2.0)
     array([0.5, 0.5, inf])
     """
+    if len(means) < 2:
+        return np.full(len(means), np.inf)
     squared = squared_distances(means)
     np.fill_diagonal(squared, np.inf)
     near = squared.argmin(axis=1)
     both = mass + mass[near]
     counts = np.ceil(mass / high - 1e-9)
     saves = np.ceil(both / high - 1e-9) < np.maximum(counts, 1) + np.maximum(counts[near], 1)
-    return np.where(saves, squared.min(axis=1) * mass * mass[near] / both, np.inf)
+    loss = squared.min(axis=1) * mass * mass[near] / np.maximum(both, TINY)
+    return np.where(saves, loss, np.inf)
 
 
 def share_out(ideal: np.ndarray, least: np.ndarray, most: np.ndarray, n: int) -> np.ndarray:
