@@ -16,7 +16,8 @@ from scipy.spatial.distance import cdist, pdist
 from torch import nn
 
 import sklearn_skmm as skmm
-from sklearn_skmm.core import _cells, _draws, _layout, _matching
+from sklearn_skmm.core import _cells, _draws, _exemplar_cells, _exemplar_layout, _matching
+from sklearn_skmm.core._balanced_cells import balanced_cells
 from sklearn_skmm.core._blocks import dot, mean_squared_norm, weighted_block_sum
 from sklearn_skmm.core._components import Components, Energies
 from sklearn_skmm.core._costs import median_distance, squared_distances
@@ -274,10 +275,13 @@ def random_cells(problem):
 
 def cells_at_once(problem):
     X, s, n = random_cells(problem)
-    with mock.patch.object(_layout, "FEW", 256), mock.patch.object(_cells, "SUBSAMPLE", 8192):
-        cells = _layout.exemplar_cells(X, s, n, np.random.RandomState(0))
-    clipped = _cells.clip_outliers(X, s)
-    h = _cells.BANDWIDTH * median_distance(clipped, np.random.RandomState(0))
+    with (
+        mock.patch.object(_exemplar_layout, "FEW", 256),
+        mock.patch.object(_exemplar_cells, "SUBSAMPLE", 8192),
+    ):
+        cells = _exemplar_layout.exemplar_cells(X, s, n, np.random.RandomState(0))
+    clipped = _exemplar_cells.clip_outliers(X, s)
+    h = _exemplar_cells.BANDWIDTH * median_distance(clipped, np.random.RandomState(0))
     C = cost_matrix(clipped, "gaussian", h)
     blur = 1e-14 * np.square(clipped).sum(axis=1).max() / h**2
     selected = cells.exemplars
@@ -293,15 +297,50 @@ def assert_partition(cells, n):
     equal(np.unique(cells.labels), np.arange(n))
     assert np.isfinite(cells.costs).all()
     assert cells.costs.min() >= 0
+
+
+def exemplar_partition(problem):
+    X, s, n = random_cells(problem)
+    X, s = X.astype(problem.X.dtype), s.astype(problem.X.dtype)
+    cells = _exemplar_layout.exemplar_cells(X, s, n, np.random.RandomState(problem.seed))
+    assert_partition(cells, n)
     assert cells.costs.max() <= 1 + 1e-6
 
 
-def cells_partition(problem):
+def balanced_partition(problem):
+    """Each cell has a mass within the bounds, and the costs are distances from its mean."""
     X, s, n = random_cells(problem)
+    balance = problem.rng.choice([1.0, 1.5, 2.0, 4.0, np.inf])
+    uniform = problem.rng.random() < 0.7
+    s = np.full(len(X), 1 / len(X)) if uniform else s
     X, s = X.astype(problem.X.dtype), s.astype(problem.X.dtype)
-    layout = problem.rng.choice(["exemplar_cells", "bounded_cells"])
-    cells = getattr(_layout, layout)(X, s, n, np.random.RandomState(problem.seed))
+    found = []
+    for gather_bytes in (0, 2**26):
+        with mock.patch.object(_cells, "GATHER_BYTES", gather_bytes):
+            rng = np.random.RandomState(problem.seed)
+            found.append(balanced_cells(X, s, n, balance, rng))
+    cells = found[0]
+    for one, other in zip(*found, strict=True):
+        equal(one, other)
     assert_partition(cells, n)
+    counts = np.bincount(cells.labels)
+    if uniform:
+        share = len(X) / n
+        assert counts.min() >= max(1, np.floor(share / balance + 1e-6))
+        assert counts.max() <= np.ceil(share * balance - 1e-6)
+    means = np.array(
+        [
+            np.average(X[cells.labels == c].astype(float), axis=0, weights=s[cells.labels == c])
+            for c in range(n)
+        ]
+    )
+    expected = np.square(X - means[cells.labels]).sum(axis=1)
+    eps = np.finfo(X.dtype).eps
+    largest = np.square(X.astype(float)).sum(axis=1).max()
+    close(cells.costs, expected, rtol=1e-3, atol=64 * eps * largest)
+    smallest = np.full(n, np.inf)
+    np.minimum.at(smallest, cells.labels, cells.costs)
+    equal(cells.costs[cells.exemplars], smallest)
 
 
 def cells_of_members(problem):
@@ -313,9 +352,9 @@ def cells_of_members(problem):
     found = []
     for gather_bytes in (0, 2**26):
         with mock.patch.object(_cells, "GATHER_BYTES", gather_bytes):
-            clipped = _cells.ClippedRows(X, s, members)
-            exemplars, h = _cells.exemplars_of(clipped, s, n, np.random.RandomState(0))
-            cells = _cells.around(clipped, h, exemplars.indices)
+            clipped = _exemplar_cells.ClippedRows(X, s, members)
+            exemplars, h = _exemplar_cells.exemplars_of(clipped, s, n, np.random.RandomState(0))
+            cells = _exemplar_cells.around(clipped, h, exemplars.indices)
         found.append((*cells, clipped[:], h))
     for one, other in zip(*found, strict=True):
         equal(one, other)
@@ -324,7 +363,7 @@ def cells_of_members(problem):
 def nearest_in_single(problem):
     rows = problem.X.astype(np.float32)
     rows = rows - rows.mean(axis=0)
-    labels, smallest = _cells._nearest(rows, rows[: problem.n])
+    labels, smallest = _cells.nearest(rows, rows[: problem.n])
     D = cdist(rows.astype(float), rows[: problem.n].astype(float), "sqeuclidean")
     blur = 1e-5 * (np.square(rows.astype(float)).sum(axis=1).max() or 1.0)
     close(D[np.arange(len(rows)), labels], D.min(axis=1), atol=blur)
@@ -344,7 +383,7 @@ def matching(problem):
     if not values.size:
         return
     P = X @ vectors
-    cells = _layout.exemplar_cells(P, s, n, np.random.RandomState(0))
+    cells = _exemplar_layout.exemplar_cells(P, s, n, np.random.RandomState(0))
     F = moment_features(P, values, n)
     centrality = problem.rng.choice([0.0, 0.3, 5.0])
     target = s @ F
@@ -699,7 +738,8 @@ PAIRS = {
     v_optimal_comparison: 2,
     v_optimal_exchange: 2,
     cells_at_once: 4,
-    cells_partition: 6,
+    exemplar_partition: 4,
+    balanced_partition: 8,
     cells_of_members: 3,
     nearest_in_single: 2,
     matching: 3,

@@ -93,11 +93,12 @@ def balanced_cells(
     [1 1 4]
     """
     labels = np.zeros(len(s), dtype=np.int32)
-    bounds = _bounds(s, n, balance)
+    weights, bounds = _in_whole_samples(s, n, balance)
 
     def lay_out(members, first, count, rng, step=lambda: False) -> list:
         """Label the cells of some samples (None is all), or return a task for each part."""
-        rows, weight = Rows(P, members), s if members is None else s[members]
+        rows = Rows(P, members)
+        weight = weights if members is None else weights[members]
         least = SUBSAMPLE if members is None else 0
         if count <= FEW:
             own = _few_cells(rows, weight, count, bounds, least, rng, step)
@@ -126,21 +127,22 @@ def balanced_cells(
     return cells_of(P, s, labels, n)
 
 
-def _bounds(s, n, balance) -> Bounds:
-    """Return the bounds of the mass of a cell, in whole samples if all weights are equal.
+def _in_whole_samples(s, n, balance) -> tuple[np.ndarray, Bounds]:
+    """Return weights and bounds of the mass of a cell, in samples if all weights are equal.
+
+    Sums of whole numbers have no rounding errors.
 
     Examples
     --------
     >>> import numpy as np
-    >>> _bounds(np.full(100, 0.01), 20, 2.0), _bounds(np.full(100, 0.01), 60, 2.0)
-    (Bounds(low=0.02, high=0.1), Bounds(low=0.01, high=0.04))
+    >>> _in_whole_samples(np.full(100, 0.01), 60, 2.0)[1]
+    Bounds(low=1.0, high=4.0)
     """
-    low, high = 1.0 / (balance * n), balance / n
-    unit = float(s.max())
-    if float(s.min()) == unit:
-        low = max(1.0, np.floor(low / unit + 1e-6)) * unit
-        high = np.ceil(high / unit - 1e-6) * unit
-    return Bounds(float(low), float(high))
+    N = len(s)
+    if float(s.min()) < float(s.max()):
+        return s, Bounds(1.0 / (balance * n), balance / n)
+    low, high = max(1.0, np.floor(N / (balance * n) + 1e-6)), np.ceil(balance * N / n - 1e-6)
+    return np.ones_like(s), Bounds(float(low), float(high))
 
 
 def _few_cells(P, s, n, bounds, least, rng, step) -> np.ndarray:

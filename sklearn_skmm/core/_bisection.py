@@ -105,10 +105,11 @@ def _sides(order, cut, left, whole):
 
 
 def two_means_margin(X: np.ndarray, weight: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    """Return how much nearer each row is to one of two means than to the other.
+    """Return numbers that are positive for rows nearer to one of two means than to the other.
 
-    These are differences of squared distances. Lloyd's algorithm with two means is started along
-    the first principal direction. `X` has shape (N, k), `weight` and the result have shape (N,).
+    They are proportional to the differences of the squared distances. Lloyd's algorithm with two
+    means is started along the first principal direction. `X` has shape (N, k), `weight` and the
+    result have shape (N,).
 
     Examples
     --------
@@ -123,16 +124,22 @@ def two_means_margin(X: np.ndarray, weight: np.ndarray, rng: np.random.RandomSta
         some, mass = X[rows], weight[rows]
     mean = mass @ some / mass.sum()
     centred = some - mean
-    direction = centred[np.vecdot(centred, centred).argmax()]
+    lengths = np.vecdot(centred, centred)
+    longest = np.sqrt(lengths.max())
+    if not longest > 0.0:  # all rows are equal
+        return np.zeros(len(X), dtype=X.dtype)
+    centred /= longest  # so that powers of the lengths stay within the range of floats
+    direction = centred[lengths.argmax()]
     for _ in range(POWER_STEPS):
         length = np.sqrt(direction @ direction)
-        if not length > 0.0:  # all rows are equal
-            return np.zeros(len(X), dtype=X.dtype)
+        if not length > 0.0:
+            break
         direction = (mass * (centred @ (direction / length))) @ centred
     right = centred @ direction > 0.0
+    middle, normal = 0.0 * direction, direction
     for _ in range(LLOYD_STEPS):
         if right.all() or not right.any():
-            return (X - mean) @ direction
+            break
         in_right, in_left = mass * right, mass * ~right
         right_mean = in_right @ centred / in_right.sum()
         left_mean = in_left @ centred / in_left.sum()
@@ -141,7 +148,7 @@ def two_means_margin(X: np.ndarray, weight: np.ndarray, rng: np.random.RandomSta
         before, right = right, (centred - middle) @ normal > 0.0
         if np.array_equal(before, right):
             break
-    return 2.0 * ((X - (mean + middle)) @ normal)
+    return ((X - mean) / longest - middle) @ normal
 
 
 def _deviation(X, weight) -> float:

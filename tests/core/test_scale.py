@@ -12,12 +12,21 @@ from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
 from sklearn_skmm import SkMMSelector, UniformSelector
-from sklearn_skmm.core import _blocks, _cells, _coarse_cells, _costs, _exemplars, _layout
+from sklearn_skmm.core import (
+    _balanced_cells,
+    _blocks,
+    _cells,
+    _costs,
+    _exemplar_cells,
+    _exemplar_layout,
+    _exemplars,
+)
+from sklearn_skmm.core._balanced_cells import balanced_cells
 from sklearn_skmm.core._blocks import dot, mean_squared_norm, row_blocks, weighted_block_sum
-from sklearn_skmm.core._cells import clip_outliers
 from sklearn_skmm.core._components import Components, Energies
 from sklearn_skmm.core._draws import inclusion_probabilities
-from sklearn_skmm.core._layout import at_once, bounded_cells, exemplar_cells
+from sklearn_skmm.core._exemplar_cells import clip_outliers
+from sklearn_skmm.core._exemplar_layout import at_once, exemplar_cells
 from sklearn_skmm.core._matching import MomentFeatures, match_in_cells, moment_features
 from sklearn_skmm.core._moments import (
     directional_energies,
@@ -233,7 +242,7 @@ def test_members_are_clipped_like_an_array_of_their_own(monkeypatch):
     s = np.random.RandomState(0).dirichlet(np.ones(450))
     plain = clip_outliers(P[members], s)
     monkeypatch.setattr(_cells, "GATHER_BYTES", 0)
-    part = _cells.ClippedRows(P, s, members)
+    part = _exemplar_cells.ClippedRows(P, s, members)
     assert part.P.members is not None
     np.testing.assert_allclose(part[:], plain, **EXACT)
     np.testing.assert_allclose(part[[7, 1]], plain[[7, 1]], **EXACT)
@@ -253,7 +262,7 @@ def test_dense_greedy_equals_lazy_greedy(seed):
 
 def test_nearest_in_single_precision():
     P = mixture(500)
-    labels, costs = _cells._nearest(P, P[:40])
+    labels, costs = _cells.nearest(P, P[:40])
     distances = cdist(P, P[:40], "sqeuclidean")
     np.testing.assert_array_equal(labels, distances.argmin(axis=1))
     np.testing.assert_allclose(costs, distances.min(axis=1), rtol=1e-3, atol=1e-5)
@@ -261,49 +270,53 @@ def test_nearest_in_single_precision():
 
 
 def force_two_steps(monkeypatch):
-    monkeypatch.setattr(_layout, "FEW", 50)
-    monkeypatch.setattr(_coarse_cells, "PART_FEW", 20)
-    monkeypatch.setattr(_layout, "DISTANCES", 0)
+    monkeypatch.setattr(_exemplar_layout, "FEW", 50)
+    monkeypatch.setattr(_exemplar_layout, "PART_FEW", 20)
+    monkeypatch.setattr(_exemplar_layout, "DISTANCES", 0)
+    monkeypatch.setattr(_balanced_cells, "FEW", 50)
+    monkeypatch.setattr(_balanced_cells, "EACH", 20)
 
 
-def test_when_cells_are_laid_out_at_once():
+def test_when_exemplars_are_laid_out_at_once():
     assert at_once(256, 10**7)
     assert at_once(1000, 20_000)
     assert at_once(2000, 6532)
     assert not at_once(1000, 10**5)
 
 
-@pytest.mark.parametrize("layout", [exemplar_cells, bounded_cells])
 @pytest.mark.slow
-def test_two_steps_are_as_good_as_one(layout, monkeypatch):
-    """Coverage is within 2 %, and the mismatch of the moments is no larger."""
+def test_two_steps_are_as_good_as_one(monkeypatch):
+    """Coverage is within 2 %."""
     N, n = 20_000, 1700
     P = mixture(N, dtype=float)
     s = np.full(N, 1 / N)
     assert not at_once(n, N)
-    two = layout(P, s, n, np.random.RandomState(0))
-    monkeypatch.setattr(_layout, "DISTANCES", 10**12)
-    one = layout(P, s, n, np.random.RandomState(0))
+    two = exemplar_cells(P, s, n, np.random.RandomState(0))
+    monkeypatch.setattr(_exemplar_layout, "DISTANCES", 10**12)
+    one = exemplar_cells(P, s, n, np.random.RandomState(0))
     assert not np.array_equal(np.sort(one.exemplars), np.sort(two.exemplars))
     clipped = clip_outliers(P, s)
-    h = _cells.BANDWIDTH * _costs.median_distance(clipped, np.random.RandomState(0))
-    F = moment_features(P @ spectrum(P).eigenvectors, spectrum(P).eigenvalues, n)
-    cost, mismatch = [], []
-    for cells in (one, two):
-        selected = match_in_cells(F, s @ F, cells, 0.3, np.random.RandomState(0))
-        cost.append(_cells.around(clipped, h, selected).costs.mean())
-        mismatch.append(np.square(F[selected].mean(axis=0) - s @ F).sum())
+    h = _exemplar_cells.BANDWIDTH * _costs.median_distance(clipped, np.random.RandomState(0))
+    cost = [_exemplar_cells.around(clipped, h, c.exemplars).costs.mean() for c in (one, two)]
     assert cost[1] <= 1.02 * cost[0]
-    assert mismatch[1] <= mismatch[0]
 
 
-@pytest.mark.parametrize("layout", [exemplar_cells, bounded_cells])
+@pytest.mark.slow
+def test_balanced_cells_within_coarse_ones_are_nearly_as_good(monkeypatch):
+    """The scatter within cells is at most 6 % larger."""
+    P, s = mixture(8000, dtype=float), np.full(8000, 1 / 8000)
+    two = balanced_cells(P, s, 400, 4.0, np.random.RandomState(0))
+    monkeypatch.setattr(_balanced_cells, "FEW", 400)
+    one = balanced_cells(P, s, 400, 4.0, np.random.RandomState(0))
+    assert one.costs.mean() < two.costs.mean() < 1.06 * one.costs.mean()
+
+
 @pytest.mark.parametrize(
     "n", [51, *(pytest.param(n, marks=pytest.mark.slow) for n in (200, 499, 500))]
 )
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["one blob", "two scales", "one row", "three rows", "decades"])
-def test_two_steps_give_a_partition(layout, n, dtype, kind, monkeypatch):
+def test_two_steps_give_a_partition(n, dtype, kind, monkeypatch):
     force_two_steps(monkeypatch)
     rng = np.random.RandomState(0)
     P = rng.normal(size=(500, 3))
@@ -316,7 +329,7 @@ def test_two_steps_give_a_partition(layout, n, dtype, kind, monkeypatch):
     elif kind == "decades":
         P *= np.logspace(-12, 12, 500)[:, None]
     s = rng.dirichlet(np.full(500, 50.0)).astype(dtype)
-    cells = layout(P.astype(dtype), s, n, rng)
+    cells = exemplar_cells(P.astype(dtype), s, n, rng)
     assert len(np.unique(cells.exemplars)) == n
     np.testing.assert_array_equal(cells.labels[cells.exemplars], np.arange(n))
     np.testing.assert_array_equal(np.unique(cells.labels), np.arange(n))
@@ -354,7 +367,7 @@ def test_products_have_the_same_bits_on_any_number_of_threads(m, dtype):
             A = Energies(X, V, keep=0)
             s, g = np.full(9000, 1 / 9000, dtype), np.linspace(-1, 1, m)
             parts = [A.rmatvec(s), A.matvec(g), A.scatter(), Components(X, V)[:]]
-            found.append([*parts, *_cells._nearest(X, X[:300])])
+            found.append([*parts, *_cells.nearest(X, X[:300])])
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -434,7 +447,7 @@ def test_step_is_called_for_each_iteration_and_coarse_cell(monkeypatch):
         np.random.RandomState(0),
         lambda: calls.append(1) or False,
     )
-    assert len(calls) == int(_coarse_cells.COARSE * 10)
+    assert len(calls) == int(_exemplar_layout.COARSE * 10)
 
 
 CHILD = """

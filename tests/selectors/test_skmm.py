@@ -91,12 +91,77 @@ def test_default_centrality_lies_between_exemplars_and_pure_matching(X):
     assert exemplars[1] < default[1] < free[1] < uniform[1]
 
 
-def test_infinite_centrality_selects_the_exemplars(X):
-    cells = SkMMSelector(30, centrality=np.inf, random_state=0).fit(X)
-    exemplar = SkMMSelector(30, rounding="exemplar", random_state=0).fit(X)
-    np.testing.assert_array_equal(cells.sample_indices_, exemplar.sample_indices_)
-    assert exemplar.sample_weight_.sum() == pytest.approx(300)
-    assert cells.sample_weight_.tolist() == [10.0] * 30
+def test_infinite_centrality_selects_the_central_samples(X):
+    selector = SkMMSelector(30, centrality=np.inf, random_state=0).fit(X)
+    for c, i in enumerate(selector.sample_indices_):
+        own = np.flatnonzero(selector.labels_ == c)
+        distances = np.linalg.norm(X[own] - X[own].mean(axis=0), axis=1)
+        assert i == own[distances.argmin()]
+
+
+@pytest.mark.parametrize("rounding", ["cells", "exemplar"])
+@pytest.mark.parametrize("c_S", [0.3, 1.0])
+def test_labels_say_what_each_sample_stands_for(X, rounding, c_S):
+    selector = SkMMSelector(30, c_S=c_S, rounding=rounding, random_state=0).fit(X)
+    labels, n = selector.labels_, 30
+    np.testing.assert_array_equal(labels[selector.sample_indices_], np.arange(n))
+    np.testing.assert_array_equal(labels < 0, selector.weights_ == 0)
+    kept = labels >= 0
+    mass = np.bincount(labels[kept], weights=selector.weights_[kept] / selector.weights_.sum())
+    np.testing.assert_allclose(selector.sample_weight_, 300 * mass)
+    assert selector.sample_weight_.sum() == pytest.approx(300)
+
+
+@pytest.mark.parametrize("balance", [1.0, 1.5, 4.0, np.inf])
+@pytest.mark.parametrize("c_S", [0.3, 1.0])
+def test_balance_bounds_what_equal_weights_lose(X, balance, c_S):
+    """The second moment of the weighted coreset is at most balance times the unweighted one's."""
+    n = 20
+    selector = SkMMSelector(n, c_S=c_S, balance=balance, random_state=0).fit(X)
+    mass = selector.sample_weight_ / 300
+    kappa = n * mass.max()
+    coreset = X[selector.sample_indices_]
+    weighted, plain = (coreset.T * mass) @ coreset, coreset.T @ coreset / n
+    assert np.linalg.eigvalsh(kappa * plain - weighted).min() >= -1e-10
+    values = np.random.RandomState(0).exponential(size=n)
+    assert mass @ values <= kappa * values.mean() + 1e-12
+    if c_S == 1.0:  # all weights are equal
+        counts = np.bincount(selector.labels_)
+        assert counts.min() >= np.floor(15 / balance)
+        assert counts.max() <= np.ceil(15 * balance)
+        lowest = n * mass.min()
+        assert mass @ values >= lowest * values.mean() - 1e-12
+    elif balance < np.inf:
+        slack = 2 * n * selector.weights_.max()
+        assert kappa <= balance + slack
+
+
+@pytest.mark.parametrize("rounding", ["cells", "exemplar"])
+def test_labels_of_strata_are_put_together(X, rounding):
+    y = np.arange(300) % 3 == 0
+    selector = SkMMSelector(30, rounding=rounding, stratify=True, random_state=0).fit(X, y)
+    indices, labels = selector.sample_indices_, selector.labels_
+    np.testing.assert_array_equal(labels[indices], np.arange(30))
+    np.testing.assert_array_equal(y[indices][labels], y)
+    np.testing.assert_allclose(np.bincount(labels), selector.sample_weight_)
+
+
+@pytest.mark.parametrize("balance", [0.5, -1, np.nan, "a", None])
+def test_balance_is_validated(X, balance):
+    with pytest.raises(ValueError, match=r"The 'balance' parameter of SkMMSelector must be"):
+        SkMMSelector(30, balance=balance).fit(X)
+
+
+def test_separated_clusters_have_cells_of_their_own():
+    """A start with two clusters in one cell is mended, although its mass is in the bounds."""
+    for seed in range(20):
+        rng = np.random.RandomState(seed)
+        sizes = [80, 70, 390, 75, 400, 250, 430, 300]
+        centres = 20 * rng.normal(size=(8, 12))
+        X = np.repeat(centres, sizes, axis=0) + 0.05 * rng.normal(size=(sum(sizes), 12))
+        selected = SkMMSelector(24, balance=3.0, random_state=seed).fit_transform(X)
+        clusters = np.repeat(np.arange(8), sizes)
+        assert set(clusters[selected]) == set(range(8))
 
 
 def test_c_S_below_n_over_N_raises(X):
@@ -137,7 +202,7 @@ def test_rank_deficient_and_duplicate_rows():
 
 def test_running_out_of_iterations_warns(X):
     with pytest.warns(ConvergenceWarning, match="after 2 iterations with a duality gap"):
-        selector = SkMMSelector(40, max_iter=2, tol=1e-12, random_state=0).fit(X)
+        selector = SkMMSelector(40, c_S=0.9, max_iter=2, tol=1e-12, random_state=0).fit(X)
     assert selector.n_iter_ == 2
 
 
