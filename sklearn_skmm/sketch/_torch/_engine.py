@@ -29,6 +29,7 @@ from sklearn_skmm.sketch._torch._batches import Batch, map_tensors, to_device
 from sklearn_skmm.sketch._torch._graph_walk import GraphWalk, walk
 from sklearn_skmm.sketch._torch._independence import (
     OneByOne,
+    check_all_alone,
     check_first_dimension,
     check_halves,
     check_some_alone,
@@ -54,6 +55,7 @@ from sklearn_skmm.sketch._torch._row_owners import (
     sample_weights,
 )
 from sklearn_skmm.sketch._torch._shared import ProcessSetting
+from sklearn_skmm.sketch._torch._value_reads import ValueReads
 
 _uncompiled = ProcessSetting(lambda: torch.compiler.set_stance("force_eager"))
 
@@ -138,6 +140,7 @@ class Engine:
         self.label_reader = LabelReader(self)
         self.slots = TensorSlots(model)
         self.input_casts = InputCasts(self.dtype)
+        self.value_reads = ValueReads(self.tensors.values())
         # Signatures that were confirmed after planning.
         self._confirmed: dict[str, set[Signature]] = {name: set() for name in self.chosen}
         # Sizes of batches and graphs for which samples were run alone.
@@ -176,6 +179,10 @@ class Engine:
         size = batch.size
 
         def hook(module, args, kwargs, output):
+            with torch._C.DisableTorchFunction():  # `value_reads` would only slow this down
+                return record(module, args, kwargs, output)
+
+        def record(module, args, kwargs, output):
             if not isinstance(output, torch.Tensor) or not output.requires_grad:
                 return None
             if module not in self.rules or not output.numel():
@@ -344,8 +351,12 @@ class Engine:
         m = parameters[0].projection.m
         out = torch.zeros(batch.size, m, dtype=self.sketch_dtype, device=self.device)
         with evaluation_mode(self.model), self.slots.hold(self.tensors), torch.enable_grad():
-            output, calls = self.forward(batch)
+            with self.value_reads if batch.size > 1 else nullcontext():
+                output, calls = self.forward(batch)
             check_first_dimension(output, batch.size)
+            if batch.size > 1 and self.value_reads.found:
+                check_all_alone(self, batch, output.detach())
+                raise OneByOne
             cotangent = self._cotangent(output, batch, start)
             if output.grad_fn is None:
                 self._check_independence(batch, output, False, ())

@@ -7,6 +7,10 @@ sketched one sample at a time.
 Where the autograd graph has nothing that acts along the samples, a few samples are run alone for
 each new size of batches and each new graph. Elsewhere every batch is run again in two halves, or
 all of its samples alone if their gradients are computed one by one in any case.
+
+A model that reads values of tensors in Python may take another way for each batch. Its gradients
+may then depend on the batch even where its outputs do not. So each sample is run alone, and the
+batch is sketched one sample at a time.
 """
 
 import torch
@@ -56,6 +60,13 @@ def check_halves(engine, batch: Batch, output) -> None:
     """Raise if outputs are others when every other sample is left out."""
     for i in range(2):
         part = slice(i, None, 2)
+        check_outputs(output[part], outputs_of(engine, batch, part), output)
+
+
+def check_all_alone(engine, batch: Batch, output) -> None:
+    """Raise if the outputs for any sample are others when it is run alone."""
+    for i in range(batch.size):
+        part = slice(i, i + 1)
         check_outputs(output[part], outputs_of(engine, batch, part), output)
 
 

@@ -1,0 +1,123 @@
+"""Models that read values of their tensors in Python."""
+
+import operator
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sklearn_skmm import GradientSketcher
+from sklearn_skmm.sketch._torch._value_reads import ValueReads
+from tests.sketch._torch._models import M, Net
+
+READS = {
+    "if": lambda t, n: 1 if n else 0,
+    "item": lambda t, n: n.item(),
+    "tolist": lambda t, n: t.tolist(),
+    "numpy": lambda t, n: t.numpy(),
+    "asarray": lambda t, n: np.asarray(t),
+    "DLPack": lambda t, n: np.from_dlpack(t),
+    "storage": lambda t, n: t.untyped_storage()[0],
+    "float": lambda t, n: float(n),
+    "int": lambda t, n: int(n),
+    "complex": lambda t, n: complex(n),
+    "index": lambda t, n: operator.index(n),
+    "range": lambda t, n: list(range(n)),
+    "format": lambda t, n: f"{n}",
+    "repr": lambda t, n: repr(n),
+    "in": lambda t, n: 2 in t,
+    "in a list": lambda t, n: n in [n + 1],
+    "max": lambda t, n: max(n, n + 1),
+    "any": lambda t, n: any(t),
+    "equal": lambda t, n: torch.equal(t, t + 1),
+    "allclose": lambda t, n: t.allclose(t),
+    "is_nonzero": lambda t, n: torch.is_nonzero(n),
+    "slice": lambda t, n: t[:n],
+    "slices": lambda t, n: t[None][:, n:],
+    "slice set": lambda t, n: operator.setitem(t, slice(n), 0),
+    "arange": lambda t, n: torch.arange(n),
+    "zeros": lambda t, n: torch.zeros((2, n)),
+    "new_zeros": lambda t, n: t.new_zeros(n),
+    "full": lambda t, n: torch.full(size=(n,), fill_value=0),
+    "narrow": lambda t, n: t.narrow(0, 0, n),
+    "view": lambda t, n: t.view(n, 2),
+    "reshape": lambda t, n: torch.reshape(t, (n, 2)),
+    "expand": lambda t, n: t[None].expand(n, 4),
+    "repeat": lambda t, n: t.repeat(n),
+    "split": lambda t, n: t.split(n),
+    "select": lambda t, n: t.select(0, n),
+    "topk": lambda t, n: t.topk(n),
+    "pad": lambda t, n: F.pad(t, (0, n)),
+}
+
+NO_READS = {
+    "shapes": lambda t, n: (t.shape, len(t), t.numel(), t.ndim, t.dtype, t.device),
+    "arithmetic": lambda t, n: 2 * t + n.clamp(max=3),
+    "masks": lambda t, n: t[t > n],
+    "indices": lambda t, n: t[torch.arange(2)][None][:, 0:1],
+    "rows": lambda t, n: [2 * row for row in t],
+    "where": lambda t, n: torch.where(t > n, t, 0),
+    "reshape": lambda t, n: t.reshape(2, -1).expand(2, 2).split(1),
+    "stack": lambda t, n: torch.stack([t, t]).new_zeros(2, 3),
+}
+
+
+def reads(function, constants=()):
+    mode = ValueReads(constants)
+    with mode:
+        function(torch.arange(4), torch.tensor(2))
+    return mode.found
+
+
+@pytest.mark.parametrize("name", READS)
+def test_reads_are_noticed(name):
+    assert reads(READS[name])
+
+
+@pytest.mark.parametrize("name", NO_READS)
+def test_operations_on_tensors_are_no_reads(name):
+    assert not reads(NO_READS[name])
+
+
+def test_constants_may_be_read_until_they_change():
+    on = torch.tensor(1.0)
+    assert not reads(lambda t, n: on.item(), [on])
+    assert reads(lambda t, n: on.add_(n).item(), [on])
+    assert reads(lambda t, n: (on + n).item(), [on])
+
+
+def test_each_entry_into_the_context_begins_anew():
+    mode = ValueReads([])
+    with mode:
+        torch.tensor(1).item()
+    assert mode.found
+    with mode:
+        torch.tensor(1)
+    assert not mode.found
+
+
+def by_sum(self, x):
+    return self.a(x) if x.sum() > 0 else self.b(x)
+
+
+def detached_by_sum(self, x):
+    h = self.a(x)
+    return self.b(h.detach() if x.sum() > 0 else h)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_branches_on_the_whole_batch(seed):
+    torch.manual_seed(seed)
+    X = torch.rand(40, 3).double()
+    X[seed + 2] *= -1  # the only sample that takes the other branch when it is alone
+    params = {"m": M, "random_state": 0, "batch_size": 40}
+    model = Net(by_sum, a=nn.Linear(3, 4), b=nn.Linear(3, 4)).double()
+    with pytest.raises(ValueError, match="treat each sample independently"):
+        GradientSketcher(model=model, **params).fit_transform(X)
+    model = Net(detached_by_sum, a=nn.Linear(3, 3), b=nn.Linear(3, 4)).double()
+    sketcher = GradientSketcher(model=model, **params).fit(X)
+    together = sketcher.transform(X)
+    alone = sketcher.set_params(batch_size=1).transform(X)
+    np.testing.assert_allclose(together, alone, rtol=1e-12)
