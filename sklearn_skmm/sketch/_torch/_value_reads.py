@@ -7,6 +7,7 @@ may come from all of them.
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 # Functions that return the values of tensors to Python.
 READING = {
+    torch._nested_tensor_from_mask_left_aligned,
     torch.Tensor.__array__,
     torch.Tensor.__bool__,
     torch.Tensor.__complex__,
@@ -26,9 +28,12 @@ READING = {
     torch.Tensor.__int__,
     torch.Tensor.__repr__,
     torch.Tensor.allclose,
+    torch.Tensor.apply_,
+    torch.Tensor.data_ptr,
     torch.Tensor.equal,
     torch.Tensor.is_nonzero,
     torch.Tensor.item,
+    torch.Tensor.map_,
     torch.Tensor.numpy,
     torch.Tensor.storage,
     torch.Tensor.tolist,
@@ -37,31 +42,41 @@ READING = {
     torch.equal,
     torch.is_nonzero,
 }
-# Functions in which tensors can stand for numbers: in slices, as any argument of functions that
-# make tensors, and as any but the first of functions that change their shape.
-SLICING = {torch.Tensor.__getitem__, torch.Tensor.__setitem__}
-MAKING, SHAPING = (
-    {getattr(namespace, name) for namespace, names in found.items() for name in names.split()}
-    for found in (
-        {torch: "arange empty eye full linspace ones rand randn range zeros"},
-        {
-            torch: "chunk narrow reshape roll select split tile topk unflatten",
-            torch.Tensor: """
-                chunk expand narrow new_empty new_full new_ones new_zeros repeat reshape roll select
-                split tile topk unflatten view
-                """,
-            torch.nn.functional: "interpolate one_hot pad",
-        },
+INDEXING = {torch.Tensor.__getitem__, torch.Tensor.__setitem__}
+# Functions that return tensors whose shape depends on values, and those that may keep this shape.
+SELECTING, KEEPING = (
+    {
+        getattr(namespace, name)
+        for namespace in (torch, torch.Tensor)
+        for name in names.split()
+        if hasattr(namespace, name)
+    }
+    for names in (
+        """
+        argwhere bincount masked_select nonzero repeat_interleave unique unique_consecutive where
+        """,
+        "clone contiguous detach flatten reshape squeeze t to long unsqueeze view",
     )
 )
-WATCHED = READING | SLICING | MAKING | SHAPING
+# Functions that return the shape of a tensor to Python.
+MEASURING = {
+    torch.Tensor.__iter__,
+    torch.Tensor.__len__,
+    torch.Tensor.nelement,
+    torch.Tensor.numel,
+    torch.Tensor.shape.__get__,  # type: ignore[attr-defined]
+    torch.Tensor.size,
+    torch.Tensor.unbind,
+    torch.numel,
+    torch.unbind,
+}
 
 # Code whose reads are known not to change the outputs. It skips masks that exclude nothing, and
 # loops over the experts that have tokens.
 HARMLESS = re.compile(
     r"transformers\.masking_utils:.*"
     r"|transformers\.models\.\w+\.modeling_\w+:\w*Experts\.forward"
-    r"|torch\.nn\.modules\.transformer:.*"
+    r"|torch\.nn\.modules\.transformer:_detect_is_causal_mask"
 )
 # Parts of torch between the code that reads and the mode.
 BETWEEN = ("torch._tensor", "torch.overrides")
@@ -93,11 +108,36 @@ class ValueReads(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Call a function of torch, and remember whether it reads values."""
-        if func in WATCHED and not self.found:
-            read = _tensors_read(func, args, kwargs or {})
-            if any(self._versions.get(id(t), -1) != _version(t) for t in read):
-                self.found = not _is_harmless(sys._getframe(1))
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if self.found:
+            return func(*args, **kwargs)
+        for tensor in _tensors_read(func, args, kwargs):
+            if self._may_vary(tensor) and not _is_harmless(sys._getframe(1)):
+                self.found = True
+        result = func(*args, **kwargs)
+        if func in SELECTING or func in INDEXING or func in KEEPING:
+            self._mark(func, args, kwargs, result)
+        return result
+
+    def _may_vary(self, tensor) -> bool:
+        return self._versions.get(id(tensor), -1) != _version(tensor)
+
+    def _mark(self, func, args, kwargs, result) -> None:
+        """Mark results whose shape depends on values."""
+        given = (*args, *kwargs.values())
+        if func is torch.Tensor.__getitem__:
+            index = args[1] if isinstance(args[1], tuple) else args[1:]
+            marked = any(_is_mask(part) or _is_marked(part) for part in (args[0], *index))
+        elif func in KEEPING:
+            marked = _is_marked(args[0]) if args else False
+        elif func in (torch.where, torch.Tensor.where):
+            marked = len(given) == 1
+        else:
+            marked = any(isinstance(part, torch.Tensor) and self._may_vary(part) for part in given)
+        if marked:
+            for part in result if isinstance(result, tuple) else (result,):
+                if isinstance(part, torch.Tensor):
+                    part._shape_from_values = True  # type: ignore[attr-defined]
 
 
 def _version(tensor: torch.Tensor) -> int:
@@ -105,17 +145,77 @@ def _version(tensor: torch.Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
+def _is_mask(part) -> bool:
+    return isinstance(part, torch.Tensor) and part.dtype in (torch.bool, torch.uint8)
+
+
+def _is_marked(part) -> bool:
+    return isinstance(part, torch.Tensor) and hasattr(part, "_shape_from_values")
+
+
 def _tensors_read(func, args: tuple, kwargs: dict) -> Iterator[torch.Tensor]:
-    """Yield the tensors whose values a function reads."""
-    numbers: list[Any] = [*args[func in SHAPING :], *kwargs.values()]
-    if func in SLICING:
+    """Yield the tensors whose values, or shapes that come from values, a function reads."""
+    numbers: Iterable[Any] = ()
+    if func in READING:
+        numbers = (*args, *kwargs.values())
+    elif func in MEASURING:
+        numbers = args[:1] if args and _is_marked(args[0]) else ()
+    elif func in INDEXING:
         index = args[1] if isinstance(args[1], tuple) else args[1:2]
-        slices = [part for part in index if isinstance(part, slice)]
-        numbers = [(part.start, part.stop, part.step) for part in slices]
+        numbers = [
+            number
+            for part in index
+            for number in (
+                (part.start, part.stop, part.step) if isinstance(part, slice) else [part]
+            )
+            if isinstance(number, torch.Tensor) and number.ndim == 0
+        ]
+    elif func is torch.nn.functional.one_hot and len(args) + len(kwargs) == 1:
+        numbers = (*args, *kwargs.values())
+    else:
+        places, names, rest = _places_of_numbers(func)
+        numbers = [args[place] for place in places if place < len(args)]
+        if rest is not None:
+            numbers += args[rest:]
+        if kwargs:
+            numbers += [value for name, value in kwargs.items() if name in names]
     for number in numbers:
         for part in number if isinstance(number, tuple | list) else (number,):
             if isinstance(part, torch.Tensor):
                 yield part
+
+
+@lru_cache(maxsize=4096)
+def _places_of_numbers(func) -> tuple[tuple[int, ...], frozenset[str], int | None]:
+    """Return the arguments of a function that are numbers, of which tensors are read.
+
+    Returns
+    -------
+    places : tuple of int
+        Their places.
+    names : frozenset of str
+        Their names.
+    rest : int or None
+        The first of any number of arguments that are numbers, such as the sizes of a shape.
+    """
+    name = getattr(func, "__name__", "_")
+    found: dict[bool, set] = {True: set(), False: set()}
+    lists = set()
+    if not name.startswith("_"):
+        for schema in torch._C._jit_get_schemas_for_operator(f"aten::{name}"):
+            for place, argument in enumerate(schema.arguments):
+                kind = str(argument.type)
+                found["Tensor" in kind] |= {argument.name} | (
+                    set() if argument.kwarg_only else {place}
+                )
+                if kind == "List[int]" and not argument.kwarg_only:
+                    lists.add(place)
+    numbers = found[False] - found[True]
+    if func is torch.nn.functional.interpolate:
+        numbers |= {1, 2, "size", "scale_factor"}
+    rest = min(lists & numbers, default=None)
+    places = {n for n in numbers if isinstance(n, int) and (rest is None or n < rest)}
+    return tuple(places), frozenset(n for n in numbers if isinstance(n, str)), rest
 
 
 def _is_harmless(frame) -> bool:
