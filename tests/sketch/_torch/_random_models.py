@@ -296,6 +296,8 @@ def read_values(rng, d):
         "numpy": lambda h, given: h.detach().numpy().std() > 1,
         "in": lambda h, given: 2 in given["tokens"],
         "equal": lambda h, given: torch.equal(h.clamp(max=3), h),
+        "nonzero": lambda h, given: len((h > 3).nonzero()) > 0,
+        "masked": lambda h, given: h[h > 3].numel() > 0,
     }
     way = ways[rng.choice(list(ways))]
     use = rng.choice(["layers", "detach", "factor", "same"])

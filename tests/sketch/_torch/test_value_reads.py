@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from sklearn_skmm import GradientSketcher
 from sklearn_skmm.sketch._torch._value_reads import ValueReads
@@ -50,12 +51,27 @@ READS = {
     "select": lambda t, n: t.select(0, n),
     "topk": lambda t, n: t.topk(n),
     "pad": lambda t, n: F.pad(t, (0, n)),
+    "interpolate": lambda t, n: F.interpolate(t[None, None].float(), 2 * n),
+    "index by a tensor": lambda t, n: t[None][:, n],
+    "alpha": lambda t, n: t.add(t, alpha=n),
+    "slope": lambda t, n: F.leaky_relu(t.float(), n),
+    "dim": lambda t, n: t[None, None].sum(n),
+    "length of nonzero": lambda t, n: len(t.nonzero()),
+    "rows of nonzero": lambda t, n: [*t.nonzero(as_tuple=True)[0]],
+    "size of a selection": lambda t, n: t[t > n].numel(),
+    "shape of a selection": lambda t, n: t.masked_select(t > n).shape,
+    "shape of indexed rows": lambda t, n: t[(t > n).nonzero().squeeze(1)].shape,
+    "number of values": lambda t, n: t.unique().size(0),
+    "number of classes": lambda t, n: F.one_hot(t),
 }
 
 NO_READS = {
     "shapes": lambda t, n: (t.shape, len(t), t.numel(), t.ndim, t.dtype, t.device),
     "arithmetic": lambda t, n: 2 * t + n.clamp(max=3),
-    "masks": lambda t, n: t[t > n],
+    "masks": lambda t, n: t[t > n].sum().shape,
+    "routes": lambda t, n: (t + t[(t > n).nonzero().flatten()].sum()).shape,
+    "classes": lambda t, n: F.one_hot(t, 4).shape,
+    "numbers": lambda t, n: F.leaky_relu(t.float(), 0.1).sum(0).add(n, alpha=2),
     "indices": lambda t, n: t[torch.arange(2)][None][:, 0:1],
     "rows": lambda t, n: [2 * row for row in t],
     "where": lambda t, n: torch.where(t > n, t, 0),
@@ -105,6 +121,88 @@ def by_sum(self, x):
 def detached_by_sum(self, x):
     h = self.a(x)
     return self.b(h.detach() if x.sum() > 0 else h)
+
+
+class Branch(torch.autograd.Function):
+    """Identity with a gradient that depends on the whole batch."""
+
+    @staticmethod
+    def forward(ctx, h):
+        return h.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g if g.sum() > 0 else g / 2
+
+
+def in_autograd_function(self, x):
+    return self.b(Branch.apply(self.a(x)))
+
+
+def in_hook_of_gradient(self, x):
+    h = self.a(x)
+    h.register_hook(lambda g: g if g.sum() > 0 else g / 2)
+    return self.b(h)
+
+
+def in_checkpoint(self, x):
+    return checkpoint(lambda x: detached_by_sum(self, x), x, use_reentrant=False)
+
+
+@pytest.mark.parametrize("forward", [in_autograd_function, in_hook_of_gradient, in_checkpoint])
+def test_branches_in_other_places(forward):
+    for seed in range(20):
+        torch.manual_seed(seed)
+        X = torch.randn(40, 3).double()
+        model = Net(forward, a=nn.Linear(3, 3), b=nn.Linear(3, 4)).double()
+        sketcher = GradientSketcher(M, model=model, random_state=0, batch_size=40).fit(X)
+        together = sketcher.transform(X)
+        alone = sketcher.set_params(batch_size=1).transform(X)
+        np.testing.assert_allclose(together, alone, rtol=1e-12, atol=1e-15)
+
+
+def test_branches_in_later_batches_only():
+    torch.manual_seed(0)
+    X = torch.rand(40, 3).double()
+    X[33] *= -9
+    model = Net(
+        lambda self, x: self.b(self.a(x).detach() if len((x < -1).nonzero()) else self.a(x)),
+        a=nn.Linear(3, 3),
+        b=nn.Linear(3, 4),
+    ).double()
+    sketcher = GradientSketcher(M, model=model, random_state=0, batch_size=8).fit(X)
+    together = sketcher.transform(X)
+    alone = sketcher.set_params(batch_size=1).transform(X)
+    np.testing.assert_allclose(together, alone, rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_control_flow_of_torch_is_refused():
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, self.a, self.b, (x,))
+
+    model = Net(forward, a=nn.Linear(3, 4), b=nn.Linear(3, 4))
+    with pytest.raises(ValueError, match=r"such as torch\.cond|without gradients"):
+        GradientSketcher(M, model=model).fit(torch.rand(4, 3))
+
+
+def test_frozen_encoder_with_padding():
+    """torch uses nested tensors, without gradients, only if all padding is on the right."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, dropout=0.0)
+    model = Net(
+        lambda self, x: self.head(self.encoder(x, src_key_padding_mask=x[..., 0] < 0).mean(1)),
+        encoder=nn.TransformerEncoder(layer, 1),
+        head=nn.Linear(4, 3),
+    ).double()
+    X = torch.rand(12, 5, 4).double()
+    X[:, 3:, 0] = -1
+    X[9, :, 0] = torch.tensor([-1, 1, 1, 1, -1])
+    params = {"model": model, "layers": "head", "random_state": 0}
+    sketcher = GradientSketcher(M, batch_size=6, **params).fit(X)
+    together = sketcher.transform(X)
+    alone = sketcher.set_params(batch_size=1).transform(X)
+    np.testing.assert_allclose(together, alone, rtol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(20))
