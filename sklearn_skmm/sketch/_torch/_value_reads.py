@@ -15,7 +15,6 @@ from torch.overrides import TorchFunctionMode
 
 # Functions that return the values of tensors to Python.
 READING = {
-    torch._nested_tensor_from_mask_left_aligned,
     torch.Tensor.__array__,
     torch.Tensor.__bool__,
     torch.Tensor.__complex__,
