@@ -132,6 +132,8 @@ class ValueReads(TorchFunctionMode):
         elif func in (torch.where, torch.Tensor.where):
             marked = len(given) == 1
         else:
+            if func in (torch.repeat_interleave, torch.Tensor.repeat_interleave):
+                given = given[1:] or given  # the numbers of repeats
             marked = any(isinstance(part, torch.Tensor) and self._may_vary(part) for part in given)
         if marked:
             for part in result if isinstance(result, tuple) else (result,):

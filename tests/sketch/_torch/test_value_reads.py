@@ -63,6 +63,7 @@ READS = {
     "shape of indexed rows": lambda t, n: t[(t > n).nonzero().squeeze(1)].shape,
     "number of values": lambda t, n: t.unique().size(0),
     "number of classes": lambda t, n: F.one_hot(t),
+    "number of repeats": lambda t, n: len(t.repeat_interleave(t)),
 }
 
 ENCODER = nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 4, batch_first=True), 1).eval()
@@ -72,6 +73,7 @@ NO_READS = {
     "masks": lambda t, n: t[t > n].sum().shape,
     "routes": lambda t, n: (t + t[(t > n).nonzero().flatten()].sum()).shape,
     "classes": lambda t, n: F.one_hot(t, 4).shape,
+    "repeats": lambda t, n: t.repeat_interleave(2).shape,
     "numbers": lambda t, n: F.leaky_relu(t.float(), 0.1).sum(0).add(n, alpha=2),
     "indices": lambda t, n: t[torch.arange(2)][None][:, 0:1],
     "rows": lambda t, n: [2 * row for row in t],
