@@ -20,7 +20,7 @@ def test_values_read_in_python_never_give_wrong_rows():
     place = list(KINDS).index("values read")
     outcomes = [check_problem(draw_problem(3, turn * len(KINDS) + place)) for turn in range(20)]
     assert sum(outcome.wrong for outcome in outcomes) == 0
-    assert 5 < sum(outcome.refused for outcome in outcomes) < 20
+    assert 2 < sum(outcome.refused for outcome in outcomes) < 20
 
 
 @pytest.mark.parametrize("kind", ["experts", "sorting", "unpadding", "constants read"])
