@@ -10,14 +10,14 @@ are trusted for later batches with the same signature. For any other signature t
 again.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from torch.autograd.graph import get_gradient_edge
-from torch.func import functional_call
+from torch.autograd.graph import _engine_run_backward, get_gradient_edge
 
 from sklearn_skmm.sketch._projection import BLOCK_ROWS
 from sklearn_skmm.sketch._sketch_plan import PlannedParameter
@@ -29,6 +29,7 @@ from sklearn_skmm.sketch._torch._batches import Batch, map_tensors, to_device
 from sklearn_skmm.sketch._torch._graph_walk import GraphWalk, walk
 from sklearn_skmm.sketch._torch._independence import (
     OneByOne,
+    check_all_alone,
     check_first_dimension,
     check_halves,
     check_some_alone,
@@ -54,6 +55,7 @@ from sklearn_skmm.sketch._torch._row_owners import (
     sample_weights,
 )
 from sklearn_skmm.sketch._torch._shared import ProcessSetting
+from sklearn_skmm.sketch._torch._value_reads import ValueReads
 
 _uncompiled = ProcessSetting(lambda: torch.compiler.set_stance("force_eager"))
 
@@ -129,15 +131,12 @@ class Engine:
             rule = rule_for(module)
             if rule is not None and local_names.keys() & {"weight", "bias"}:
                 self.rules[module] = rule
-        # Compiled code would skip the hooks or fail on them.
-        self.compiled = hasattr(torch.compiler, "set_stance") and any(
-            hasattr(module, "_orig_mod") or module._compiled_call_impl for module in model.modules()
-        )
         # Layers that return one row for all samples, such as position embeddings.
         self.shared: set[torch.nn.Module] = set()
         self.label_reader = LabelReader(self)
         self.slots = TensorSlots(model)
         self.input_casts = InputCasts(self.dtype)
+        self.value_reads = ValueReads(self.tensors.values())
         # Signatures that were confirmed after planning.
         self._confirmed: dict[str, set[Signature]] = {name: set() for name in self.chosen}
         # Sizes of batches and graphs for which samples were run alone.
@@ -163,12 +162,24 @@ class Engine:
     def run_model(self, parameters: Mapping, args: tuple, kwargs: dict) -> Any:
         """Return what the model returns with the given parameters."""
         tensors = {**self.constants, **parameters}
-        with _uncompiled() if self.compiled else nullcontext():
-            return self.input_casts.call(
-                lambda args, kwargs: functional_call(self.model, tensors, args, kwargs),
-                args,
-                kwargs,
-            )
+
+        def call(args, kwargs):
+            try:
+                with self.slots.hold(tensors):
+                    return self.model(*args, **kwargs)
+            except RuntimeError as error:
+                if type(error).__name__ != "UncapturedHigherOrderOpError":
+                    raise
+                raise ValueError(
+                    "The 'model' parameter must not use operators for control flow, such as "
+                    "torch.cond. Use if and for in the forward method instead."
+                ) from error
+
+        # Compiled code would skip the hooks or fail on them, and hide values that are read. Always
+        # watch, because parts of torch work in another way meanwhile.
+        compiled = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
+        with _uncompiled() if compiled else nullcontext(), self.value_reads:
+            return self.input_casts.call(call, args, kwargs)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, list[LayerCall]]:
         """Return the outputs, and the calls of layers that computed them."""
@@ -176,6 +187,10 @@ class Engine:
         size = batch.size
 
         def hook(module, args, kwargs, output):
+            with torch._C.DisableTorchFunction():  # `value_reads` would only slow this down
+                return record(module, args, kwargs, output)
+
+        def record(module, args, kwargs, output):
             if not isinstance(output, torch.Tensor) or not output.requires_grad:
                 return None
             if module not in self.rules or not output.numel():
@@ -210,9 +225,17 @@ class Engine:
         if not calls:
             return ()
         edges = [call.output_edge for call in calls]
-        return torch.autograd.grad(
-            output, edges, cotangent, retain_graph=retain_graph, allow_unused=True
-        )
+        # Hooks and functions of users may read values, too. `torch.autograd.grad` would hide it.
+        with self.value_reads:
+            return _engine_run_backward(
+                (output,),
+                (cotangent,),
+                retain_graph,
+                False,
+                tuple(edges),
+                True,
+                accumulate_grad=False,
+            )
 
     def signatures(self, graph: GraphWalk, calls) -> dict[str, Signature]:
         """Return how each parameter is used in the autograd graph of the outputs."""
@@ -346,6 +369,9 @@ class Engine:
         with evaluation_mode(self.model), self.slots.hold(self.tensors), torch.enable_grad():
             output, calls = self.forward(batch)
             check_first_dimension(output, batch.size)
+            if batch.size > 1 and self.value_reads.found:
+                check_all_alone(self, batch, output.detach())
+                raise OneByOne
             cotangent = self._cotangent(output, batch, start)
             if output.grad_fn is None:
                 self._check_independence(batch, output, False, ())
@@ -364,6 +390,8 @@ class Engine:
 
             unconfirmed = unconfirmed_names()
             deltas = self.backward(output, calls, cotangent, bool(doubtful or unconfirmed))
+            if batch.size > 1 and self.value_reads.found:
+                raise OneByOne
             if doubtful:
                 calls = self.match_rows(output, calls, deltas, cotangent, doubtful)
                 signatures = self.signatures(graph, calls)

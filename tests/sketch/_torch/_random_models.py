@@ -279,6 +279,57 @@ def branches(rng, d):
     return Net(call, a=nn.Linear(d, d), b=nn.Linear(d, d))
 
 
+def read_values(rng, d):
+    """Branches and factors that come from values of the whole batch, read in Python.
+
+    Models may be refused, because outputs may depend on the batch.
+    """
+    ways: dict[str, Callable] = {
+        "bool": lambda h, given: h.sum() > 0,
+        "item": lambda h, given: h.amax().item() > 2.5,
+        "any": lambda h, given: (h > 3).any(),
+        "all": lambda h, given: (h < 2.5).all(),
+        "int": lambda h, given: int((h > 1).sum()) > h.numel() // 8,
+        "tolist": lambda h, given: max(given["tokens"].flatten().tolist()) < VOCABULARY - 1,
+        "lengths": lambda h, given: given["lengths"].max().item() == h.shape[1],
+        "slice": lambda h, given: h[0, 0, : given["lengths"].min()].numel() > 1,
+        "numpy": lambda h, given: h.detach().numpy().std() > 1,
+        "in": lambda h, given: 2 in given["tokens"],
+        "equal": lambda h, given: torch.equal(h.clamp(max=3), h),
+        "nonzero": lambda h, given: len((h > 3).nonzero()) > 0,
+        "masked": lambda h, given: h[h > 3].numel() > 0,
+    }
+    way = ways[rng.choice(list(ways))]
+    use = rng.choice(["layers", "detach", "factor", "same"])
+
+    def call(self, h, given):
+        yes = bool(way(h, given))
+        if use == "layers":
+            return torch.tanh(self.a(h) if yes else self.b(h))
+        if use == "factor":
+            return self.a(h) * (1 + float(yes))
+        found = torch.tanh(self.a(h))
+        if use == "detach" and yes:  # the outputs do not show it
+            return found.detach() + self.b(h)
+        return found + self.b(h)
+
+    return Net(call, a=nn.Linear(d, d), b=nn.Linear(d, d))
+
+
+def read_constants(rng, d):
+    """Values that are the same in every batch."""
+    kind = rng.choice(["parameter", "buffer"])
+
+    def call(self, h, given):
+        if kind == "parameter":
+            return torch.tanh(self.a(h)) * self.s.item()
+        return torch.tanh(self.a(h)) if self.on else h
+
+    block = Net(call, a=nn.Linear(d, d), s=nn.Parameter(torch.tensor(1.5)))
+    block.register_buffer("on", torch.tensor(True))
+    return block
+
+
 def in_place(rng, d):
     kind = rng.choice(["add", "position", "rows"])
 
@@ -355,12 +406,15 @@ KINDS: dict[str, Callable] = {
     "reordering": reordering,
     "shared layers": shared_layers,
     "branches": branches,
+    "values read": read_values,
+    "constants read": read_constants,
     "in place": in_place,
     "positions": positions,
     "mixing": mixing,
     "overflowing experts": overflowing_experts,
 }
 MIXING = ("mixing", "overflowing experts")
+MAY_MIX = (*MIXING, "values read")
 
 
 class RandomModel(nn.Module):
@@ -404,7 +458,7 @@ def draw_problem(seed, i) -> Problem:
     """Draw problem i of a seed, whose kind is the i-th in turn."""
     rng = np.random.default_rng([seed, i])
     kind = list(KINDS)[i % len(KINDS)]
-    ordinary = [name for name in KINDS if name not in MIXING]
+    ordinary = [name for name in KINDS if name not in MAY_MIX]
     kinds = [kind, *rng.choice(ordinary, size=rng.integers(3))]
     kinds = [str(name) for name in rng.permutation(kinds)]
     d, n, t = 2 * int(rng.integers(2, 4)), int(rng.integers(7, 12)), int(rng.integers(3, 6))

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sklearn_skmm import GradientSketcher
+from sklearn_skmm.sketch._torch import _engine
 from tests.sketch._torch._models import M, model_state, norm, numbers, tokens
 from tests.sketch._torch._reference import check_against_loop
 
@@ -42,6 +43,16 @@ LLAMA = SMALL | {"num_key_value_heads": 1}
 
 def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def batches_stay_together(monkeypatch):
+    """Fail if a batch is sketched one sample at a time because values were read."""
+
+    def fail(*args):
+        raise AssertionError("values were read")
+
+    monkeypatch.setattr(_engine, "check_all_alone", fail)
 
 
 @pytest.mark.parametrize("sketch", ["auto", "product"])
@@ -118,6 +129,14 @@ ENCODERS = {
         "SwitchTransformersEncoderModel",
         ("SwitchTransformersConfig", SWITCH),
         ("layer_norm", "relative_attention_bias", "classifier"),
+    ),
+    "loop over experts": (
+        "MixtralModel",
+        (
+            "MixtralConfig",
+            LLAMA | {"num_local_experts": 3, "experts_implementation": "eager"},
+        ),
+        ("mlp.experts", "mlp.gate"),
     ),
     "padding": ("ModernBertModel", ("ModernBertConfig", MODERN), ()),
     "no padding": ("ModernBertModel", ("ModernBertConfig", MODERN), ()),
