@@ -388,26 +388,26 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         return mask
 
     def score(self, X, y=None):
-        r"""Return how well the fitted coreset covers X.
+        r"""Return how similar the fitted coreset is to X, as a distribution.
 
-        It is :math:`\frac{1}{N} \sum_i \max_{j \in S} \exp(-\|x_i - x_j\|^2 / (2 h^2))`, the mean
-        similarity of a sample to the nearest selected one, where the bandwidth h is half the median
-        distance of the data seen in `fit`. It needs no labels. Of the criteria in *Comparison of
-        selectors* it ranks settings most like their test errors, but it can mislead: use
-        `CoresetEstimator` where there are labels, and always to compare features, such as sketch
-        dimensions m.
+        It is :math:`1 - \mathrm{MMD}^2(X, S)`, with the maximum mean discrepancy of a Gaussian
+        kernel whose bandwidth is half the median distance of the data seen in `fit`. It needs no
+        labels. Of the criteria in *Comparison of selectors* it chooses the settings with the
+        smallest test errors, but it can mislead: use `CoresetEstimator` where there are labels, and
+        always to compare features, such as sketch dimensions m. Of more than 16,384 samples a
+        random subsample is used.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Samples to cover.
+            Samples to represent.
         y : object, default=None
             Ignored.
 
         Returns
         -------
         score : float
-            Between 0 and 1; 1 is best.
+            Between -1 and 1; 1 is best.
 
         Raises
         ------
@@ -418,7 +418,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         --------
         SelectionScorer : Other criteria, for the ``scoring`` parameter of searches.
         """
-        return self._criterion("coverage", X)
+        return self._criterion("mmd", X)
 
     def _criterion(self, name: str, X) -> float:
         """Return one of `CRITERIA` for X and the fitted coreset."""

@@ -21,6 +21,7 @@ __all__ = [
     "effective_c_S",
     "excess_risk_bound",
     "intrinsic_dimension",
+    "mmd",
     "v_optimality",
     "variance_term",
 ]
@@ -241,7 +242,7 @@ def coverage(G, indices, *, bandwidth=None) -> float:
     r"""Return the mean similarity of the samples to their nearest selected samples.
 
     It is :math:`\frac{1}{N} \sum_i \max_{j \in S} \exp(-\|g_i - g_j\|^2 / (2 h^2))`, which
-    `FacilityLocationSelector` maximises with its Gaussian metric, and the `score` of a selector.
+    `FacilityLocationSelector` maximises with its Gaussian metric.
 
     Parameters
     ----------
@@ -269,10 +270,51 @@ def coverage(G, indices, *, bandwidth=None) -> float:
     1.0
     """
     G, coreset = _check(G, indices)
+    return _criteria.coverage(G, coreset, _bandwidth(G, bandwidth))
+
+
+def mmd(G, indices, *, bandwidth=None) -> float:
+    r"""Return the maximum mean discrepancy of all samples and a coreset.
+
+    It is the distance between the mean embeddings of both in the space of a Gaussian kernel
+    :math:`\exp(-\|g - g'\|^2 / (2 h^2))` (Gretton et al. 2012), the largest difference of the means
+    of a function with norm 1 there. The `score` of a selector is one minus its square. Of more than
+    16,384 samples a random subsample is used.
+
+    Parameters
+    ----------
+    G : array-like of shape (n_samples, n_features)
+        Gradients.
+    indices : array-like of shape (n,)
+        Positions of the coreset, or a mask.
+    bandwidth : float or None, default=None
+        h > 0, in the unit of G. None is half the median distance, from a subsample.
+
+    Returns
+    -------
+    mmd : float
+        The discrepancy. Smaller is better.
+
+    Raises
+    ------
+    ValueError
+        If the bandwidth is not positive and finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mmd(np.array([[0.0], [2.0]]), [0, 1])
+    0.0
+    """
+    G, coreset = _check(G, indices)
+    return float(np.sqrt(_criteria.squared_mmd(G, coreset, _bandwidth(G, bandwidth))))
+
+
+def _bandwidth(G, bandwidth):
     if bandwidth is None:
-        bandwidth = _criteria.bandwidth_of(G[_criteria.sampled_rows(len(G))])
+        return _criteria.bandwidth_of(G[_criteria.sampled_rows(len(G))])
     _check_number(bandwidth, "bandwidth", positive=True)
-    return _criteria.coverage(G, coreset, bandwidth)
+    return bandwidth
 
 
 def excess_risk_bound(G, indices, *, sigma=1.0, theta_norm=1.0) -> float:

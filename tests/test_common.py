@@ -128,7 +128,7 @@ def test_valid_selector_passes_the_contract():
         (NotReproducible, estimator_checks.check_transform_repeats_fit),
         (WritesToX, estimator_checks.check_fit_does_not_write_to_X),
         (FailedFitLeavesAttribute, estimator_checks.check_failed_fit_changes_nothing),
-        (ConstantScore, estimator_checks.check_score_is_the_coverage),
+        (ConstantScore, estimator_checks.check_score_is_the_discrepancy),
     ],
 )
 def test_contract_check_detects_a_violation(cls, check):

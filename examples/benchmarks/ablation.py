@@ -1,9 +1,9 @@
 """Measure what each part of `SkMMSelector`'s default contributes, and the rejected alternatives.
 
-The tasks are the search tasks of ``no_regret.py`` whose data come with scikit-learn. The counts in
-the table are defined as there.
+The tasks are the search tasks of ``no_regret.py`` for which there are data. The counts in the table
+are defined as there.
 
-    python examples/benchmarks/ablation.py
+    python examples/benchmarks/ablation.py --data DIR
 """
 
 import argparse
@@ -13,11 +13,9 @@ import numpy as np
 from _record import record
 from _tasks import TASKS
 from no_regret import DEFAULT, METHODS, run_all, totals
-from sklearn.cluster import KMeans
 
 from sklearn_skmm import SkMMSelector
-from sklearn_skmm.core import _cells, _layout, _matching
-from sklearn_skmm.selectors import _skmm
+from sklearn_skmm.core import _balanced_cells, _matching
 
 
 class Patched:
@@ -27,19 +25,9 @@ class Patched:
         self.selector = SkMMSelector(n, random_state=seed)
         self.replaced = module, name, value
 
-    def fit_transform(self, X):
+    def fit(self, X):
         with patch.object(*self.replaced):
-            return self.selector.fit_transform(X)
-
-
-def k_means_cells(P, s, n, rng, step):
-    """Return cells and costs of k-means, after clipping outliers as the default does."""
-    P = _cells.clip_outliers(P, s)
-    kmeans = KMeans(n, n_init=1, tol=0, random_state=rng.randint(2**31 - 1)).fit(P)
-    labels = kmeans.labels_
-    costs = np.square(P - kmeans.cluster_centers_[labels]).sum(axis=1)
-    exemplars = np.array([np.flatnonzero(labels == c)[0] for c in range(n)])
-    return _cells.Cells(exemplars, labels, costs)
+            return self.selector.fit(X)
 
 
 def by_share_of_trace(eigenvalues, n):
@@ -65,18 +53,16 @@ VARIANTS = {
     "centrality 0: moments alone": skmm(centrality=0.0),
     "centrality 0.1": skmm(centrality=0.1),
     "centrality 1": skmm(centrality=1.0),
-    "exemplars alone": skmm(rounding="exemplar"),
-    "cells of any mass": patched(_layout, "SHARES", np.inf),
-    "at most 1.5 shares in a cell": patched(_layout, "SHARES", 1.5),
-    "at most 3 shares in a cell": patched(_layout, "SHARES", 3.0),
-    "outliers not clipped": patched(_cells, "CLIP_FACTOR", np.inf),
-    "outliers clipped to 1.5 medians": patched(_cells, "CLIP_FACTOR", 1.5),
-    "outliers clipped to 1 median": patched(_cells, "CLIP_FACTOR", 1.0),
+    "central samples alone": skmm(centrality=np.inf),
+    "balance 1: cells of equal mass": skmm(balance=1.0),
+    "balance 2": skmm(balance=2.0),
+    "balance 3": skmm(balance=3.0),
+    "balance 8": skmm(balance=8.0),
+    "cells of k-means (balance inf)": skmm(balance=np.inf),
+    "exemplars": skmm(rounding="exemplar"),
+    "no rounds of balancing": patched(_balanced_cells, "ROUNDS", 0),
     "moments by share of the trace": patched(_matching, "direction_weights", by_share_of_trace),
     "moments of all directions alike": patched(_matching, "direction_weights", all_alike),
-    "cells of k-means": patched(_skmm, "bounded_cells", k_means_cells),
-    "bandwidth 0.35 medians": patched(_cells, "BANDWIDTH", 0.35),
-    "bandwidth 0.7 medians": patched(_cells, "BANDWIDTH", 0.7),
     "vertex start, then cells": skmm(init="vertex"),
     "balanced draw (cube)": skmm(rounding="cube"),
     "spread draw (local pivotal)": skmm(rounding="spread"),
@@ -86,14 +72,15 @@ VARIANTS = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--data", help="directory with the data, as for no_regret.py")
+    parser.add_argument("--seeds", type=int, default=4)
     args = parser.parse_args()
     names = [name for name, task in TASKS.items() if not task.held_out]
-    table = run_all(names, VARIANTS, args.seeds, None)
+    table = run_all(names, VARIANTS, args.seeds, args.data)
     counts = totals(table)
     counts = counts[counts["tasks"] == "search"].drop(columns="tasks")
     print(counts.to_string(index=False))
-    command = "python examples/benchmarks/ablation.py"
+    command = f"python examples/benchmarks/ablation.py --data DIR --seeds {args.seeds}"
     print("wrote", record(counts, "ablation", command=command).name)
 
 

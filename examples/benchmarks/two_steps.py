@@ -3,9 +3,9 @@
     python examples/benchmarks/two_steps.py
 
 At N = 20,000 and n = 2,000, both variants can be run: the two steps that the rounding uses at this
-size, and a single step with all distances, where the cells also have all samples as candidates. The
-pools are the mixture of ``scale.py`` and one normal distribution in twenty dimensions. Without
-clusters, coverage across the borders of coarse cells matters most.
+size, and a single step with all distances, where the centres of cells are computed from all
+samples. The pools are the mixture of ``scale.py`` and one normal distribution in twenty dimensions.
+Without clusters, coverage across the borders of coarse cells matters most.
 
 *cost* is the objective of exemplars, the mean of 1 − exp(−d²/2h²), where d is the distance to the
 nearest selected sample and h half the median distance. *coverage* is the mean of d. *mismatch* is
@@ -26,7 +26,7 @@ from scipy import stats
 from sklearn.metrics import pairwise_distances_argmin_min
 
 from sklearn_skmm import SkMMSelector
-from sklearn_skmm.core import _cells, _draws, _layout
+from sklearn_skmm.core import _balanced_cells, _draws, _exemplar_cells, _exemplar_layout
 from sklearn_skmm.core._costs import median_distance
 
 N, n, SEEDS = 20_000, 2_000, 5
@@ -36,8 +36,8 @@ POOLS = {
 }
 # With these constants, the package uses a single step with all distances.
 AT_ONCE = {
-    "cells": [(_layout, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
-    "exemplar": [(_layout, "DISTANCES", N * n), (_cells, "SUBSAMPLE", N)],
+    "cells": [(_balanced_cells, "FEW", n), (_balanced_cells, "SUBSAMPLE", N)],
+    "exemplar": [(_exemplar_layout, "DISTANCES", N * n), (_exemplar_cells, "SUBSAMPLE", N)],
     "spread": [(_draws, "MAX_EXACT", N)],
 }
 
@@ -58,7 +58,7 @@ def main():
     rows = []
     for (pool, draw), seed in product(POOLS.items(), range(SEEDS)):
         X = draw(seed)
-        h = _cells.BANDWIDTH * median_distance(X, np.random.RandomState(0))
+        h = _exemplar_cells.BANDWIDTH * median_distance(X, np.random.RandomState(0))
         for (rounding, constants), steps in product(AT_ONCE.items(), ("two steps", "at once")):
             with ExitStack() as stack:
                 for constant in constants if steps == "at once" else ():

@@ -18,6 +18,7 @@ import sklearn_skmm
 from sklearn_skmm import diagnostics
 from sklearn_skmm.cli._output import PROG, CommandError, StagedFiles, check_output_path
 from sklearn_skmm.core._blocks import mean_squared_norm
+from sklearn_skmm.core._criteria import bandwidth_of, coverage, sampled_rows, squared_mmd
 from sklearn_skmm.core._moments import spectrum
 from sklearn_skmm.data import SamplesFile, open_samples
 from sklearn_skmm.data._files import FILE_SUFFIXES, TABLE_SUFFIXES, one_line, quoted, suffix
@@ -36,17 +37,21 @@ SELECTORS = {
     "truncated-leverage": sklearn_skmm.TruncatedLeverageSelector,
 }
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
-UNIFORM_REPEATS = 5
+UNIFORM_REPEATS = 20
+# Coverage and MMD are computed on at most this many samples.
+COMPARED = 4096
 MEASURE_TITLES = {
-    "effective_c_S": "effective c_S",
-    "variance_term": "variance term",
-    "bias_term": "bias term",
-    "v_optimality": "V-optimality",
+    "mmd": "MMD (lower is better)",
+    "coverage": "coverage (higher)",
+    "effective_c_S": "effective c_S (lower)",
+    "variance_term": "variance term (lower)",
+    "bias_term": "bias term (lower)",
+    "v_optimality": "V-optimality (lower)",
 }
 
 
 def _summary(args, pool, features, selector, sketch) -> dict[str, Any]:
-    """Return diagnostics of the coreset, and their means over random samples of the same size."""
+    """Return diagnostics of the coreset, and their medians and ranges over random samples."""
     shape, wide = pool.X.shape, features.shape[1] > features.shape[0]
     # Coordinates in the span of the rows change no diagnostic, and keep the matrices small.
     if wide:
@@ -56,9 +61,17 @@ def _summary(args, pool, features, selector, sketch) -> dict[str, Any]:
     coordinates = np.asarray(features, dtype=np.float64)
     # The ridge of `BaseSelector.score`, or 1 if all rows are zero.
     alpha = mean_squared_norm(coordinates) / len(coordinates) or 1.0
+    compared = coordinates
+    if len(compared) > COMPARED:
+        compared = coordinates[
+            np.random.RandomState([args.seed, 2]).choice(len(compared), COMPARED)
+        ]
+    bandwidth = bandwidth_of(coordinates[sampled_rows(len(coordinates))])
 
     def measure(indices):
         return {
+            "mmd": squared_mmd(compared, coordinates[indices], bandwidth) ** 0.5,
+            "coverage": coverage(compared, coordinates[indices], bandwidth),
             "effective_c_S": diagnostics.effective_c_S(coordinates, indices),
             "variance_term": diagnostics.variance_term(coordinates, indices),
             "bias_term": diagnostics.bias_term(coordinates, indices),
@@ -80,7 +93,14 @@ def _summary(args, pool, features, selector, sketch) -> dict[str, Any]:
         "intrinsic_dimension": diagnostics.intrinsic_dimension(coordinates),
         "alpha": alpha,
         "picks": measure(selector.sample_indices_),
-        "uniform": {name: float(np.mean([d[name] for d in repeats])) for name in repeats[0]},
+        **{
+            key: {name: float(summarise([d[name] for d in repeats])) for name in repeats[0]}
+            for key, summarise in (
+                ("uniform", np.median),
+                ("uniform_min", np.min),
+                ("uniform_max", np.max),
+            )
+        },
     }
 
 
@@ -90,11 +110,14 @@ def _print_summary(summary) -> None:
         f"sketch               {summary['sketch']}",
         f"coreset              n = {summary['n']}, {summary['selector']}, seed {summary['seed']}",
         f"intrinsic dimension  {summary['intrinsic_dimension']}",
-        f"{'':<21}{'coreset':<12}random sampling, mean of {UNIFORM_REPEATS} repeats",
+        f"{'':<29}{'coreset':<12}random sampling, median and range of {UNIFORM_REPEATS} repeats",
     ]
     for name, title in MEASURE_TITLES.items():
-        coreset, uniform = summary["picks"][name], summary["uniform"][name]
-        lines.append(f"{title:<21}{coreset:<12.4g}{uniform:.4g}")
+        coreset, *uniform = (
+            summary[key][name] for key in ("picks", "uniform", "uniform_min", "uniform_max")
+        )
+        median, low, high = (f"{value:.4g}" for value in uniform)
+        lines.append(f"{title:<29}{coreset:<12.4g}{median:<12}{low} to {high}")
     _print_stderr("\n".join(lines))
 
 

@@ -13,12 +13,14 @@ class SelectionScorer:
 
     Parameters
     ----------
-    criterion : {"coverage", "explained_moment", "v_optimality"}, default="coverage"
+    criterion : {"mmd", "coverage", "explained_moment", "v_optimality"}, default="mmd"
         What to compute for the samples X, whose second moment is :math:`\Sigma`, and the coreset
         S.
 
-        - ``"coverage"``: the mean similarity of a sample to the nearest selected one, as in
-          `BaseSelector.score`.
+        - ``"mmd"``: :math:`1 - \mathrm{MMD}^2(X, S)`, as in the `score` of selectors.
+        - ``"coverage"``: the mean similarity of a sample to the nearest selected one,
+          :math:`\frac{1}{N} \sum_i \max_{j \in S} \exp(-\|x_i - x_j\|^2 / (2 h^2))`, with the same
+          kernel.
         - ``"explained_moment"``: the fraction of the second moment that ridge regression on the
           coreset explains,
           :math:`tr(\Sigma \Sigma_S (\Sigma_S + \alpha I)^{-1}) / tr(\Sigma)`.
@@ -52,7 +54,7 @@ class SelectionScorer:
     {'rounding': 'cells'}
     """
 
-    def __init__(self, criterion="coverage"):
+    def __init__(self, criterion="mmd"):
         if criterion not in CRITERIA:
             raise ValueError(
                 f"The 'criterion' parameter of SelectionScorer must be a str among "

@@ -201,14 +201,19 @@ def check_stratify(name, selector_orig):
     assert not hasattr(selector.set_params(stratify=False).fit(X, y), "strata_")
 
 
-def check_score_is_the_coverage(name, selector_orig):
-    """Check that `score` equals its formula, and is one for the whole pool."""
+def check_score_is_the_discrepancy(name, selector_orig):
+    """Check that `score` equals its formula, and is nearly one for the whole pool."""
     X, y = _pool(), _labels()
     selector = _with(selector_orig, 10).fit(X, y)
     test = np.random.RandomState(3).normal(size=(30, N_FEATURES))
-    nearest = cdist(test, X[selector.sample_indices_]).min(axis=1)
     bandwidth = 0.5 * np.median(pdist(X))
-    expected = np.exp(-0.5 * np.square(nearest / bandwidth)).mean()
+
+    def mean_kernel(A, B):
+        return np.exp(-0.5 * cdist(A, B, "sqeuclidean") / bandwidth**2).mean()
+
+    coreset = X[selector.sample_indices_]
+    both = mean_kernel(test, test) + mean_kernel(coreset, coreset)
+    expected = 1.0 - (both - 2.0 * mean_kernel(test, coreset))
     np.testing.assert_allclose(selector.score(test), expected, rtol=1e-10)
     assert 0 < selector.score(test) < 1
     assert _with(selector_orig, 1.0).fit(X, y).score(X) > 0.9
@@ -305,7 +310,7 @@ CONTRACT_CHECKS = (
     check_get_support,
     check_fit_resample,
     check_stratify,
-    check_score_is_the_coverage,
+    check_score_is_the_discrepancy,
     check_failed_fit_changes_nothing,
     check_degenerate_pools,
     check_callbacks,

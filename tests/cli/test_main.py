@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 
 import sklearn_skmm
-from sklearn_skmm import GradientSketcher, SkMMSelector, VOptimalSelector, diagnostics
+from sklearn_skmm import (
+    GradientSketcher,
+    SkMMSelector,
+    UniformSelector,
+    VOptimalSelector,
+    diagnostics,
+)
 from sklearn_skmm.cli._main import SELECTORS, main
 from sklearn_skmm.data import SamplesFile, open_samples
 
@@ -407,6 +413,8 @@ def test_summary(capsys):
     assert summary["intrinsic_dimension"] == diagnostics.intrinsic_dimension(X)
     assert summary["picks"] == pytest.approx(
         {
+            "mmd": diagnostics.mmd(X, indices),
+            "coverage": diagnostics.coverage(X, indices),
             "effective_c_S": diagnostics.effective_c_S(X, indices),
             "variance_term": diagnostics.variance_term(X, indices),
             "bias_term": diagnostics.bias_term(X, indices),
@@ -422,7 +430,13 @@ def test_summary(capsys):
         "V-optimality",
     ):
         assert text in err
-    assert f"{summary['uniform']['variance_term']:.4g}" in err
+    for key in ("uniform", "uniform_min", "uniform_max"):
+        assert f"{summary[key]['variance_term']:.4g}" in err
+    for name, value in summary["uniform"].items():
+        assert summary["uniform_min"][name] <= value <= summary["uniform_max"][name]
+    random = UniformSelector(9, random_state=np.random.RandomState([0, 1]))
+    found = [diagnostics.coverage(X, random.fit_transform(X)) for _ in range(20)]
+    assert summary["uniform"]["coverage"] == pytest.approx(np.median(found))
 
 
 def test_summary_when_all_samples_are_selected():
