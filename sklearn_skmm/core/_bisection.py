@@ -148,7 +148,11 @@ def two_means_margin(X: np.ndarray, weight: np.ndarray, rng: np.random.RandomSta
         before, right = right, (centred - middle) @ normal > 0.0
         if np.array_equal(before, right):
             break
-    return ((X - mean) / longest - middle) @ normal
+    if some is not X:
+        starts = range(0, len(X), SUBSAMPLE)
+        centred = (X[first : first + SUBSAMPLE] - mean for first in starts)
+        return np.concatenate([part @ normal for part in centred]) / longest - middle @ normal
+    return centred @ normal - middle @ normal
 
 
 def _deviation(X, weight) -> float:

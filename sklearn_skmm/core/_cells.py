@@ -112,7 +112,9 @@ def cells_of(P, s: np.ndarray, labels: np.ndarray, n: int) -> Cells:
     costs = np.empty(N, dtype=P.dtype)
 
     def measure(rows):
-        costs[rows] = row_norms(P[rows] - means[labels[rows]], squared=True)
+        away = means.take(labels[rows], axis=0)
+        away -= P[rows]
+        costs[rows] = row_norms(away, squared=True)
 
     each_block(measure, row_blocks(N, k))
     order, starts = by_cell(labels, n)

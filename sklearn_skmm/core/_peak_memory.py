@@ -65,22 +65,26 @@ def peak_of_exemplar_layout(n_samples: int, n_features: int, n: int) -> float:
     return 17 * size**2  # costs in double precision, those of the first exemplar's cell, and a mask
 
 
-def peak_of_balanced_layout(n_samples: int, n_features: int, n: int) -> float:
+def peak_of_balanced_layout(n_samples: int, n_features: int, n: int, itemsize: int) -> float:
     """Return the peak memory of `balanced_cells` in bytes, without vectors of N entries.
 
-    A subsample and its distances from the centres, several blocks of rows and distances in threads,
-    and the means of all cells.
+    It consists of a subsample and its distances from the centres, or of a block of rows, and of the
+    means of all cells. Parts of the rows may be copied. The matching of moments afterwards squares
+    blocks of components in double precision.
 
     Examples
     --------
-    >>> peak_of_balanced_layout(10**6, 64, 200) / 2**20
-    81.890625
+    >>> peak_of_balanced_layout(10**6, 64, 200, 4) / 2**20
+    8.396484375
     """
-    few = min(n, max(_balanced_cells.FEW, _balanced_cells.MOST))
+    few = min(n, _balanced_cells.FEW)
     size = min(n_samples, max(_balanced_cells.SUBSAMPLE, _balanced_cells.PER_CENTRE * few))
-    # Two parts at a time, each of which may be copied.
-    part = 2 * min(_cells.GATHER_BYTES, 8 * n_samples * n_features) if n > few else 0
-    return 8 * (3 * size * (n_features + few) + 4 * BLOCK_ENTRIES + 4 * n * n_features) + part
+    # Coarse cells have some 1/100 of the samples.
+    part = min(_cells.GATHER_BYTES, itemsize * n_samples * n_features / 32) if n > few else 0
+    block = itemsize * min(BLOCK_ENTRIES, n_samples * max(n_features, few))
+    means = (8 + itemsize) * n * n_features
+    matching = 8 * min(BLOCK_ENTRIES, 2 * n_samples * n_features)
+    return max(itemsize * size * (n_features + few) + part, block + part, matching) + means
 
 
 def spread_exact_items(n_samples: int) -> int:

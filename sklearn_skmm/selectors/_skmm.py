@@ -290,10 +290,12 @@ class SkMMSelector(BaseSelector):
             return max(peak, last) if self.rounding == "spread" else peak
         components = size if size <= _components.KEEP_BYTES else 0
         vectors = n_samples * (5 * itemsize + 3 * 8)
-        peak_of_layout = (
-            peak_of_exemplar_layout if self.rounding == "exemplar" else peak_of_balanced_layout
+        layout = (
+            peak_of_exemplar_layout(n_samples, n_features, n)
+            if self.rounding == "exemplar"
+            else peak_of_balanced_layout(n_samples, n_features, n, itemsize)
         )
-        return max(solver, components + vectors + peak_of_layout(n_samples, n_features, n))
+        return max(solver, components + vectors + layout)
 
     def _select(self, X, n, reference, rng, step):
         n_samples = X.shape[0]
