@@ -22,13 +22,13 @@ n = 24
 # %%
 # The weights
 # -----------
-# The area of a point is its weight. At c_S = 0.999 the uniform weights, where the solver starts,
-# are nearly optimal and hardly change. A small c_S requires a larger second moment in each
+# The area of a point is its weight. At c_S = 1 the uniform weights, where the solver starts,
+# are optimal and do not change. A small c_S requires a larger second moment in each
 # direction than the population has. Only samples far from the origin can provide it, so the weights
 # near the origin fall to zero; in more dimensions this can affect whole clusters.
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 4), sharey=True, layout="constrained")
-for ax, c_S in zip(axes, (0.999, 0.7, 0.4), strict=True):
+for ax, c_S in zip(axes, (1.0, 0.7, 0.4), strict=True):
     selector = SkMMSelector(n, c_S=c_S, random_state=0).fit(X)
     s = selector.weights_
     ax.scatter(*X.T, s=5, color="0.8", linewidths=0)
@@ -40,7 +40,7 @@ plt.show()
 # %%
 # The roundings
 # -------------
-# All roundings start from the same weights, those of c_S = 0.999. "choice", which the published
+# All roundings start from the same weights, those of c_S = 1. "choice", which the published
 # code uses, and "systematic" leave gaps and select neighbours. "spread" and "local_cube" keep the
 # selected samples apart. "cube" preserves the second moment. "exemplar" selects the central sample
 # of each group and gives it a weight (its area here). "cells", the default, selects one sample from

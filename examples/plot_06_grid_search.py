@@ -22,7 +22,7 @@ X = X / 16
 cv = StratifiedKFold(4, shuffle=True, random_state=0)
 classifier = LogisticRegression(C=10, max_iter=500)
 pipe = make_pipeline(GradientSketcher(random_state=0), SkMMSelector(60, random_state=0))
-dimensions, constants = [4, 8, 16, 32, 64], [0.3, 0.6, 0.9, 0.999]
+dimensions, constants = [4, 8, 16, 32, 64], [0.3, 0.6, 0.9, 1.0]
 search = GridSearchCV(
     CoresetEstimator(classifier, selector=pipe),
     {

@@ -409,22 +409,23 @@ def share_out(ideal: np.ndarray, least: np.ndarray, most: np.ndarray, n: int) ->
     >>> share_out(np.array([6.0, 3.0, 1.0]), np.array([1, 1, 1]), np.array([4, 9, 9]), 10)
     array([4, 4, 2])
     """
-    low, high = 0.0, 1.0
     positive = ideal[ideal > 0.0]
+    factor = 0.0
     if positive.size:
-        high = 2.0 * (n + 1.0) / float(positive.min())
-    for _ in range(60):  # bisect on the common factor
-        middle = 0.5 * (low + high)
-        too_few = np.minimum(np.maximum(middle * ideal, least), most).sum() < n
-        low, high = (middle, high) if too_few else (low, middle)
-    exact = np.clip(high * ideal, least, most)
-    counts = np.clip(np.floor(exact + 1e-9), least, most).astype(int)
+        # Bisect on the logarithm of the common factor.
+        low, high = np.log(0.5 / positive.max()), np.log((n + 1.0) / positive.min())
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            too_few = np.clip(np.exp(middle) * ideal, least, most).sum() < n
+            low, high = (middle, high) if too_few else (low, middle)
+        factor = np.exp(low)
+    exact = np.clip(factor * ideal, least, most)
+    counts = np.floor(exact).astype(int)
+    # Largest remainders first; more rounds only if cells without an ideal have to take the rest.
     order = np.argsort(counts - exact, kind="stable")
-    while counts.sum() != n:
-        up = counts.sum() < n
-        room = order[counts[order] < most[order]] if up else order[counts[order] > least[order]]
-        some = room[: n - counts.sum()] if up else room[counts.sum() - n :: -1][: counts.sum() - n]
-        counts[some] += 1 if up else -1
+    while counts.sum() < n:
+        room = order[counts[order] < most[order]]
+        counts[room[: n - counts.sum()]] += 1
     return counts
 
 

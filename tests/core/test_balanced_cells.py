@@ -24,9 +24,10 @@ def rows(kind, rng, N=200):
 KINDS = ["one blob", "two scales", "decades", "equal rows", "few distinct"]
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 10, 40, 67, 199, 200])
+@pytest.mark.parametrize(
+    ("steps", "n"), [("one", 1), ("one", 3), ("one", 40), ("one", 199), ("two", 40), ("two", 150)]
+)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("steps", ["one", "two"])
 def test_masses_are_within_the_bounds(n, kind, steps, monkeypatch):
     if steps == "two":
         monkeypatch.setattr(_balanced_cells, "FEW", 12)
@@ -34,14 +35,18 @@ def test_masses_are_within_the_bounds(n, kind, steps, monkeypatch):
         monkeypatch.setattr(_balanced_cells, "MOST", 5)
     rng = np.random.RandomState(n)
     P = rows(kind, rng)
-    for balance in (1.0, 1.5, 2.0, 4.0, np.inf):
-        for dtype in (np.float32, np.float64):
-            s = np.full(200, 1 / 200, dtype)
-            cells = balanced_cells(P.astype(dtype), s, n, balance, np.random.RandomState(0))
-            counts = np.bincount(cells.labels, minlength=n)
-            assert counts.min() >= max(1, np.floor(200 / n / balance + 1e-6))
-            assert counts.max() <= np.ceil(200 / n * balance - 1e-6)
-            np.testing.assert_array_equal(cells.labels[cells.exemplars], np.arange(n))
+    for balance, dtype in (
+        (1.0, np.float32),
+        (1.5, np.float64),
+        (4.0, np.float32),
+        (np.inf, float),
+    ):
+        s = np.full(200, 1 / 200, dtype)
+        cells = balanced_cells(P.astype(dtype), s, n, balance, np.random.RandomState(0))
+        counts = np.bincount(cells.labels, minlength=n)
+        assert counts.min() >= max(1, np.floor(200 / n / balance + 1e-6))
+        assert counts.max() <= np.ceil(200 / n * balance - 1e-6)
+        np.testing.assert_array_equal(cells.labels[cells.exemplars], np.arange(n))
         s = rng.dirichlet(np.full(200, 20.0))
         cells = balanced_cells(P, s, n, balance, np.random.RandomState(0))
         mass = np.bincount(cells.labels, weights=s, minlength=n)
