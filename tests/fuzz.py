@@ -258,7 +258,7 @@ def check_fitted(selector, problem, n):
             parts = value if isinstance(value, list) else [value]
             assert all(np.isfinite(part).all() for part in parts), f"{attribute} is not finite"
     score = selector.score(problem.X)
-    assert 0.0 <= score <= 1.0, f"score {score}"
+    assert -1.0 <= score <= 1.0, f"score {score}"
     equal(selector.get_support(indices=True), np.sort(selector.sample_indices_))
 
 

@@ -159,10 +159,12 @@ def test_a_direction_without_samples_is_marked_on_a_logarithmic_axis():
 
 def test_moments_of_selectors():
     X = data()
-    selector = SkMMSelector(8, c_S=0.9, random_state=0).fit(X)
+    selector = SkMMSelector(8, c_S=0.9, rounding="systematic", random_state=0).fit(X)
     display = MomentMatchDisplay.from_estimator(selector, X)
     assert display.c_S == 0.9
     assert display.weighted is None  # all weights are equal
+    cells = MomentMatchDisplay.from_estimator(SkMMSelector(8, random_state=0).fit(X), X)
+    assert cells.weighted is not None
     np.testing.assert_allclose(
         display.coreset, brute_moments(X[selector.sample_indices_], selector.components_.T)
     )
