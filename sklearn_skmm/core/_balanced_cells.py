@@ -257,10 +257,10 @@ def _to_drop(some: _Subsample, means, bounds) -> np.ndarray:
     if not n_swapped and np.mean(small | large) <= FEW_OUTSIDE:
         return np.empty(0, dtype=int)
     # Cells of twice the largest mass become two cells, and so on.
-    more = int(np.ceil(mass[large] / bounds.high - 1e-9).sum()) - np.count_nonzero(large)
-    n_small = -(-np.count_nonzero(small) // 2)
+    more = int(np.ceil(mass[large] / bounds.high - 1e-9).sum()) - int(np.count_nonzero(large))
+    n_small = -(-int(np.count_nonzero(small)) // 2)
     lightest = np.argsort(np.where(small, mass, np.inf), kind="stable")[:n_small]
-    cheapest = np.argsort(loss, kind="stable")[: max(0, more - n_small) + n_swapped]
+    cheapest = np.argsort(loss, kind="stable")[: max(0, int(more - n_small)) + n_swapped]
     return np.append(lightest, cheapest)
 
 
