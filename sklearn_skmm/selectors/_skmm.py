@@ -382,7 +382,10 @@ class SkMMSelector(BaseSelector):
             selected = match_in_cells(
                 moment_features, moment_features.mean(weight), cells, self.centrality, rng
             )
-        mass = np.bincount(cells.labels, weights=weight, minlength=n) * len(s)
+        # Equal weights are counted, which has no rounding errors.
+        equal = weight.min() == weight.max()
+        mass = np.bincount(cells.labels, weights=None if equal else weight, minlength=n)
+        mass = mass * (len(s) / mass.sum())
         order = np.argsort(selected)
         position = np.empty(n, dtype=np.intp)
         position[order] = np.arange(n)

@@ -109,6 +109,8 @@ def test_labels_say_what_each_sample_stands_for(X, rounding, c_S):
     kept = labels >= 0
     mass = np.bincount(labels[kept], weights=selector.weights_[kept] / selector.weights_.sum())
     np.testing.assert_allclose(selector.sample_weight_, 300 * mass)
+    if c_S == 1.0:
+        np.testing.assert_array_equal(selector.sample_weight_, np.bincount(labels))
     assert selector.sample_weight_.sum() == pytest.approx(300)
 
 
