@@ -117,6 +117,10 @@ class Reference:
         """Mean of the rows, of shape (n_features,)."""
         return np.asarray(self._X.mean(axis=0)).ravel()
 
+    def is_of(self, X) -> bool:
+        """Whether X is the data itself, which has not been released."""
+        return self._X is X
+
     def learn(self, name: str, function: Callable) -> Any:
         """Return ``function(X, y)`` on the data of `fit`, computed once.
 

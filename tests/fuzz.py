@@ -37,6 +37,7 @@ from sklearn_skmm.base import BaseSelector
 from sklearn_skmm.core import (
     _balanced,
     _balanced_cells,
+    _balanced_means,
     _blocks,
     _cells,
     _components,
@@ -51,6 +52,7 @@ from sklearn_skmm.core import (
     _simplex,
 )
 from sklearn_skmm.core._allocation import allocate, resolve_n_to_select
+from sklearn_skmm.core._balanced_means import Effort
 from sklearn_skmm.core._draws import inclusion_probabilities
 from sklearn_skmm.diagnostics import v_optimality
 from sklearn_skmm.selectors import _v_optimal
@@ -92,7 +94,8 @@ AS_FOR_MANY = [
     (_exemplar_layout, {"PART_FEW": 2, "COARSE_SUBSAMPLE": 6, "PART_SUBSAMPLE": 4}),
     (_exemplar_layout, {"SPARE": 0.5, "A_FEW": 1, "MOST": 5}),
     (_balanced_cells, {"FEW": 5, "EACH": 2, "MOST": 3, "FEW_EACH": 0}),
-    (_balanced_cells, {"PER_CENTRE": 2, "SUBSAMPLE": 8}),
+    (_balanced_means, {"PER_CENTRE": 2}),
+    (_balanced_cells, {"WHOLE": Effort(8, trials=1, rounds=2)}),
     (_draws, {"MAX_EXACT": 6, "MAX_CELL": 4}),
     (_matching, {"BATCH_ENTRIES": 20, "PREFETCH_ENTRIES": (0, 10**6)}),
     (_balanced, {"REFRESH": 2, "BATCH": 10}),
@@ -185,6 +188,7 @@ def draw_numbers(cls, problem, n, *, stratify):
             rng.choice([1.0, 1.5] if stratify else [max(fraction, rng.uniform(0.2, 1)), 1])
         ),
         "centrality": float(rng.choice([0.0, 0.3, 10.0, np.inf])),
+        "n_candidates": rng.choice(np.array([1, 4, 16, None])),
         "max_iter": int(rng.choice([1, 10, 100])),
         "tol": float(rng.choice([0.0, 1e-7, 1e-3])),
         "alpha": square * 10.0 ** float(rng.uniform(-6, 1)),

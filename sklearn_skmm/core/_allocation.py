@@ -1,4 +1,4 @@
-"""The number of samples to select, in total and from each stratum."""
+"""Numbers of samples to select: in total, from each stratum, and from each cell."""
 
 from numbers import Integral
 
@@ -35,4 +35,36 @@ def allocate(n: int, sizes: np.ndarray) -> np.ndarray:
         step = 1 if counts.sum() < n else -1
         room = counts < sizes if step > 0 else counts > floor
         counts[np.argmax(np.where(room, step * (quota - counts), -np.inf))] += step
+    return counts
+
+
+def share_out(ideal: np.ndarray, least: np.ndarray, most: np.ndarray, n: int) -> np.ndarray:
+    """Return counts with sum n, proportional to the ideal ones as far as the bounds allow.
+
+    All arrays have shape (n_cells,); the sum of `least` must be at most n, and that of `most` at
+    least n.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> share_out(np.array([6.0, 3.0, 1.0]), np.array([1, 1, 1]), np.array([4, 9, 9]), 10)
+    array([4, 4, 2])
+    """
+    positive = ideal[ideal > 0.0]
+    factor = 0.0
+    if positive.size:
+        # Bisect on the logarithm of the common factor.
+        low, high = np.log(0.5 / positive.max()), np.log((n + 1.0) / positive.min())
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            too_few = np.clip(np.exp(middle) * ideal, least, most).sum() < n
+            low, high = (middle, high) if too_few else (low, middle)
+        factor = np.exp(low)
+    exact = np.clip(factor * ideal, least, most)
+    counts = np.floor(exact).astype(int)
+    # Largest remainders first; more rounds only if cells without an ideal have to take the rest.
+    order = np.argsort(counts - exact, kind="stable")
+    while counts.sum() < n:
+        room = order[counts[order] < most[order]]
+        counts[room[: n - counts.sum()]] += 1
     return counts

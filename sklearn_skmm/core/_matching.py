@@ -141,12 +141,61 @@ class _ArrayFeatures:
         return row_norms(self.F[rows], squared=True)
 
 
+def draw_candidates(
+    labels: np.ndarray, s: np.ndarray, n: int, count: int | None, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw up to `count` candidates from each cell, with probabilities proportional to the weights.
+
+    A systematic sample of each cell: the members lie on a line, each on an interval as long as its
+    weight, and equally spaced points, shifted by one random number, select those that they hit.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (N,), dtype int
+        The cell of each sample.
+    s : ndarray of shape (N,)
+        Positive weights.
+    n : int
+        Number of cells, none of which is empty.
+    count : int or None
+        Number of points on each cell. Members that several points hit count once. None takes all
+        members.
+    rng : RandomState
+        Source of randomness.
+
+    Returns
+    -------
+    candidates : ndarray of shape (n_candidates,), dtype int
+        Their positions, sorted by cell.
+    starts : ndarray of shape (n + 1,), dtype int
+        Where each cell starts among them, and their number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels, rng = np.array([0, 1, 0, 1, 1, 1]), np.random.RandomState(0)
+    >>> draw_candidates(labels, np.ones(6), 2, 2, rng)
+    (array([0, 2, 3, 5]), array([0, 2, 4]))
+    """
+    order, starts = by_cell(labels, n)
+    if count is None or count >= np.diff(starts).max():
+        return order, starts
+    ends = np.cumsum(s[order], dtype=np.float64)
+    low, high = np.append(0.0, ends)[starts[:-1]], ends[starts[1:] - 1]
+    points = (np.arange(count) + rng.uniform(size=(n, 1))) / count
+    points = low[:, None] + (high - low)[:, None] * points
+    hit = np.searchsorted(ends, points.ravel(), side="right").reshape(n, count)
+    hit = np.unique(np.clip(hit, starts[:-1, None], starts[1:, None] - 1))  # against rounding
+    return order[hit], np.searchsorted(hit, starts)
+
+
 def match_in_cells(
     F: MomentFeatures | np.ndarray,
     target: np.ndarray,
     cells: Cells,
     centrality: float,
     rng: np.random.RandomState,
+    candidates: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     r"""Select one sample from each cell so that their mean of F is close to the target.
 
@@ -166,9 +215,11 @@ def match_in_cells(
     cells : Cells
         The partition.
     centrality : float
-        :math:`\rho`; with infinity, the selected samples are the exemplars.
+        :math:`\rho`; with infinity, only the costs count.
     rng : RandomState
         Source of randomness for the start and the order of the cells.
+    candidates : tuple of two ndarrays or None, default=None
+        The members of each cell that may be selected, from `draw_candidates`. None means all.
 
     Returns
     -------
@@ -187,10 +238,12 @@ def match_in_cells(
     array([1, 4])
     """
     n = len(cells.exemplars)
+    # Sorted by cell, the candidates of a cell are a slice.
+    order, starts = candidates or by_cell(cells.labels, n)
     if np.isinf(centrality):
-        return cells.exemplars.copy()
-    # Sorted by cell, the members of a cell are a slice.
-    order, starts = by_cell(cells.labels, n)
+        least = np.minimum.reduceat(cells.costs[order], starts[:-1])
+        central = np.flatnonzero(cells.costs[order] == np.repeat(least, np.diff(starts)))
+        return order[central[np.searchsorted(central, starts[:-1])]]
     features = F if isinstance(F, MomentFeatures) else _ArrayFeatures(F)
     cost_weight = centrality / n / (float(cells.costs.mean(dtype=np.float64)) or 1.0)
     # The terms of the objective that do not depend on other cells.
@@ -200,7 +253,7 @@ def match_in_cells(
         own_terms[rows] = features.squared_norms(order[rows]) / n**2
         own_terms[rows] += cells.costs[order[rows]] * cost_weight
 
-    each_block(fill, row_blocks(*features.shape))
+    each_block(fill, row_blocks(len(order), features.shape[1]))
     tie = 1e-12 * float(own_terms.max())
     picks = starts[:-1] + np.floor(rng.uniform(size=n) * np.diff(starts)).astype(int)
     chosen = features[order[picks]] / n

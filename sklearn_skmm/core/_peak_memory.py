@@ -2,6 +2,7 @@
 
 from sklearn_skmm.core import (
     _balanced_cells,
+    _balanced_means,
     _cells,
     _draws,
     _exemplar_cells,
@@ -78,7 +79,7 @@ def peak_of_balanced_layout(n_samples: int, n_features: int, n: int, itemsize: i
     8.396484375
     """
     few = min(n, _balanced_cells.FEW)
-    size = min(n_samples, max(_balanced_cells.SUBSAMPLE, _balanced_cells.PER_CENTRE * few))
+    size = min(n_samples, max(_balanced_means.WHOLE.size, _balanced_means.PER_CENTRE * few))
     # Coarse cells have some 1/100 of the samples.
     part = min(_cells.GATHER_BYTES, itemsize * n_samples * n_features / 32) if n > few else 0
     block = itemsize * min(BLOCK_ENTRIES, n_samples * max(n_features, few))

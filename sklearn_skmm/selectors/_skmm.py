@@ -14,8 +14,8 @@ from sklearn_skmm.core._balanced_cells import balanced_cells
 from sklearn_skmm.core._components import Components, Energies
 from sklearn_skmm.core._draws import ROUNDINGS, spread, systematic
 from sklearn_skmm.core._exemplar_layout import exemplar_cells
-from sklearn_skmm.core._matching import MomentFeatures, match_in_cells
-from sklearn_skmm.core._moments import solve
+from sklearn_skmm.core._matching import MomentFeatures, draw_candidates, match_in_cells
+from sklearn_skmm.core._moments import Solution, solve
 from sklearn_skmm.core._peak_memory import (
     peak_of_balanced_layout,
     peak_of_exemplar_layout,
@@ -128,11 +128,16 @@ class SkMMSelector(BaseSelector):
         best and give rare samples the same influence as common ones. Masses are whole samples: the
         bounds are rounded outwards, and with unequal `weights_` a mass may miss them by the weights
         of a few samples.
-    centrality : float, default=0.3
+    centrality : float, default=1.0
         Trade-off between central samples (large) and matched moments (0), with
         ``rounding="cells"``. It is the penalty for leaving the centre of a cell, in units of the
         mean cost of the cell's samples, relative to the mismatch of the moments. With infinity the
         sample nearest to the mean of each cell is selected.
+    n_candidates : int or None, default=16
+        Number of samples drawn at random from each cell, of which one is selected, with
+        ``rounding="cells"``. With 1 the coreset is a stratified random sample, with None every
+        sample is a candidate. Moments and centres do not describe everything that a model may
+        need, and a few random candidates keep the selection from following them too closely.
     max_iter : int, default=2000
         Maximum number of iterations of the solver.
     tol : float, default=1e-7
@@ -242,6 +247,7 @@ class SkMMSelector(BaseSelector):
         "rounding": [StrOptions({"cells", "exemplar", "cube", "spread", "local_cube", *ROUNDINGS})],
         "balance": [Interval(Real, 1, None, closed="both")],
         "centrality": [Interval(Real, 0, None, closed="both")],
+        "n_candidates": [Interval(Integral, 1, None, closed="left"), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
@@ -255,7 +261,8 @@ class SkMMSelector(BaseSelector):
         init="uniform",
         rounding="cells",
         balance=4.0,
-        centrality=0.3,
+        centrality=1.0,
+        n_candidates=16,
         max_iter=2000,
         tol=1e-7,
         stratify=False,
@@ -267,6 +274,7 @@ class SkMMSelector(BaseSelector):
         self.rounding = rounding
         self.balance = balance
         self.centrality = centrality
+        self.n_candidates = n_candidates
         self.max_iter = max_iter
         self.tol = tol
         self.stratify = stratify
@@ -311,17 +319,20 @@ class SkMMSelector(BaseSelector):
         if self.init == "vertex":
             s[:] = 0.0
             s[rng.choice(n_samples, size=n, replace=False)] = 1.0 / n
-        solution = solve(
-            Energies(X, spectrum.eigenvectors, unit),
-            relative,
-            n,
-            self.c_S,
-            s,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            rtol=RELATIVE_GAP,
-            step=step,
-        )
+        if self.init == "uniform" and self.c_S >= 1.0 and reference.is_of(X):
+            solution = Solution(s, 0.0, 0.0, 0)  # the moments are those of X
+        else:
+            solution = solve(
+                Energies(X, spectrum.eigenvectors, unit),
+                relative,
+                n,
+                self.c_S,
+                s,
+                max_iter=self.max_iter,
+                tol=self.tol,
+                rtol=RELATIVE_GAP,
+                step=step,
+            )
         threshold = max(
             self.tol * float(np.square(relative / self.c_S).sum()),
             RELATIVE_GAP * solution.objective,
@@ -379,8 +390,10 @@ class SkMMSelector(BaseSelector):
         else:
             cells = balanced_cells(components, weight, n, self.balance, rng, step)
             moment_features = MomentFeatures(components, spectrum.relative, n)
+            target = moment_features.mean(weight)
+            candidates = draw_candidates(cells.labels, weight, n, self.n_candidates, rng)
             selected = match_in_cells(
-                moment_features, moment_features.mean(weight), cells, self.centrality, rng
+                moment_features, target, cells, self.centrality, rng, candidates
             )
         # Equal weights are counted, which has no rounding errors.
         equal = weight.min() == weight.max()

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from sklearn_skmm.core import _balanced_cells
-from sklearn_skmm.core._balanced_cells import balanced_cells, merging_losses, share_out
+from sklearn_skmm.core._allocation import share_out
+from sklearn_skmm.core._balanced_cells import balanced_cells
+from sklearn_skmm.core._balanced_means import merging_losses
 from sklearn_skmm.core._bisection import Bounds, bisect
 
 

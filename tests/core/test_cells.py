@@ -12,7 +12,12 @@ from sklearn_skmm.core._cells import Cells
 from sklearn_skmm.core._costs import median_distance
 from sklearn_skmm.core._exemplar_cells import clip_outliers
 from sklearn_skmm.core._exemplar_layout import exemplar_cells
-from sklearn_skmm.core._matching import MomentFeatures, match_in_cells, moment_features
+from sklearn_skmm.core._matching import (
+    MomentFeatures,
+    draw_candidates,
+    match_in_cells,
+    moment_features,
+)
 from sklearn_skmm.core._moments import ridge_of_dimension, spectrum
 
 
@@ -176,3 +181,26 @@ def test_outliers_get_no_cells_of_their_own():
     assert 1 <= far.sum() <= 8
     exemplars = SkMMSelector(100, rounding="exemplar", random_state=0).fit(X)
     assert exemplars.sample_weight_.sum() == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, None])
+def test_candidates_are_drawn_by_weight(count):
+    """Each member of a cell is drawn as often as the points on its interval say."""
+    rng = np.random.RandomState(0)
+    labels = rng.permutation(np.repeat(np.arange(3), [1, 5, 30]))
+    s = rng.uniform(0.5, 1.5, size=36)
+    times = np.zeros(36)
+    for _ in range(2000):
+        candidates, starts = draw_candidates(labels, s, 3, count, rng)
+        assert len(np.unique(candidates)) == len(candidates) == starts[-1]
+        np.testing.assert_array_equal(labels[candidates], np.repeat(np.arange(3), np.diff(starts)))
+        times[candidates] += 1
+    mass = np.bincount(labels, weights=s)[labels]
+    expected = np.minimum(1, s / mass * count) if count else np.ones(36)
+    np.testing.assert_allclose(times / 2000, expected, atol=0.05)
+
+
+def test_equal_weights_give_as_many_candidates_as_there_can_be():
+    labels = np.random.RandomState(0).permutation(np.repeat(np.arange(4), [1, 4, 10, 200]))
+    _, starts = draw_candidates(labels, np.ones(215), 4, 10, np.random.RandomState(1))
+    np.testing.assert_array_equal(np.diff(starts), [1, 4, 10, 10])

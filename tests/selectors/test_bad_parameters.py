@@ -26,6 +26,7 @@ BAD_PARAMETERS = [
     *(("SkMMSelector", "init", v) for v in ("zero", None, 0, [0, 1])),
     *(("SkMMSelector", "rounding", v) for v in ("round", None, 0, ["cells"])),
     *(("SkMMSelector", "centrality", v) for v in (-0.1, np.nan, "0", None)),
+    *(("SkMMSelector", "n_candidates", v) for v in (0, 1.5, "all")),
     *(("SkMMSelector", "max_iter", v) for v in (0, -1, 1.5, np.inf, None)),
     *(("SkMMSelector", "tol", v) for v in (-1e-9, np.nan, np.inf, None)),
     *(("VOptimalSelector", "alpha", v) for v in (0, -1.0, np.nan, np.inf, "1")),

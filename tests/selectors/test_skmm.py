@@ -92,7 +92,8 @@ def test_default_centrality_lies_between_exemplars_and_pure_matching(X):
 
 
 def test_infinite_centrality_selects_the_central_samples(X):
-    selector = SkMMSelector(30, centrality=np.inf, random_state=0).fit(X)
+    params = {"centrality": np.inf, "n_candidates": None}
+    selector = SkMMSelector(30, **params, random_state=0).fit(X)
     for c, i in enumerate(selector.sample_indices_):
         own = np.flatnonzero(selector.labels_ == c)
         distances = np.linalg.norm(X[own] - X[own].mean(axis=0), axis=1)
