@@ -16,6 +16,7 @@ from no_regret import DEFAULT, METHODS, run_all, totals
 
 from sklearn_skmm import SkMMSelector
 from sklearn_skmm.core import _balanced_cells, _matching
+from sklearn_skmm.core._balanced_means import WHOLE
 
 
 class Patched:
@@ -51,16 +52,20 @@ def patched(module, name, value):
 VARIANTS = {
     **{name: METHODS[name] for name in ("uniform", "k-means", "facility location", DEFAULT)},
     "centrality 0: moments alone": skmm(centrality=0.0),
-    "centrality 0.1": skmm(centrality=0.1),
-    "centrality 1": skmm(centrality=1.0),
-    "central samples alone": skmm(centrality=np.inf),
+    "centrality 0.3": skmm(centrality=0.3),
+    "centrality 3": skmm(centrality=3.0),
+    "centrality inf: the most central candidates": skmm(centrality=np.inf),
+    "1 candidate: stratified random sampling": skmm(n_candidates=1),
+    "4 candidates": skmm(n_candidates=4),
+    "64 candidates": skmm(n_candidates=64),
+    "all candidates": skmm(n_candidates=None),
+    "all candidates, centrality 0.3": skmm(n_candidates=None, centrality=0.3),
     "balance 1: cells of equal mass": skmm(balance=1.0),
     "balance 2": skmm(balance=2.0),
-    "balance 3": skmm(balance=3.0),
     "balance 8": skmm(balance=8.0),
     "cells of k-means (balance inf)": skmm(balance=np.inf),
     "exemplars": skmm(rounding="exemplar"),
-    "no rounds of balancing": patched(_balanced_cells, "ROUNDS", 0),
+    "no rounds of balancing": patched(_balanced_cells, "WHOLE", WHOLE._replace(rounds=0)),
     "moments by share of the trace": patched(_matching, "direction_weights", by_share_of_trace),
     "moments of all directions alike": patched(_matching, "direction_weights", all_alike),
     "vertex start, then cells": skmm(init="vertex"),

@@ -27,6 +27,7 @@ from sklearn.metrics import pairwise_distances_argmin_min
 
 from sklearn_skmm import SkMMSelector
 from sklearn_skmm.core import _balanced_cells, _draws, _exemplar_cells, _exemplar_layout
+from sklearn_skmm.core._balanced_means import WHOLE
 from sklearn_skmm.core._costs import median_distance
 
 N, n, SEEDS = 20_000, 2_000, 5
@@ -36,7 +37,7 @@ POOLS = {
 }
 # With these constants, the package uses a single step with all distances.
 AT_ONCE = {
-    "cells": [(_balanced_cells, "FEW", n), (_balanced_cells, "SUBSAMPLE", N)],
+    "cells": [(_balanced_cells, "FEW", n), (_balanced_cells, "WHOLE", WHOLE._replace(size=N))],
     "exemplar": [(_exemplar_layout, "DISTANCES", N * n), (_exemplar_cells, "SUBSAMPLE", N)],
     "spread": [(_draws, "MAX_EXACT", N)],
 }

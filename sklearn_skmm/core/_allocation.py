@@ -4,6 +4,9 @@ from numbers import Integral
 
 import numpy as np
 
+# Ideal counts below this fraction of the largest are treated as zero.
+NEGLIGIBLE = 1e-12
+
 
 def resolve_n_to_select(n_to_select, n_samples: int) -> int:
     """Return the number of samples to select, from a count or a fraction.
@@ -47,19 +50,25 @@ def share_out(ideal: np.ndarray, least: np.ndarray, most: np.ndarray, n: int) ->
     Examples
     --------
     >>> import numpy as np
-    >>> share_out(np.array([6.0, 3.0, 1.0]), np.array([1, 1, 1]), np.array([4, 9, 9]), 10)
-    array([4, 4, 2])
+    >>> share_out(np.array([6.0, 3.0, 1.0]), np.array([1, 1, 1]), np.array([4, 9, 9]), 9)
+    array([4, 4, 1])
     """
-    positive = ideal[ideal > 0.0]
     factor = 0.0
+    relative = ideal / (ideal.max() or 1.0)
+    positive = np.flatnonzero(relative > NEGLIGIBLE)
     if positive.size:
-        # Bisect on the logarithm of the common factor.
-        low, high = np.log(0.5 / positive.max()), np.log((n + 1.0) / positive.min())
-        for _ in range(60):
-            middle = 0.5 * (low + high)
-            too_few = np.clip(np.exp(middle) * ideal, least, most).sum() < n
-            low, high = (middle, high) if too_few else (low, middle)
-        factor = np.exp(low)
+        # The sum of the clipped multiples is piecewise linear in the factor: it bends up where a
+        # cell leaves its least count, and down where it reaches its most.
+        own = relative[positive]
+        bends = np.concatenate([least[positive] / own, most[positive] / own])
+        order = np.argsort(bends, kind="stable")
+        bends, slopes = bends[order], np.cumsum(np.concatenate([own, -own])[order])
+        sums = least.sum() + np.append(0.0, np.cumsum(slopes[:-1] * np.diff(bends)))
+        last = max(0, int(np.searchsorted(sums, n, side="right")) - 1)
+        factor = bends[last]
+        if last + 1 < len(bends) and slopes[last] > 0.0:
+            factor = min(bends[last + 1], factor + (n - sums[last]) / slopes[last])
+    ideal = np.where(relative > NEGLIGIBLE, relative, 0.0)
     exact = np.clip(factor * ideal, least, most)
     counts = np.floor(exact).astype(int)
     # Largest remainders first; more rounds only if cells without an ideal have to take the rest.

@@ -38,7 +38,7 @@ from sklearn_skmm.utils._threads import in_threads, in_turn, one_thread
 # are at most MOST coarse cells; those with more than FEW cells are divided again.
 FEW, EACH, MOST = 256, 48, 256
 # Parts with at most this many samples on average are processed one after the other, not in threads.
-FEW_EACH = 4096
+FEW_EACH = 16384
 
 
 def balanced_cells(
@@ -113,7 +113,7 @@ def balanced_cells(
             tasks += [found[:3] for found in lay_out(*tasks.pop(), rng)]
 
     parts = lay_out(None, 0, n, rng, step)
-    # On arrays of some hundred rows, threads mostly wait for the interpreter lock.
+    # The centres of a part take many small steps, in which threads wait for the interpreter lock.
     each: Any = in_threads if len(s) > FEW_EACH * len(parts) else in_turn
     list(each(finish, parts))
     return cells_of(P, s, labels, n)

@@ -17,6 +17,8 @@ STEPS, STEPS_OF_ROUND = 5, 2
 FEW_OUTSIDE = 0.02
 # A split counts as a gain of this fraction of the sum of squares of the cell.
 SPLIT_GAIN = 0.1
+# Sums over the cells are a dense product for up to this many pairs of a sample and a cell.
+SMALL = 2**17
 TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -29,7 +31,7 @@ class Effort(NamedTuple):
 
 
 # There are many parts, and the centres of each take many small steps under the interpreter lock.
-WHOLE, PART = Effort(8192, trials=3, rounds=8), Effort(0, trials=1, rounds=3)
+WHOLE, PART = Effort(8192, trials=3, rounds=8), Effort(0, trials=1, rounds=1)
 
 
 class _Subsample(NamedTuple):
@@ -50,7 +52,10 @@ class _Subsample(NamedTuple):
         """Return the weighted mean of each cell; that of an empty cell stays as it was."""
         count = len(before)
         mass = np.bincount(labels, weights=self.weight, minlength=count)[:, None]
-        sums = sums_by_cell(self.X, self.weight, labels, count)
+        if count * len(labels) <= SMALL:  # less work than the set-up of a sparse matrix
+            sums = np.where(labels == np.arange(count)[:, None], self.weight, 0) @ self.X
+        else:
+            sums = sums_by_cell(self.X, self.weight, labels, count)
         return np.where(mass > 0.0, sums / np.maximum(mass, TINY), before).astype(before.dtype)
 
 
