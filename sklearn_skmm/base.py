@@ -6,8 +6,9 @@ else that a user of scikit-learn expects is inherited from `BaseSelector`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, wraps
+from inspect import Parameter, signature
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -43,6 +44,9 @@ class Selection:
         Distinct positions of the selected rows of X.
     sample_weight : ndarray of shape (n,) or None, default=None
         Number of samples of X that each selected one represents. None means N / n each.
+    given_weight : ndarray of shape (n_given,) or None, default=None
+        Number of samples that each of those represents which were in the coreset already, in
+        ascending order of position. None means N / n each, too. n counts both.
     labels : ndarray of shape (N,), dtype int, or None, default=None
         Position in `indices` of the selected sample that represents each sample of X, or -1. It
         becomes the attribute `labels_`.
@@ -63,6 +67,7 @@ class Selection:
 
     indices: np.ndarray
     sample_weight: np.ndarray | None = None
+    given_weight: np.ndarray | None = None
     labels: np.ndarray | None = None
     per_sample: dict[str, np.ndarray] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -81,6 +86,8 @@ class Reference:
         values.
     y : ndarray of shape (n_samples,) or None, default=None
         Labels, if the selector needs them.
+    weight : ndarray of shape (n_samples,) or None, default=None
+        Weights of the samples; None means equal ones.
     whole : Reference or None, default=None
         Reference of all strata together; None means that this is it.
 
@@ -97,8 +104,8 @@ class Reference:
     array([2., 0.])
     """
 
-    def __init__(self, X, y=None, whole=None):
-        self._X, self._y = X, y
+    def __init__(self, X, y=None, weight=None, whole=None):
+        self._X, self._y, self._weight = X, y, weight
         self._whole = whole  # None rather than itself, which not every format can save
         self._learned: dict[str, Any] = {}
 
@@ -110,12 +117,14 @@ class Reference:
     @cached_property
     def spectrum(self) -> Spectrum:
         """Eigenvalues and eigenvectors of the second moment XᵀX / N above rounding error."""
-        return spectrum(self._X)
+        return spectrum(self._X, self._weight)
 
     @cached_property
     def mean(self) -> np.ndarray:
         """Mean of the rows, of shape (n_features,)."""
-        return np.asarray(self._X.mean(axis=0)).ravel()
+        if self._weight is None:
+            return np.asarray(self._X.mean(axis=0)).ravel()
+        return np.asarray(self._weight @ self._X).ravel() / self._weight.sum()
 
     def is_of(self, X) -> bool:
         """Whether X is the data itself, which has not been released."""
@@ -142,7 +151,7 @@ class Reference:
 
     def release(self) -> None:
         """Release the data and keep what was computed from it."""
-        self._X = self._y = None
+        self._X = self._y = self._weight = None
 
 
 class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
@@ -150,8 +159,9 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     A subclass stores `n_to_select`, `stratify` and, if it is random, `random_state` in its
     ``__init__``, adds its own parameters to `_parameter_constraints`, and implements `_select`.
-    It may override `_needs_y` to get labels. In its docstring a line such as ``{stratify}``, a name
-    in braces, is replaced by the description that all selectors share.
+    It may override `_needs_y` to get labels. If its `_select` has the keyword `sample_weight` or
+    `selected`, `fit` accepts it; otherwise `fit` refuses it. In its docstring a line such as
+    ``{stratify}``, a name in braces, is replaced by the description that all selectors share.
 
     Notes
     -----
@@ -214,9 +224,15 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     stratify: Any
 
     def __init_subclass__(cls, **kwargs):
-        """Complete the docstring of a selector with the shared descriptions."""
-        super().__init_subclass__(**kwargs)
+        """Complete the docstring of a selector, and the signatures of its methods that fit."""
         cls.__doc__ = with_shared(cls.__doc__)
+        supported = signature(cls._select).parameters
+        for name in ("fit", "fit_transform", "fit_resample"):
+            own, base = getattr(cls, name), getattr(BaseSelector, name)
+            if own is base or getattr(own, "__wrapped__", None) is base:  # not overridden
+                setattr(cls, name, _accepting(base, supported))
+        # After that, because it makes the methods that request metadata of these signatures.
+        super().__init_subclass__(**kwargs)
 
     @abstractmethod
     def _select(
@@ -226,6 +242,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         reference: Reference,
         rng: np.random.RandomState,
         step: Callable[[], bool],
+        **optional: np.ndarray,
     ) -> Selection:
         """Select n rows of X.
 
@@ -241,6 +258,13 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             The only source of randomness.
         step : callable
             To be called once per iteration. Returns True if a callback asks to stop.
+        **optional : dict
+            Of these, what the method's signature names and the user has given.
+
+            - sample_weight : ndarray of shape (n_samples,), dtype float64. Weights relative to
+              their mean. Zero only for rows that are in `selected`.
+            - selected : ndarray of shape (n_given,), dtype int. Ascending positions of rows that
+              are in the coreset already, and must not be selected again.
 
         Returns
         -------
@@ -250,7 +274,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, *, sample_weight=None, selected=None):
         """Learn the reference from X and select a coreset of X.
 
         Parameters
@@ -259,11 +283,25 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             The pool, one row per sample: sketched gradients, or any features.
         y : array-like of shape (n_samples,), default=None
             Class labels that define the strata. Used with ``stratify=True`` only.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Nonnegative weights: how much each sample counts. A weight of 2 is the sample twice,
+            and a sample of weight 0 counts for nothing and is not selected. Only ratios matter.
+        selected : array-like of bool of shape (n_samples,) or of int, default=None
+            Mask or positions of samples that are in the coreset already, such as labelled ones.
+            `n_to_select` others are selected, so that both together are the coreset. In a search
+            or any other split of the samples use a mask, which is split with them.
 
         Returns
         -------
         self : object
             The fitted selector. If `fit` raises, the selector is left as it was.
+
+        Raises
+        ------
+        ValueError
+            If X, y, the weights or the selected samples cannot be used, if fewer samples can be
+            selected than `n_to_select`, or if this selector does not support weights or given
+            samples.
         """
         context = self._init_callback_context(max_subtasks=None)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -276,19 +314,28 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         with all_or_nothing(self):
             for name in [name for name in vars(self) if name.endswith("_")]:
                 delattr(self, name)
-            samples = self._open(X, y, reset=True)
+            given = {"sample_weight": sample_weight, "selected": selected}
+            for name, value in given.items():
+                if value is not None:
+                    self._check_supports(name)
+            samples = self._open(X, y, reset=True, **given)
+            n_seen = samples.n_samples
+            samples, positions = samples.that_count()
             # Selectors without randomness have no random_state and never use the seed.
             rng = check_random_state(getattr(self, "random_state", 0))
             self._seed = int(rng.randint(MAX_SEED))
-            whole = Reference(samples.X, samples.y)
+            whole = Reference(samples.X, samples.y, samples.weight)
             self._references = [whole]
             if samples.strata is not None:
                 self.strata_ = samples.strata.classes
                 self._references = [
-                    Reference(part.X, part.y, whole) for part in samples.by_stratum()
+                    Reference(part.X, part.y, part.weight, whole) for part in samples.by_stratum()
                 ]
             selection = self._select_by_stratum(samples, step)
-            self._measure(samples, selection.indices)
+            both = selection.indices
+            if samples.given is not None:
+                both = np.concatenate([np.flatnonzero(samples.given), both])
+            self._measure(samples, both)
             whole.release()
             # A stratum that got no sample here may get one in another pool: it keeps its data.
             for reference, count in zip(self._references, self._counts(samples), strict=True):
@@ -296,10 +343,14 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
                     reference.release()
             if samples.gathered is not None:
                 self.gathered_ = samples.gathered
-            self.n_samples_seen_ = samples.n_samples
+            if positions is not None:
+                selection = _in_positions_of(selection, positions, n_seen)
+            self.n_samples_seen_ = n_seen
             self.selection_version_ = type(self).selection_version_
             self.sample_indices_ = selection.indices.copy()  # not a view of all positions
-            self.sample_weight_ = selection.sample_weight
+            self.sample_weight_ = samples.unit * selection.sample_weight
+            if samples.given is not None:
+                self.given_weight_ = samples.unit * selection.given_weight
             if selection.labels is not None:
                 self.labels_ = selection.labels
             for name, value in {**selection.per_sample, **selection.attributes}.items():
@@ -310,8 +361,9 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     def transform(self, X, y=None):
         """Select from X, matched to the data seen in `fit`.
 
-        On the data of `fit` the result is the fitted selection. On another pool the selected
-        samples match the population seen in `fit`, as `KMeans.predict` labels new points.
+        On the data of `fit` the result is the fitted selection, unless that had weights or given
+        samples. On another pool the selected samples match the population seen in `fit`, as
+        `KMeans.predict` labels new points.
 
         Parameters
         ----------
@@ -333,7 +385,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             samples.strata = samples.strata.in_order_of(self.strata_)
         return self._select_by_stratum(samples, lambda: False).indices
 
-    def fit_transform(self, X, y=None):
+    def fit_transform(self, X, y=None, *, sample_weight=None, selected=None):
         """Fit to X and return the positions of the selected rows.
 
         Parameters
@@ -342,15 +394,17 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             The pool.
         y : array-like of shape (n_samples,), default=None
             Class labels that define the strata. Used with ``stratify=True`` only.
+        sample_weight, selected
+            As in `fit`.
 
         Returns
         -------
         indices : ndarray of shape (n_to_select,), dtype int
             `sample_indices_`.
         """
-        return self.fit(X, y).sample_indices_
+        return self.fit(X, y, sample_weight=sample_weight, selected=selected).sample_indices_
 
-    def fit_resample(self, X, y=None):
+    def fit_resample(self, X, y=None, *, sample_weight=None, selected=None):
         """Fit to X and return the selected rows, as the samplers of imbalanced-learn do.
 
         Parameters
@@ -359,6 +413,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             The pool.
         y : array-like of shape (n_samples,), default=None
             Targets, which are also the strata with ``stratify=True``.
+        sample_weight, selected
+            As in `fit`. The samples in `selected` are not returned.
 
         Returns
         -------
@@ -368,7 +424,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         y_resampled : same kind as y, of shape (n_to_select,), or None
             Their targets.
         """
-        indices = self.fit(X, y).sample_indices_
+        indices = self.fit(X, y, sample_weight=sample_weight, selected=selected).sample_indices_
         return take(X, indices), None if y is None else _safe_indexing(y, indices)
 
     def get_support(self, indices=False):
@@ -435,11 +491,16 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             )
         return CRITERIA[name](X, self._coreset, self._bandwidth, self._alpha)
 
-    def _open(self, X, y, *, reset) -> Samples:
+    def _check_supports(self, name: str) -> None:
+        """Refuse weights or given samples if `_select` does not take them."""
+        if name not in signature(self._select).parameters:
+            raise ValueError(f"{type(self).__name__} does not support {name}.")
+
+    def _open(self, X, y, *, reset, **given) -> Samples:
         """Open the pool, with the strata and the labels that this selector needs."""
         needs_y = reset and self._needs_y()
         open_as = self._open_rows if self._reads_values else self._open_unread
-        return open_as(X, y, reset=reset, stratify=self.stratify, needs_y=needs_y)
+        return open_as(X, y, reset=reset, stratify=self.stratify, needs_y=needs_y, **given)
 
     def _open_unread(self, X, y, **options) -> Samples:
         """Open X for `_select` without a look at its values; a Dask array stays lazy."""
@@ -460,7 +521,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         self._unmeasured = ""
         some = sampled_rows(samples.n_samples)
         if self._reads_values:
-            self._alpha = mean_squared_norm(samples.X) / samples.n_samples
+            self._alpha = mean_squared_norm(samples.X, samples.weight) / samples.n_samples
             self._coreset, rows = (samples.take(where).X for where in (indices, some))
             self._bandwidth = bandwidth_of(rows)
             return
@@ -511,10 +572,19 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     def _counts(self, samples: Samples) -> np.ndarray:
         """Return the number of samples to select from each stratum."""
-        n = resolve_n_to_select(self.n_to_select, samples.n_samples)
+        N, given = samples.n_samples, samples.given
+        n_given = 0 if given is None else int(np.count_nonzero(given))
+        n = resolve_n_to_select(self.n_to_select, N, None if given is None else N - n_given)
         if samples.strata is None:
             return np.array([n])
-        return allocate(n, np.array([len(members) for members in samples.strata.members]))
+        members = samples.strata.members
+        free = sizes = np.array([len(part) for part in members])
+        if samples.weight is not None:
+            sizes = np.array([samples.weight[part].sum() for part in members])
+        if given is None:
+            return allocate(n, sizes, free)
+        taken = np.array([np.count_nonzero(given[part]) for part in members])
+        return allocate(n, sizes, free - taken, taken)
 
     def _select_by_stratum(self, samples: Samples, step) -> Selection:
         """Select within each stratum and put the parts together."""
@@ -528,34 +598,35 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             self._selected(samples.take(members[k]), counts[k], self._references[k], rng, step)
             for k in chosen
         ]
-        indices = np.concatenate(
-            [members[k][p.indices] for k, p in zip(chosen, parts, strict=True)]
-        )
-        weight = np.concatenate([p.sample_weight for p in parts])
-        order = np.argsort(indices, kind="stable")
-        merged = Selection(indices[order], weight[order])
-        if all(p.labels is not None for p in parts):
-            merged.labels = np.full(samples.n_samples, -1)
-            position = np.argsort(order)
-            first = 0
-            for k, p in zip(chosen, parts, strict=True):
-                own = np.append(position[first : first + len(p.indices)], -1)  # for label -1
-                merged.labels[members[k]] = own[p.labels]
-                first += len(p.indices)
-        for name, example in parts[0].per_sample.items():
-            merged.per_sample[name] = np.zeros(samples.n_samples, dtype=example.dtype)
-            for k, p in zip(chosen, parts, strict=True):
-                merged.per_sample[name][members[k]] = p.per_sample[name]
-        for name in parts[0].attributes:
-            merged.attributes[name] = [p.attributes[name] for p in parts]
+        merged = _merged([members[k] for k in chosen], parts, samples.n_samples)
+        if samples.given is not None:
+            # Those of a stratum from which nothing is selected represent all of it.
+            weight = np.empty(samples.n_samples)
+            for k, part in enumerate(samples.take(own) for own in members):
+                own = members[k][part.given]
+                if k in chosen:
+                    weight[own] = parts[chosen.index(k)].given_weight
+                elif len(own):
+                    weight[own] = part.total / len(own)
+            merged.given_weight = weight[samples.given]
         return merged
 
     def _selected(self, samples: Samples, n, reference, rng, step) -> Selection:
         """Select n of the samples, with weights."""
-        selection = self._select(samples.X, int(n), reference, rng, step)
-        if selection.sample_weight is None:
-            count = len(selection.indices)
-            selection.sample_weight = np.full(count, samples.n_samples / count)
+        optional: dict[str, np.ndarray] = {}
+        unit = 1.0
+        if samples.weight is not None:
+            unit = float(samples.weight.mean())
+            optional["sample_weight"] = samples.weight / unit
+        selected = np.flatnonzero(samples.given) if samples.given is not None else np.empty(0, int)
+        if len(selected):
+            optional["selected"] = selected
+        selection = self._select(samples.X, int(n), reference, rng, step, **optional)
+        each = samples.total / (len(selection.indices) + len(selected))
+        counts = {"sample_weight": len(selection.indices), "given_weight": len(selected)}
+        for name, count in counts.items():
+            mass = getattr(selection, name)
+            setattr(selection, name, np.full(count, each) if mass is None else unit * mass)
         return selection
 
     def __sklearn_tags__(self):
@@ -566,3 +637,58 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         tags.transformer_tags.preserves_dtype = []
         tags.target_tags.required = self._needs_y()
         return tags
+
+
+def _accepting(method: Callable, supported) -> Callable:
+    """Return a method whose signature has only the keywords that a selector supports."""
+    whole = signature(method)
+    parameters = [
+        parameter
+        for name, parameter in whole.parameters.items()
+        if parameter.kind is not Parameter.KEYWORD_ONLY or name in supported
+    ]
+
+    @wraps(method)
+    def accepting(self, X, y=None, **given):
+        return method(self, X, y, **given)
+
+    accepting.__signature__ = whole.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return accepting
+
+
+def _merged(members: list[np.ndarray], parts: list[Selection], n_samples: int) -> Selection:
+    """Return the selection of which each part was made among some members of all samples."""
+    both = list(zip(members, parts, strict=True))
+    indices = np.concatenate([own[part.indices] for own, part in both])
+    order = np.argsort(indices, kind="stable")
+    weight = np.concatenate([part.sample_weight for part in parts])
+    merged = Selection(indices[order], weight[order])
+    if all(part.labels is not None for part in parts):
+        merged.labels = np.full(n_samples, -1)
+        position = np.argsort(order)
+        first = 0
+        for own, part in both:
+            places = np.append(position[first : first + len(part.indices)], -1)  # for label -1
+            merged.labels[own] = places[part.labels]
+            first += len(part.indices)
+    for name, example in parts[0].per_sample.items():
+        merged.per_sample[name] = np.zeros(n_samples, dtype=example.dtype)
+        for own, part in both:
+            merged.per_sample[name][own] = part.per_sample[name]
+    for name in parts[0].attributes:
+        merged.attributes[name] = [part.attributes[name] for part in parts]
+    return merged
+
+
+def _in_positions_of(selection: Selection, positions: np.ndarray, n_samples: int) -> Selection:
+    """Return the selection among all samples, of which those at the positions took part."""
+    labels = None
+    if selection.labels is not None:
+        labels = np.full(n_samples, -1)
+        labels[positions] = selection.labels
+    per_sample = {}
+    for name, values in selection.per_sample.items():
+        per_sample[name] = np.zeros((n_samples, *values.shape[1:]), dtype=values.dtype)
+        per_sample[name][positions] = values
+    indices = positions[selection.indices]
+    return replace(selection, indices=indices, labels=labels, per_sample=per_sample)

@@ -207,7 +207,7 @@ class StopAfter:
 
 
 def test_callback_can_stop_the_solver(X, capsys):
-    selector = SkMMSelector(10, tol=0, random_state=0).set_callbacks(StopAfter(3))
+    selector = SkMMSelector(10, c_S=0.9, tol=0, random_state=0).set_callbacks(StopAfter(3))
     with pytest.warns(UserWarning, match="duality gap"):
         selector.fit(X, LABELS)
     assert selector.n_iter_ == 3

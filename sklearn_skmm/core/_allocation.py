@@ -8,35 +8,94 @@ import numpy as np
 NEGLIGIBLE = 1e-12
 
 
-def resolve_n_to_select(n_to_select, n_samples: int) -> int:
+def resolve_n_to_select(n_to_select, n_samples: int, n_free: int | None = None) -> int:
     """Return the number of samples to select, from a count or a fraction.
 
-    An int is returned as it is. A float is a fraction of `n_samples`: it is rounded to the nearest
-    count, which is at least one. A count above `n_samples` raises ValueError.
+    Parameters
+    ----------
+    n_to_select : int or float
+        An int is returned as it is. A float is a fraction of `n_samples`: it is rounded to the
+        nearest count, which is at least one.
+    n_samples : int
+        Number of samples.
+    n_free : int or None, default=None
+        Number of samples that can be selected; None is all.
+
+    Returns
+    -------
+    n : int
+        The count.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many samples.
+
+    Examples
+    --------
+    >>> resolve_n_to_select(0.25, 100)
+    25
     """
-    if isinstance(n_to_select, Integral):
-        if int(n_to_select) > n_samples:
-            raise ValueError(
-                f"n_to_select={n_to_select} must be at most the number of samples, "
-                f"but X has n_samples={n_samples}."
-            )
-        return int(n_to_select)
-    return max(1, round(float(n_to_select) * n_samples))
+    count = isinstance(n_to_select, Integral)
+    n = int(n_to_select) if count else max(1, round(float(n_to_select) * n_samples))
+    if n > n_samples:
+        raise ValueError(
+            f"n_to_select={n_to_select} must be at most the number of samples, "
+            f"but X has n_samples={n_samples}."
+        )
+    if n_free is not None and n > n_free:
+        raise ValueError(
+            f"n_to_select={n_to_select} must be at most the number of samples that can still be "
+            f"selected, but {n_free} of n_samples={n_samples} have a positive sample_weight and "
+            "are not in selected."
+        )
+    return n
 
 
-def allocate(n: int, sizes: np.ndarray) -> np.ndarray:
+def allocate(
+    n: int,
+    sizes: np.ndarray,
+    free: np.ndarray | None = None,
+    taken: np.ndarray | None = None,
+) -> np.ndarray:
     """Split n over strata in proportion to their sizes, by largest remainders.
 
-    `sizes` has shape (n_strata,), dtype int and a sum of at least n. The result has the same shape
-    and dtype and sums to n. If n is at least the number of strata, each stratum gets at least one
-    sample: `stratify` must not leave out a stratum because it is small.
+    Parameters
+    ----------
+    n : int
+        Number of samples to select.
+    sizes : ndarray of shape (n_strata,)
+        Number or weight of the samples of each stratum.
+    free : ndarray of shape (n_strata,), dtype int, or None, default=None
+        How many can be selected from each, in total at least n; None is `sizes`.
+    taken : ndarray of shape (n_strata,), dtype int, or None, default=None
+        How many of each are selected already. With them the counts are proportional to the sizes,
+        as far as possible.
+
+    Returns
+    -------
+    counts : ndarray of shape (n_strata,), dtype int
+        They sum to n. If n is at least the number of strata without a selected sample, each of
+        these gets at least one: `stratify` must not leave out a stratum because it is small.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> allocate(4, np.array([90, 9, 1]))
+    array([2, 1, 1])
+    >>> allocate(4, np.array([50, 50]), taken=np.array([2, 0]))
+    array([1, 3])
     """
-    floor = np.ones_like(sizes) if n >= len(sizes) else np.zeros_like(sizes)
-    quota = n * sizes / sizes.sum()
-    counts = np.minimum(np.maximum(np.floor(quota).astype(int), floor), sizes)
+    free = sizes if free is None else free
+    taken = np.zeros(len(sizes), dtype=int) if taken is None else taken
+    floor = ((taken == 0) & (free > 0)).astype(int)
+    if n < floor.sum():
+        floor[:] = 0
+    quota = (n + taken.sum()) * sizes / sizes.sum() - taken
+    counts = np.clip(np.floor(quota).astype(int), floor, free)
     while counts.sum() != n:
         step = 1 if counts.sum() < n else -1
-        room = counts < sizes if step > 0 else counts > floor
+        room = counts < free if step > 0 else counts > floor
         counts[np.argmax(np.where(room, step * (quota - counts), -np.inf))] += step
     return counts
 

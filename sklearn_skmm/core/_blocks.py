@@ -194,17 +194,36 @@ def largest_entry(X) -> float:
     return float(max(X.max(), -X.min()))
 
 
-def double_blocks(X, scale: float) -> Iterator[np.ndarray]:
-    """Yield the rows of X / scale in double precision, block by block; a sparse X as one block."""
+def scaled_rows(X, scale: float, weight: np.ndarray | None = None):
+    """Return X / scale in double precision, with each row times the root of its weight.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scaled_rows(np.array([[2.0], [4.0]]), 2.0, np.array([1.0, 9.0]))
+    array([[1.],
+           [6.]])
+    """
+    X = X / np.float64(scale) if sparse.issparse(X) else np.divide(X, scale, dtype=np.float64)
+    if weight is None:
+        return X
+    root = np.sqrt(weight)[:, None]
+    return X.multiply(root).tocsr() if sparse.issparse(X) else X * root
+
+
+def double_blocks(X, scale: float, weight: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Yield the blocks of `scaled_rows`; a sparse X is one block."""
     if sparse.issparse(X):
-        yield X / np.float64(scale)
+        yield scaled_rows(X, scale, weight)
         return
     for rows in row_blocks(*X.shape):
-        yield np.divide(X[rows], scale, dtype=np.float64)
+        yield scaled_rows(X[rows], scale, None if weight is None else weight[rows])
 
 
-def second_moments(X, scale: float) -> np.ndarray:
-    """Return XᵀX / scale², an array of shape (n_features, n_features) and dtype float64.
+def second_moments(X, scale: float, weight: np.ndarray | None = None) -> np.ndarray:
+    """Return Σ_i w_i x_i x_iᵀ / scale², of shape (n_features, n_features) and dtype float64.
+
+    `weight` has shape (N,); None is 1 for each row.
 
     Examples
     --------
@@ -213,25 +232,30 @@ def second_moments(X, scale: float) -> np.ndarray:
     array([[5.]])
     """
     if sparse.issparse(X):
-        X = X / np.float64(scale)
+        X = scaled_rows(X, scale, weight)
         return safe_sparse_dot(X.T, X, dense_output=True)
 
     def of_block(rows):
-        block = np.divide(X[rows], scale, dtype=np.float64)
+        block = scaled_rows(X[rows], scale, None if weight is None else weight[rows])
         return block.T @ block
 
     return sum_of_blocks(of_block, row_blocks(*X.shape), 2 * X.shape[1:])
 
 
-def mean_squared_norm(X) -> float:
-    """Return the trace of the second moment, Σ_i |x_i|² / N.
+def mean_squared_norm(X, weight: np.ndarray | None = None) -> float:
+    """Return the trace of the second moment, Σ_i w_i |x_i|² / Σ_i w_i.
+
+    `weight` has shape (N,); None is 1 for each row.
 
     Examples
     --------
     >>> import numpy as np
     >>> mean_squared_norm(np.array([[3.0], [1.0]]))
     5.0
+    >>> mean_squared_norm(np.array([[3.0], [1.0]]), np.array([3.0, 1.0]))
+    7.0
     """
     # In double precision, because squares in single precision overflow early.
-    total = sum(float(row_norms(block, squared=True).sum()) for block in double_blocks(X, 1.0))
-    return total / X.shape[0]
+    blocks = double_blocks(X, 1.0, weight)
+    total = sum(float(row_norms(block, squared=True).sum()) for block in blocks)
+    return total / (X.shape[0] if weight is None else float(weight.sum()))

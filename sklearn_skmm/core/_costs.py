@@ -18,13 +18,21 @@ TASKS = 8
 EPS = float(np.finfo(np.float32).eps)
 
 
-def median_distance(X, rng: np.random.RandomState, size: int = 1000) -> float:
+def median_distance(
+    X, rng: np.random.RandomState, size: int = 1000, weight: np.ndarray | None = None
+) -> float:
     """Return the median distance over pairs of two rows of a random subsample.
 
     Returns the mean distance if more than half of the distances are zero, and 1 if all are. The
-    subsample has at most `size` of the rows of X, an array of shape (N, n_features).
+    subsample has at most `size` of the rows of X, an array of shape (N, n_features). With weights,
+    of shape (N,), `size` rows are drawn in proportion to them.
     """
     n_samples = X.shape[0]
+    if weight is not None:
+        points = (np.arange(size) + rng.uniform()) / size * weight.sum()
+        drawn = np.searchsorted(np.cumsum(weight), points)
+        rows = X[np.minimum(drawn, n_samples - 1)]
+        return median_of_pairs(squared_distances(rows))
     rows = X[:] if n_samples <= size else X[rng.choice(n_samples, size, replace=False)]
     return median_of_pairs(squared_distances(rows))
 

@@ -8,6 +8,8 @@ import numpy as np
 
 # Probabilities this close to 0 or 1 differ from it only by rounding.
 EDGE = 1e-12
+# Probabilities of samples that were selected before may be 0; their weights are finite.
+TINY = 1e-12
 # `spread` computes all distances between at most MAX_EXACT items. More are divided into cells of at
 # most MAX_CELL items.
 MAX_EXACT = 4096
@@ -102,6 +104,43 @@ def systematic(s: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarray:
     k = np.arange(n)
     picks = np.minimum(np.maximum.accumulate(picks - k) + k, n_items - n + k)
     return np.sort(order[picks])
+
+
+def draw_rest(
+    scores: np.ndarray, n: int, rng: np.random.RandomState, selected: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw n items, besides those that are selected already, by their scores.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (N,)
+        Nonnegative importance of each item.
+    n : int
+        Number of items to draw.
+    rng : RandomState
+        The only source of randomness.
+    selected : ndarray of shape (n_given,), dtype int, or None, default=None
+        Positions of the items that are selected already.
+
+    Returns
+    -------
+    items : ndarray of shape (n,), dtype int
+        Positions in ascending order. Their probabilities are proportional to `pi`.
+    pi : ndarray of shape (N,)
+        Inclusion probabilities of a sample of n + n_given items.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> draw_rest(np.array([8.0, 1.0, 0.0]), 1, np.random.RandomState(0), np.array([0]))
+    (array([1]), array([1., 1., 0.]))
+    """
+    if selected is None:
+        pi = inclusion_probabilities(scores, n)
+        return systematic(pi / n, n, rng), pi
+    pi = inclusion_probabilities(scores, n + len(selected))
+    rest = np.delete(np.arange(len(scores)), selected)
+    return rest[systematic(inclusion_probabilities(pi[rest], n) / n, n, rng)], pi
 
 
 def spread(s: np.ndarray, n: int, X: np.ndarray, rng: np.random.RandomState) -> np.ndarray:

@@ -85,6 +85,7 @@ def exchange(
     problem: Problem,
     indices: np.ndarray,
     *,
+    n_fixed: int = 0,
     max_iter: int = 100,
     tol: float = 1e-4,
     step: Callable[[], bool] = lambda: False,
@@ -102,6 +103,8 @@ def exchange(
         From `whiten`.
     indices : ndarray of shape (n,), dtype int
         Distinct positions to start from.
+    n_fixed : int, default=0
+        The first of them that stay in the subset.
     max_iter : int, default=100
         Maximum number of sweeps.
     tol : float, default=1e-4
@@ -138,7 +141,7 @@ def exchange(
             columns = np.ascontiguousarray(local.rows.T)
         least = max(tol, ROUNDING) * value / n
         members = np.searchsorted(work, indices)
-        _, improvable = compare(local, members, least)
+        _, improvable = compare(local, members, least, n_fixed)
         if improvable.any():
             trial = work[_sweep(local, columns, members, improvable, least)]
             trial_value = objective(problem, trial)
@@ -146,7 +149,7 @@ def exchange(
                 break
             indices, value = trial, trial_value
         elif len(work) < n_samples:
-            better, _ = compare(problem, indices, least)
+            better, _ = compare(problem, indices, least, n_fixed)
             if not better.any():
                 break
             work, local = np.union1d(work, np.flatnonzero(better)), None
@@ -180,7 +183,9 @@ def _sweep(problem, columns, members, improvable, least):
     return members
 
 
-def compare(problem: Problem, members: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+def compare(
+    problem: Problem, members: np.ndarray, least: float, n_fixed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Compare all rows with all members, by matrix products.
 
     Parameters
@@ -191,6 +196,8 @@ def compare(problem: Problem, members: np.ndarray, least: float) -> tuple[np.nda
         Positions of the subset.
     least : float
         An exchange is an improvement if it lowers V / n by more than this.
+    n_fixed : int, default=0
+        The first members, which are not compared.
 
     Returns
     -------
@@ -219,7 +226,7 @@ def compare(problem: Problem, members: np.ndarray, least: float) -> tuple[np.nda
         gain -= least * Q
         gain *= Q
         gain += np.column_stack([w - least * one_plus_q, -one_plus_q]) @ member_terms
-        gain[is_member[block]] = -1.0
+        gain[is_member[block]] = gain[:, :n_fixed] = -1.0
         positive = gain > 0.0
         better[block] = positive.any(axis=1)
         improvable |= positive.any(axis=0)

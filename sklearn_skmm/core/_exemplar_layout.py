@@ -29,7 +29,7 @@ NOTHING = 1e-12
 
 
 def exemplar_cells(
-    P: np.ndarray,
+    P,
     s: np.ndarray,
     n: int,
     rng: np.random.RandomState,

@@ -221,6 +221,7 @@ def greedy_exemplars(
     metric: str = "gaussian",
     bandwidth: float = 1.0,
     weight: np.ndarray | None = None,
+    start: np.ndarray | None = None,
     step: Callable[[], bool] = lambda: False,
 ) -> Exemplars:
     r"""Select n exemplars that greedily minimise :math:`\sum_i w_i \min_{j \in S} c_{ij}`.
@@ -243,26 +244,32 @@ def greedy_exemplars(
         Kernel bandwidth h in :math:`1 - \exp(-\|x_i - x_j\|^2 / (2h^2))`.
     weight : ndarray of shape (N,) or None, default=None
         Weight of each sample; None is 1 for each.
+    start : ndarray of shape (n_start,), dtype int, or None, default=None
+        Positions of samples that are exemplars already, besides the n others.
     step : callable, default=does nothing
         Called once per exemplar.
 
     Returns
     -------
     exemplars : Exemplars
-        Positions in order of selection, the weight that each represents, and the mean cost.
+        Positions in order of selection, after those of the start, the weight that each
+        represents, and the mean cost.
     """
     n_samples = X.shape[0]
     weight = np.ones(n_samples) if weight is None else np.asarray(weight, dtype=float)
     costs = Costs(X, metric, bandwidth)
-    if metric == "gaussian":
-        nearest = _Nearest(costs, np.ones(n_samples))
-    else:
+    given = [] if start is None else [int(j) for j in start]
+    unrepresented = 1.0 if metric == "gaussian" else np.inf
+    nearest = _Nearest(costs, np.full(n_samples, unrepresented))
+    for j in given:
+        nearest.add(j, costs(slice(None), [j], fast=True).ravel())
+    if metric != "gaussian" and not given:
         total = costs.totals(weight)
         first = int(np.argmax(total <= total.min() + 1e-12 * total.max()))
-        nearest = _Nearest(costs, np.full(n_samples, np.inf))
         nearest.add(first, costs(slice(None), [first], fast=True).ravel())
         step()
     search = _LazyGreedy(costs, nearest, weight)
+    n += len(given)
     while len(nearest.indices) < n:
         search.add_next()
         step()

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import linalg, optimize
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
-from sklearn_skmm.core._blocks import dot, double_blocks, largest_entry, second_moments
+from sklearn_skmm.core._blocks import dot, double_blocks, largest_entry, scaled_rows, second_moments
 from sklearn_skmm.core._components import Energies
 from sklearn_skmm.core._simplex import project_capped_simplex
 
@@ -40,13 +40,16 @@ class Spectrum(NamedTuple):
         return self.eigenvalues / self.unit**2
 
 
-def spectrum(X) -> Spectrum:
+def spectrum(X, weight: np.ndarray | None = None) -> Spectrum:
     """Return the eigenpairs of XᵀX / N whose eigenvalues exceed rounding, largest first.
 
     Parameters
     ----------
     X : {ndarray, sparse matrix} of shape (n_samples, n_features)
         Rows are samples.
+    weight : ndarray of shape (n_samples,) or None, default=None
+        Weights of the rows, with a positive sum; None is 1 for each. The second moment is then
+        Σ_i w_i x_i x_iᵀ / Σ_i w_i.
 
     Returns
     -------
@@ -64,12 +67,13 @@ def spectrum(X) -> Spectrum:
     # Scaled by the largest entry, so that squares neither overflow nor underflow.
     scale = largest_entry(X) or 1.0
     wide = n_features > n_samples
+    total = n_samples if weight is None else float(weight.sum())
     if wide:
-        X = X / np.float64(scale)
+        X = scaled_rows(X, scale, weight)
         gram = safe_sparse_dot(X, X.T, dense_output=True)
     else:
-        gram = second_moments(X, scale)
-    values, vectors = linalg.eigh(gram / n_samples, check_finite=False)
+        gram = second_moments(X, scale, weight)
+    values, vectors = linalg.eigh(gram / total, check_finite=False)
     rounding = max(X.shape) * np.finfo(np.float64).eps
     if X.dtype == np.float32:
         # Rounding of the rows to single precision has relative eigenvalues of about this size.
@@ -78,7 +82,7 @@ def spectrum(X) -> Spectrum:
     values, vectors = values[keep][::-1], vectors[:, keep][:, ::-1]
     if wide:
         # Right singular vectors from left ones: v_j = Xᵀ u_j / sqrt(N λ_j).
-        vectors = np.asarray(X.T @ vectors) / np.sqrt(n_samples * values)
+        vectors = np.asarray(X.T @ vectors) / np.sqrt(total * values)
     return Spectrum(values * scale**2, vectors)
 
 

@@ -9,6 +9,7 @@ from sklearn_skmm.data._labels import read_labels
 from sklearn_skmm.data._model_inputs import ModelInputSource
 from sklearn_skmm.data._samples import Reader, Samples, Source, Strata
 from sklearn_skmm.data._unread import UnreadSource
+from sklearn_skmm.data._weights import read_selected, read_weights
 
 # The first that recognises X opens it. A new kind of container is a file, and an entry here.
 SOURCES: tuple[type[Source], ...] = (
@@ -21,7 +22,14 @@ SOURCES: tuple[type[Source], ...] = (
 
 
 def open_samples(
-    X: Any, y: Any = None, *, needs_y: bool = False, stratify: bool = False, **wanted: Any
+    X: Any,
+    y: Any = None,
+    *,
+    needs_y: bool = False,
+    stratify: bool = False,
+    sample_weight: Any = None,
+    selected: Any = None,
+    **wanted: Any,
 ) -> Samples:
     """Open what a user has: check it, cast it and say what is in it.
 
@@ -36,6 +44,10 @@ def open_samples(
         Whether to read y as labels.
     stratify : bool, default=False
         Whether to read y as strata.
+    sample_weight : array-like of shape (n_samples,) or None, default=None
+        Nonnegative weights.
+    selected : array-like of bool or int, or None, default=None
+        Mask or positions of the samples that are in the coreset already.
     **wanted : dict
         Fields of `Reader`: what the caller can work with.
 
@@ -68,4 +80,6 @@ def open_samples(
         samples.strata = Strata.of(y_strata)
     if needs_y:
         samples.y = read_labels(y, samples.n_samples, owner)
+    samples.weight, samples.unit = read_weights(sample_weight, samples.n_samples)
+    samples.given = read_selected(selected, samples.n_samples)
     return samples

@@ -79,6 +79,12 @@ class Samples:
         Labels, if the reader asked for them.
     strata : Strata or None
         The samples by the classes of y, if the reader asked for them.
+    weight : ndarray of shape (n_samples,), dtype float64, or None
+        Weights in multiples of `unit`; None if all are equal.
+    unit : float
+        The mean of the positive weights.
+    given : ndarray of shape (n_samples,), dtype bool, or None
+        The samples that are in the coreset already; None if there are none.
     left_out : tuple of str
         Columns of a table that are neither features nor labels.
     left_out_as : str
@@ -94,6 +100,9 @@ class Samples:
     X: Any
     y: np.ndarray | None = None
     strata: Strata | None = None
+    weight: np.ndarray | None = None
+    unit: float = 1.0
+    given: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
     left_out_as: str = "text or row labels"
     gathered: str | None = None
@@ -104,6 +113,11 @@ class Samples:
     def n_samples(self) -> int:
         """Number of samples."""
         return _num_samples(self.X)
+
+    @property
+    def total(self) -> float:
+        """The sum of the weights, in multiples of `unit`."""
+        return float(self.n_samples if self.weight is None else self.weight.sum())
 
     @property
     def n_features(self) -> int:
@@ -122,7 +136,31 @@ class Samples:
 
     def take(self, positions: np.ndarray) -> "Samples":
         """Return the samples at these positions, without strata."""
-        return Samples(take(self.X, positions), None if self.y is None else self.y[positions])
+        per_sample = (
+            None if values is None else values[positions]
+            for values in (self.y, self.weight, self.given)
+        )
+        y, weight, given = per_sample
+        return Samples(take(self.X, positions), y, weight=weight, unit=self.unit, given=given)
+
+    def that_count(self) -> "tuple[Samples, np.ndarray | None]":
+        """Return the samples with a weight or in the coreset, and their positions (None is all)."""
+        if self.weight is None or self.weight.min() > 0.0:
+            return self, None
+        counts = self.weight > 0.0
+        if self.given is not None:
+            counts |= self.given
+        positions = np.flatnonzero(counts)
+        if len(positions) == self.n_samples:
+            return self, None
+        samples = self.take(positions)
+        if self.strata is not None:
+            classes, all_members = self.strata
+            members = [np.searchsorted(positions, own[counts[own]]) for own in all_members]
+            samples.strata = Strata(classes, members)
+        weight = self.weight[positions]
+        samples.weight = None if weight.min() == weight.max() else weight
+        return samples, positions
 
     def by_stratum(self) -> "list[Samples]":
         """Return the samples of each stratum; these samples alone if there are no strata."""

@@ -11,6 +11,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_skmm.data._weights import read_selected
 from sklearn_skmm.meta._classes import classes_in, with_all_classes
 from sklearn_skmm.meta._weights import weight_parameter
 from sklearn_skmm.utils._sklearn import (
@@ -48,8 +49,9 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         A selector, or a Pipeline that ends in one. A clone of it is fitted on all training data.
     use_sample_weight : bool, default=False
         Whether to pass the selector's `sample_weight_` to the estimator's `fit`, multiplied by
-        weights that are given to `fit`. In a Pipeline they go to the last step or, if metadata
-        routing is enabled, to all steps that request ``sample_weight``.
+        weights that are given to `fit`, unless the selector got these too. In a Pipeline they go to
+        the last step or, if metadata routing is enabled, to all steps that request
+        ``sample_weight``.
     all_classes : bool, default=True
         Whether `classes_`, and the columns of `predict_proba`, `predict_log_proba` and
         `decision_function`, are for all classes of y in `fit`, also for those without a sample in
@@ -63,7 +65,8 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     selector_ : selector or Pipeline
         The fitted selector.
     sample_indices_ : ndarray of shape (n_to_select,), dtype int
-        Positions of the coreset in the training data.
+        Positions of the coreset in the training data. Samples that were passed to the selector as
+        ``selected`` are part of it, and come first.
     classes_ : ndarray of shape (n_classes,)
         Classes of y or, with ``all_classes=False``, in the coreset. Only for classifiers.
     n_features_in_ : int
@@ -145,11 +148,14 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
                 indices = self._check_indices(
                     self.selector_.fit_transform(X, y, **select_params), X
                 )
+            given = read_selected(select_params.get("selected"), _num_samples(X))
+            if given is not None:  # the coreset is both together
+                indices = np.concatenate([np.flatnonzero(given), indices])
             task.call_on_fit_task_end(estimator=self)
             fit_params = dict(_check_method_params(X, fit_params, indices=indices))
             estimator = clone(self.estimator)
             if self.use_sample_weight:
-                self._add_weights(estimator, fit_params)
+                self._add_weights(estimator, fit_params, select_params)
             task = context.subcontext(task_name="fit")
             y_coreset = None if y is None else _safe_indexing(y, indices)
             args = (_safe_indexing(X, indices), y_coreset)
@@ -183,7 +189,7 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             )
         return indices
 
-    def _add_weights(self, estimator, fit_params):
+    def _add_weights(self, estimator, fit_params, select_params):
         name, final = weight_parameter(estimator), self.selector_
         while isinstance(final, Pipeline):
             final = final[-1]
@@ -192,9 +198,12 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
                 "CoresetEstimator with use_sample_weight=True needs a selector with the attribute "
                 f"sample_weight_. Got {self.selector!r} instead."
             )
-        given = fit_params.get(name)
-        weight = final.sample_weight_
-        fit_params[name] = weight if given is None else weight * np.asarray(given)
+        weight, given = final.sample_weight_, fit_params.get(name)
+        if hasattr(final, "given_weight_"):
+            weight = np.concatenate([final.given_weight_, weight])
+        # Weights that the selector had are in its own already.
+        alone = given is None or select_params.get("sample_weight") is not None
+        fit_params[name] = weight if alone else weight * np.asarray(given)
 
     @available_if(_estimator_has("predict"))
     def predict(self, X, **params):

@@ -4,6 +4,7 @@ from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
+from scipy import linalg, sparse
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
 from sklearn_skmm.base import BaseSelector, Selection
@@ -85,14 +86,22 @@ class AdaptiveSelector(BaseSelector):
         block = 1 if self.pivoting == "greedy" else min(self.block_size, n, n_features)
         return 8 * n_samples * (2 * block + 3)
 
-    def _select(self, X, n, reference, rng, step):
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
         norms = row_norms(X, squared=True)
+        weight = 1.0 if sample_weight is None else sample_weight
         unselected = np.ones(X.shape[0], dtype=bool)
         indices: list[int] = []
+        given = [] if selected is None else selected.tolist()
+        unselected[given] = False
         while len(indices) < n:
             residual = np.where(unselected, norms, 0.0)
             floor = 1e-13 * residual.max()
-            basis = np.empty((0, X.shape[1]))
+            basis = _orthonormal_rows(X, given)
+            given = []
+            if len(basis):
+                explained = np.square(safe_sparse_dot(X, basis.T, dense_output=True)).sum(axis=1)
+                residual -= explained
+                residual = np.where(unselected & (residual > floor), residual, 0.0)
             if floor == 0.0:  # only rows of zeros are left
                 rest = np.flatnonzero(unselected)
                 n_missing = n - len(indices)
@@ -108,7 +117,7 @@ class AdaptiveSelector(BaseSelector):
                     candidates, uniforms = np.array([np.argmax(residual >= tie)]), np.zeros(1)
                 else:
                     size = min(self.block_size, n - len(indices))
-                    cumulative = np.cumsum(residual)
+                    cumulative = np.cumsum(weight * residual)
                     candidates = np.searchsorted(
                         cumulative, rng.uniform(size=size) * cumulative[-1], "right"
                     )
@@ -134,3 +143,12 @@ class AdaptiveSelector(BaseSelector):
                 residual -= np.square(safe_sparse_dot(X, new.T, dense_output=True)).sum(axis=1)
                 residual = np.where(unselected & (residual > floor), residual, 0.0)
         return Selection(np.array(indices))
+
+
+def _orthonormal_rows(X, rows):
+    """Return an orthonormal basis of the span of these rows, of shape (rank, n_features)."""
+    if not len(rows):
+        return np.empty((0, X.shape[1]))
+    given = X[rows].toarray() if sparse.issparse(X) else X[rows]
+    _, lengths, directions = linalg.svd(given, full_matrices=False, check_finite=False)
+    return directions[lengths > 1e-6 * lengths[0]] if lengths[0] > 0.0 else directions[:0]

@@ -112,18 +112,28 @@ class FacilityLocationSelector(BaseSelector):
     def _peak_bytes(self, n_samples, n_features, n, itemsize):
         return peak_of_exemplars(n_samples, n_features, 8 if self.metric == "euclidean" else 4)
 
-    def _select(self, X, n, reference, rng, step):
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
         bandwidth = float("nan")
         if self.metric == "gaussian":
             bandwidth = self.bandwidth or 0.5 * reference.learn(
-                "median", lambda X, y: median_distance(X, rng)
+                "median", lambda X, y: median_distance(X, rng, weight=sample_weight)
             )
         # Outside these bounds the kernel is 0 or 1 anyway, but its exponent could overflow.
         smallest = max(1e-16 * largest_entry(X), 1e-152)
         bandwidth_in_range = min(max(bandwidth, smallest), 1e153)
-        result = greedy_exemplars(X, n, metric=self.metric, bandwidth=bandwidth_in_range, step=step)
+        result = greedy_exemplars(
+            X,
+            n,
+            metric=self.metric,
+            bandwidth=bandwidth_in_range,
+            weight=sample_weight,
+            start=selected,
+            step=step,
+        )
+        n_given = 0 if selected is None else len(selected)
         return Selection(
-            result.indices,
-            sample_weight=result.counts,
+            result.indices[n_given:],
+            sample_weight=result.counts[n_given:],
+            given_weight=result.counts[:n_given],
             attributes={"objective_": result.objective, "bandwidth_": bandwidth},
         )

@@ -57,8 +57,11 @@ class GradNormSelector(BaseSelector):
         self.n_to_select = n_to_select
         self.stratify = stratify
 
-    def _select(self, X, n, reference, rng, step):
+    def _select(self, X, n, reference, rng, step, *, selected=None):
         norms = row_norms(X)
         # Norms that differ only by rounding are ties.
         rounded = norms if not norms.max() else np.round(norms / norms.max(), 12)
-        return Selection(np.argsort(-rounded, kind="stable")[:n], per_sample={"norms_": norms})
+        order = np.argsort(-rounded, kind="stable")
+        if selected is not None:
+            order = order[~np.isin(order, selected)]
+        return Selection(order[:n], per_sample={"norms_": norms})

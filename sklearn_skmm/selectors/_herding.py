@@ -54,12 +54,16 @@ class HerdingSelector(BaseSelector):
         self.n_to_select = n_to_select
         self.stratify = stratify
 
-    def _select(self, X, n, reference, rng, step):
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
         # The tolerance makes scores that differ only by rounding, as those of equal rows may, ties;
         # the first position wins.
         gain = safe_sparse_dot(X, reference.mean)
         scores = gain.copy()
         tie = 1e-12 * float(row_norms(X, squared=True).max(initial=0.0))
+        if selected is not None:
+            chosen = np.asarray(X[selected].sum(axis=0)).ravel()
+            scores += len(selected) * gain - safe_sparse_dot(X, chosen)
+            scores[selected] = -np.inf
         indices = np.empty(n, dtype=int)
         for t in range(n):
             indices[t] = np.argmax(scores >= scores.max() - tie)

@@ -77,9 +77,10 @@ class KCenterSelector(BaseSelector):
         self.stratify = stratify
         self.random_state = random_state
 
-    def _select(self, X, n, reference, rng, step):
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
+        mean = reference.mean  # computed in `fit`: `transform` has no data for it
         if not sparse.issparse(X):
-            X = X - reference.mean  # avoids cancellation in the squared distances
+            X = X - mean  # avoids cancellation in the squared distances
         norms = row_norms(X, squared=True)
         tie = 1e-12 * float(norms.max(initial=0.0))
 
@@ -87,20 +88,33 @@ class KCenterSelector(BaseSelector):
             products = safe_sparse_dot(X, X[[i]].T, dense_output=True).ravel()
             return np.maximum(norms - 2.0 * products + norms[i], 0.0)
 
-        if self.init == "random":
-            first = rng.randint(X.shape[0])
+        if selected is not None:
+            covered = list(selected)
+        elif self.init == "random":
+            covered = [_draw_one(X.shape[0], sample_weight, rng)]
         else:
-            offset = reference.mean if sparse.issparse(X) else np.zeros(X.shape[1])
+            offset = mean if sparse.issparse(X) else np.zeros(X.shape[1])
             to_mean = norms - 2.0 * safe_sparse_dot(X, offset)
-            first = int(np.argmax(to_mean <= to_mean.min() + tie))
-        indices = np.empty(n, dtype=int)
-        indices[0] = first
-        nearest = distances_to(first)
-        for t in range(1, n):
+            covered = [int(np.argmax(to_mean <= to_mean.min() + tie))]
+        nearest = distances_to(covered[0])
+        for i in covered[1:]:
+            np.minimum(nearest, distances_to(i), out=nearest)
+        n_given = 0 if selected is None else len(selected)
+        while len(covered) < n_given + n:
             step()
-            nearest[indices[:t]] = -np.inf
+            nearest[covered] = -np.inf
             # Distances that differ only by rounding are ties; the first position wins.
-            indices[t] = np.argmax(nearest >= nearest.max() - tie)
-            np.minimum(nearest, distances_to(indices[t]), out=nearest)
-        nearest[indices] = 0.0
+            covered.append(int(np.argmax(nearest >= nearest.max() - tie)))
+            np.minimum(nearest, distances_to(covered[-1]), out=nearest)
+        nearest[covered] = 0.0
+        indices = np.array(covered[n_given:])
         return Selection(indices, attributes={"radius_": float(np.sqrt(nearest.max()))})
+
+
+def _draw_one(n_samples, weight, rng):
+    """Draw a position, uniformly or in proportion to the weights."""
+    if weight is None:
+        return rng.randint(n_samples)
+    cumulative = np.cumsum(weight)
+    drawn = np.searchsorted(cumulative, rng.uniform() * cumulative[-1], side="right")
+    return min(int(drawn), n_samples - 1)

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.extmath import row_norms
 
@@ -89,43 +90,55 @@ class KMeansSelector(BaseSelector):
         candidates = 2 + int(np.log(n))
         return 8 * n_samples * ((2 if n == 1 else 1) * n_features + 2 + 2 * candidates)
 
-    def _select(self, X, n, reference, rng, step):
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
+        given = np.empty(0, dtype=int) if selected is None else selected
+        n_clusters = n + len(given)
+
         def fit_kmeans(X, y=None):
             # tol=0 runs until no cluster changes, so that centres are means and the selected
             # samples medoids.
             seed = rng.randint(MAX_SEED)
-            kmeans = KMeans(n, n_init=self.n_init, max_iter=self.max_iter, tol=0, random_state=seed)
+            params = {"n_init": self.n_init, "max_iter": self.max_iter, "tol": 0}
+            if len(given):
+                first = _first_centres(X, given, n, sample_weight, np.random.RandomState(seed))
+                params |= {"init": first, "n_init": 1}
+            kmeans = KMeans(n_clusters, **params, random_state=seed)
             with warnings.catch_warnings(), threads_restored():
                 # With fewer distinct rows than clusters, empty clusters are filled below.
                 warnings.filterwarnings("ignore", "Number of distinct", ConvergenceWarning)
-                return kmeans.fit(X)
+                return kmeans.fit(X, sample_weight=sample_weight)
 
         mean = reference.mean  # computed in `fit`: `transform` has no data for it
         kmeans = reference.learn("kmeans", fit_kmeans)
-        if kmeans.n_clusters != n:
+        if kmeans.n_clusters != n_clusters:
             kmeans = fit_kmeans(X)
         centres = kmeans.cluster_centers_
         # Not `kmeans.labels_`: with equal centres they may differ from what `transform` predicts.
         labels = _predict_centred(kmeans, X, mean)
-        nearest, counts = np.full(n, -1), np.bincount(labels, minlength=n)
+        attributes = {"inertia_": float(kmeans.inertia_), "n_iter_": int(kmeans.n_iter_)}
+        if len(given):
+            indices = _medoids_besides(X, given, n, centres, labels, sample_weight)
+            both = np.concatenate([indices, given])
+            with threads_restored():
+                near = pairwise_distances_argmin(X, X[both])
+            near[both] = np.arange(len(both))
+            mass = np.bincount(near, weights=sample_weight, minlength=len(both)).astype(float)
+            return Selection(indices, mass[:n], mass[n:], attributes=attributes)
+        nearest, counts = np.full(n, -1), np.bincount(labels, weights=sample_weight, minlength=n)
         for k in np.flatnonzero(counts):
-            members = np.flatnonzero(labels == k)
-            # Explicit differences, one cluster at a time, avoid cancellation far from the origin.
-            distances = row_norms(np.asarray(X[members] - centres[k]))
-            # The first of the tied members: two members are equally far from their mean.
-            tied = distances <= distances.min() * (1.0 + 1e-7)
-            nearest[k] = members[np.argmax(tied)]
+            nearest[k] = _nearest_member(X, np.flatnonzero(labels == k), centres[k])
         for k in np.flatnonzero(counts == 0):  # an empty cluster takes the nearest sample left
             distances = euclidean_distances(X, centres[[k]]).ravel()
             distances[nearest[nearest >= 0]] = np.inf
             nearest[k] = np.argmin(distances)
-            counts[labels[nearest[k]]] -= 1
-            counts[k] = 1
+            mass = 1 if sample_weight is None else sample_weight[nearest[k]]
+            counts[labels[nearest[k]]] -= mass
+            counts[k] = mass
         order = np.argsort(nearest)
         return Selection(
             nearest[order],
             sample_weight=counts[order].astype(float),
-            attributes={"inertia_": float(kmeans.inertia_), "n_iter_": int(kmeans.n_iter_)},
+            attributes=attributes,
         )
 
 
@@ -137,3 +150,45 @@ def _predict_centred(kmeans, X, mean):
         X = X - mean
     with threads_restored():
         return kmeans.predict(X)
+
+
+def _nearest_member(X, members, centre):
+    """Return the member that is nearest to the centre."""
+    # Explicit differences, one cluster at a time, avoid cancellation far from the origin.
+    distances = row_norms(np.asarray(X[members] - centre))
+    # The first of the tied members: two members are equally far from their mean.
+    tied = distances <= distances.min() * (1.0 + 1e-7)
+    return members[np.argmax(tied)]
+
+
+def _first_centres(X, given, n, weight, rng):
+    """Return the given rows and n others, drawn by k-means++ with the given ones as the first."""
+    centres = list(given)
+    squared = euclidean_distances(X, X[given], squared=True).min(axis=1)
+    for _ in range(n):
+        mass = np.cumsum(squared if weight is None else weight * squared)
+        if mass[-1] > 0.0:
+            drawn = np.searchsorted(mass, rng.uniform() * mass[-1], side="right")
+        else:  # every row equals a centre
+            drawn = rng.randint(X.shape[0])
+        centres.append(min(int(drawn), X.shape[0] - 1))
+        new = euclidean_distances(X, X[centres[-1:]], squared=True).ravel()
+        squared = np.minimum(squared, new)
+    return X[centres].toarray() if sparse.issparse(X) else X[centres]
+
+
+def _medoids_besides(X, given, n, centres, labels, weight):
+    """Return the samples nearest to the n heaviest centres whose clusters hold no given sample."""
+    mass = np.bincount(labels, weights=weight, minlength=len(centres)).astype(float)
+    mass[labels[given]] = 0.0
+    heaviest = np.argsort(-mass, kind="stable")[:n]
+    indices = [
+        _nearest_member(X, np.flatnonzero(labels == k), centres[k]) for k in heaviest if mass[k] > 0
+    ]
+    # With many equal rows some clusters are empty: the farthest samples take their place.
+    while len(indices) < n:
+        chosen = np.concatenate([given, np.array(indices, dtype=int)])
+        distances = euclidean_distances(X, X[chosen], squared=True).min(axis=1)
+        distances[chosen] = -1.0
+        indices.append(int(np.argmax(distances)))
+    return np.sort(np.array(indices, dtype=int))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklearn_skmm.base import Selection
-from sklearn_skmm.core._draws import inclusion_probabilities, systematic
+from sklearn_skmm.core._draws import TINY, draw_rest
 
 
 def sampled_rank(n: int) -> int:
@@ -11,10 +11,16 @@ def sampled_rank(n: int) -> int:
     return max(1, int(n / np.log(n + 1)))
 
 
-def draw_by_scores(scores: np.ndarray, n: int, rng: np.random.RandomState) -> Selection:
+def draw_by_scores(
+    scores: np.ndarray,
+    n: int,
+    rng: np.random.RandomState,
+    sample_weight: np.ndarray | None = None,
+    selected: np.ndarray | None = None,
+) -> Selection:
     """Draw n samples with inclusion probabilities exactly proportional to their scores.
 
-    Probabilities are capped at 1.
+    Probabilities are capped at 1. With weights, the score of a sample is multiplied by its weight.
 
     Parameters
     ----------
@@ -24,16 +30,23 @@ def draw_by_scores(scores: np.ndarray, n: int, rng: np.random.RandomState) -> Se
         Number of samples to select.
     rng : RandomState
         The only source of randomness.
+    sample_weight : ndarray of shape (N,) or None, default=None
+        Weights relative to their mean.
+    selected : ndarray of shape (n_given,), dtype int, or None, default=None
+        Positions of samples that are in the coreset already.
 
     Returns
     -------
     selection : Selection
-        The samples, with weights 1 / π.
+        The samples, with weights w / π.
     """
-    pi = inclusion_probabilities(scores, n)
-    indices = systematic(pi / n, n, rng)
+    weight = np.ones(len(scores)) if sample_weight is None else sample_weight
+    scores = scores * weight
+    indices, pi = draw_rest(scores, n, rng, selected)
+    given = None if selected is None else weight[selected] / np.maximum(pi[selected], TINY)
     return Selection(
         indices,
-        sample_weight=1.0 / pi[indices],
+        sample_weight=weight[indices] / pi[indices],
+        given_weight=given,
         per_sample={"leverage_scores_": scores, "inclusion_probabilities_": pi},
     )

@@ -87,10 +87,10 @@ class RidgeLeverageSelector(BaseSelector):
     def _peak_bytes(self, n_samples, n_features, n, itemsize):
         return peak_of_scores(n_samples, n_features)
 
-    def _select(self, X, n, reference, rng, step):
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
         values, vectors = reference.spectrum
         k = sampled_rank(n)
         alpha = values[k:].sum() / k if self.alpha is None else self.alpha
         energies = directional_energies(X, vectors)
         scores = np.sum(energies / (values + alpha) / X.shape[0], axis=1)
-        return draw_by_scores(scores, n, rng)
+        return draw_by_scores(scores, n, rng, sample_weight, selected)

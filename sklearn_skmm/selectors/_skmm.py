@@ -10,11 +10,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn_skmm.base import BaseSelector, Selection
 from sklearn_skmm.core import _blocks, _components
 from sklearn_skmm.core._balanced import cube, local_cube
-from sklearn_skmm.core._balanced_cells import balanced_cells
+from sklearn_skmm.core._blocks import rows_of
 from sklearn_skmm.core._components import Components, Energies
-from sklearn_skmm.core._draws import ROUNDINGS, spread, systematic
+from sklearn_skmm.core._draws import ROUNDINGS, inclusion_probabilities, spread, systematic
 from sklearn_skmm.core._exemplar_layout import exemplar_cells
-from sklearn_skmm.core._matching import MomentFeatures, draw_candidates, match_in_cells
+from sklearn_skmm.core._given_cells import cells_besides, draw_free_candidates
+from sklearn_skmm.core._matching import MomentFeatures, match_in_cells
 from sklearn_skmm.core._moments import Solution, solve
 from sklearn_skmm.core._peak_memory import (
     peak_of_balanced_layout,
@@ -305,39 +306,36 @@ class SkMMSelector(BaseSelector):
         )
         return max(solver, components + vectors + layout)
 
-    def _select(self, X, n, reference, rng, step):
-        n_samples = X.shape[0]
-        if n < n_samples and self.c_S < n / n_samples:
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
+        given = np.empty(0, dtype=int) if selected is None else selected
+        n_samples, n_all = X.shape[0], n + len(given)
+        if len(given) and self.rounding == "exemplar":
             raise ValueError(
-                f"The 'c_S' parameter of SkMMSelector must be at least n / N = {n} / {n_samples} = "
-                f"{n / n_samples:.6g} to select n={n} samples. Got {self.c_S} instead. Increase "
-                "c_S or decrease n_to_select."
+                "SkMMSelector with rounding='exemplar' does not support selected. Use "
+                "FacilityLocationSelector, or rounding='cells'."
+            )
+        if n_all < n_samples and self.c_S < n_all / n_samples:
+            raise ValueError(
+                f"The 'c_S' parameter of SkMMSelector must be at least n / N = {n_all} / "
+                f"{n_samples} = {n_all / n_samples:.6g} to select n={n_all} samples. Got "
+                f"{self.c_S} instead. Increase c_S or decrease n_to_select."
             )
         spectrum = reference.spectrum
-        unit, relative = spectrum.unit, spectrum.relative
-        s = np.full(n_samples, 1.0 / n_samples, dtype=X.dtype)
-        if self.init == "vertex":
-            s[:] = 0.0
-            s[rng.choice(n_samples, size=n, replace=False)] = 1.0 / n
-        if self.init == "uniform" and self.c_S >= 1.0 and reference.is_of(X):
-            solution = Solution(s, 0.0, 0.0, 0)  # the moments are those of X
+        uniform = np.full(n_samples, 1.0 / n_samples, dtype=X.dtype)
+        if sample_weight is not None:
+            # No sample can have more weight than a selected one.
+            uniform[:] = inclusion_probabilities(sample_weight, n_all) / n_all
+        capped = sample_weight is not None and uniform.max() * n_all >= 1.0
+        if self.init == "uniform" and self.c_S >= 1.0 and not capped and reference.is_of(X):
+            solution = Solution(uniform, 0.0, 0.0, 0)  # the moments are those of X
         else:
-            solution = solve(
-                Energies(X, spectrum.eigenvectors, unit),
-                relative,
-                n,
-                self.c_S,
-                s,
-                max_iter=self.max_iter,
-                tol=self.tol,
-                rtol=RELATIVE_GAP,
-                step=step,
-            )
+            solution = self._solve(X, spectrum, uniform, n, given, rng, step)
         threshold = max(
-            self.tol * float(np.square(relative / self.c_S).sum()),
+            self.tol * float(np.square(spectrum.relative / self.c_S).sum()),
             RELATIVE_GAP * solution.objective,
         )
         # Fourth powers outside the range of floats become infinite or zero.
+        unit = spectrum.unit
         objective, dual_gap, limit = (
             value * unit * unit * unit * unit
             for value in (solution.objective, solution.dual_gap, threshold)
@@ -349,59 +347,101 @@ class SkMMSelector(BaseSelector):
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        indices, mass, labels = self._round(X, spectrum, solution.s, n, rng, step)
-        return Selection(
-            indices,
-            sample_weight=mass,
-            labels=labels,
-            per_sample={"weights_": solution.s},
-            attributes={
-                "objective_": objective,
-                "dual_gap_": dual_gap,
-                "n_iter_": max(1, solution.n_iter),
-                "eigenvalues_": spectrum.eigenvalues,
-                "components_": spectrum.eigenvectors.T,
-            },
-        )
+        selection = self._round(X, spectrum, solution.s, n, given, rng, step)
+        selection.per_sample["weights_"] = solution.s
+        selection.attributes = {
+            "objective_": objective,
+            "dual_gap_": dual_gap,
+            "n_iter_": max(1, solution.n_iter),
+            "eigenvalues_": spectrum.eigenvalues,
+            "components_": spectrum.eigenvectors.T,
+        }
+        return selection
 
-    def _round(self, X, spectrum, s, n, rng, step):
-        """Return the coreset, the mass that each of its samples represents, and for whom.
+    def _solve(self, X, spectrum, uniform, n, given, rng, step):
+        """Return weights of all samples; those of the given ones are 1 / (n + n_given)."""
+        n_samples, n_all, relative = X.shape[0], n + len(given), spectrum.relative
+        rest = np.delete(np.arange(n_samples), given)
+        s = np.zeros(n_samples, dtype=X.dtype)
+        if self.init == "vertex":
+            s[rest[rng.choice(len(rest), size=n, replace=False)]] = 1.0 / n
+        elif len(given):
+            s[rest] = inclusion_probabilities(uniform[rest], n) / n
+        else:
+            s[:] = uniform
+        params = {"max_iter": self.max_iter, "tol": self.tol, "rtol": RELATIVE_GAP, "step": step}
+        if not len(given):
+            energies = Energies(X, spectrum.eigenvectors, spectrum.unit)
+            return solve(energies, relative, n, self.c_S, s, **params)
+        # The others share what the given samples leave of the moments, and of the weight.
+        own = np.square(Components(X, spectrum.eigenvectors, spectrum.unit)[given]).sum(axis=0)
+        left = (relative * n_all - self.c_S * own) / n
+        others = Energies(rows_of(X, rest), spectrum.eigenvectors, spectrum.unit)
+        solution = solve(others, left, n, self.c_S, s[rest], **params)
+        s[rest], s[given] = solution.s * (n / n_all), 1.0 / n_all
+        share = (n / n_all) ** 2
+        return Solution(s, solution.objective * share, solution.dual_gap * share, solution.n_iter)
 
-        The last two are None if all selected samples are equal.
-        """
-        if self.rounding in ROUNDINGS or not spectrum.eigenvalues.size:  # X is zero
-            return ROUNDINGS.get(self.rounding, systematic)(s, n, rng), None, None
+    def _round(self, X, spectrum, s, n, given, rng, step) -> Selection:
+        """Return the coreset, the mass that each of its samples represents, and for whom."""
+        drawn = self.rounding not in ("cells", "exemplar") or not spectrum.eigenvalues.size
         directions, unit = spectrum.eigenvectors, spectrum.unit
-        components = Components(X, directions, unit)
-        if self.rounding == "spread":
-            return spread(s, n, components[:], rng), None, None
-        if self.rounding == "cube":
-            return cube(s, n, np.square(components[:]), rng), None, None
-        if self.rounding == "local_cube":
-            return local_cube(s, n, np.square(components[:]), components[:], rng), None, None
+        if drawn:
+            members = None
+            if len(given):
+                members = np.delete(np.arange(len(s)), given)
+                s = inclusion_probabilities(s[members], n) / n
+            components = Components(X, directions, unit, members=members)
+            items = self._draw(components, s, n, rng)
+            return Selection(items if members is None else members[items])
         # At least n samples have a weight, none of which is above 1 / n.
-        support = np.flatnonzero(s > 0.0)
+        s = s.copy()
+        s[given] = np.maximum(s[given], np.finfo(s.dtype).tiny)
+        support = np.flatnonzero(s)
         weight = s[support] / s.sum(dtype=np.float64).astype(s.dtype)
-        if len(support) < len(s):
-            components = Components(X, directions, unit, members=support)
+        members = support if len(support) < len(s) else None
+        components = Components(X, directions, unit, members=members)
+        place = np.searchsorted(support, given)
         if self.rounding == "exemplar":
             cells = exemplar_cells(components, weight, n, rng, step)
-            selected = cells.exemplars
+            indices, labels = cells.exemplars, cells.labels
         else:
-            cells = balanced_cells(components, weight, n, self.balance, rng, step)
-            moment_features = MomentFeatures(components, spectrum.relative, n)
-            target = moment_features.mean(weight)
-            candidates = draw_candidates(cells.labels, weight, n, self.n_candidates, rng)
-            selected = match_in_cells(
-                moment_features, target, cells, self.centrality, rng, candidates
-            )
-        # Equal weights are counted, which has no rounding errors.
-        equal = weight.min() == weight.max()
-        mass = np.bincount(cells.labels, weights=None if equal else weight, minlength=n)
-        mass = mass * (len(s) / mass.sum())
-        order = np.argsort(selected)
-        position = np.empty(n, dtype=np.intp)
-        position[order] = np.arange(n)
-        labels = np.full(len(s), -1)
-        labels[support] = position[cells.labels]
-        return support[selected[order]], mass[order], labels
+            cells = cells_besides(components, weight, n, place, self.balance, rng, step)
+            features = MomentFeatures(components, spectrum.relative, n)
+            target = features.mean(weight)
+            if len(given):
+                target = ((n + len(given)) * target - features[place].sum(axis=0)) / n
+            candidates = draw_free_candidates(cells.labels, weight, n, self.n_candidates, rng)
+            indices = match_in_cells(features, target, cells, self.centrality, rng, candidates)
+            labels = cells.labels
+        return _of_cells(support, indices, labels, weight, place, len(s))
+
+    def _draw(self, components, s, n, rng):
+        """Draw n samples with a random rounding."""
+        if self.rounding in ROUNDINGS or not components.shape[1]:  # X is zero
+            return ROUNDINGS.get(self.rounding, systematic)(s, n, rng)
+        if self.rounding == "spread":
+            return spread(s, n, components[:], rng)
+        if self.rounding == "cube":
+            return cube(s, n, np.square(components[:]), rng)
+        return local_cube(s, n, np.square(components[:]), components[:], rng)
+
+
+def _of_cells(support, picks, labels, weight, given, n_samples) -> Selection:
+    """Return the selection of these picks, one for each of the first cells of the support."""
+    n = len(picks)
+    n_cells = max(n, int(labels.max()) + 1)
+    # Equal weights are counted, which has no rounding errors.
+    equal = weight.min() == weight.max()
+    mass = np.bincount(labels, weights=None if equal else weight, minlength=n_cells)
+    mass = mass * (n_samples / mass.sum())
+    order = np.argsort(picks)
+    position = np.full(n_cells, -1)
+    position[order] = np.arange(n)
+    labels_of_all = np.full(n_samples, -1)
+    labels_of_all[support] = position[labels]
+    given_weight = None
+    if len(given):
+        own = labels[given]
+        given_weight = mass[own] / np.bincount(own, minlength=n_cells)[own]
+    return Selection(support[picks[order]], mass[order], given_weight, labels=labels_of_all)

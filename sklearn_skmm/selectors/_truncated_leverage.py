@@ -84,10 +84,10 @@ class TruncatedLeverageSelector(BaseSelector):
     def _peak_bytes(self, n_samples, n_features, n, itemsize):
         return peak_of_scores(n_samples, min(self.n_components or sampled_rank(n), n_features))
 
-    def _select(self, X, n, reference, rng, step):
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
         values, vectors = reference.spectrum
         k = self.n_components or sampled_rank(n)
         k = min(k, len(values))
         energies = directional_energies(X, vectors[:, :k])
         scores = np.sum(energies / (X.shape[0] * values[:k]), axis=1)
-        return draw_by_scores(scores, n, rng)
+        return draw_by_scores(scores, n, rng, sample_weight, selected)

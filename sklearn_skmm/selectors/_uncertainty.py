@@ -117,7 +117,7 @@ class UncertaintySelector(BaseSelector):
             return True
         return False
 
-    def _select(self, X, n, reference, rng, step):
+    def _select(self, X, n, reference, rng, step, *, selected=None):
         classifier = reference.whole.learn(
             "classifier",
             lambda X, y: clone(self.estimator).fit(X, y) if self._needs_y() else self.estimator,
@@ -131,9 +131,10 @@ class UncertaintySelector(BaseSelector):
                 f"numbers from {self.estimator!r} instead."
             )
         scores = CRITERIA[self.criterion](proba)
-        return Selection(
-            np.argsort(-scores, kind="stable")[:n], per_sample={"uncertainties_": scores}
-        )
+        order = np.argsort(-scores, kind="stable")
+        if selected is not None:
+            order = order[~np.isin(order, selected)]
+        return Selection(order[:n], per_sample={"uncertainties_": scores})
 
     def __sklearn_tags__(self):
         """Return the tags: the input is what the classifier takes."""

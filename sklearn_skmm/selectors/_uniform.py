@@ -5,6 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from sklearn_skmm.base import BaseSelector, Selection
+from sklearn_skmm.core._draws import TINY, draw_rest
 from sklearn_skmm.utils._sklearn import _num_samples
 
 
@@ -60,10 +61,14 @@ class UniformSelector(BaseSelector):
         self.stratify = stratify
         self.random_state = random_state
 
-    def _select(self, X, n, reference, rng, step):
-        indices = rng.choice(_num_samples(X), size=n, replace=False)
-        indices.sort()
-        return Selection(indices)
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
+        n_samples = _num_samples(X)
+        if sample_weight is None and selected is None:
+            return Selection(np.sort(rng.choice(n_samples, size=n, replace=False)))
+        weight = np.ones(n_samples) if sample_weight is None else sample_weight
+        indices, pi = draw_rest(weight, n, rng, selected)
+        given = None if selected is None else weight[selected] / np.maximum(pi[selected], TINY)
+        return Selection(indices, weight[indices] / pi[indices], given)
 
     def __sklearn_tags__(self):
         """Return the tags: every value is accepted, because none is looked at."""

@@ -163,27 +163,36 @@ class VOptimalSelector(BaseSelector):
         pairs = 28 * min(n_samples * n, PAIRS_PER_BLOCK)
         return max(8 * n_samples * (3 * n_features + 6), 8 * n_samples * n_features + pairs)
 
-    def _select(self, X, n, reference, rng, step):
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
+        given = np.empty(0, dtype=int) if selected is None else selected
+        n += len(given)
         alpha = reference.learn(
             "alpha", lambda X, y: self._resolve_alpha(reference.spectrum.eigenvalues, n, X.shape[0])
         )
         problem = whiten(X, reference.spectrum, alpha)
-        start = None if isinstance(self.init, str) else self._check_init(n, X.shape[0])
+        start = given if isinstance(self.init, str) else self._check_init(n, X.shape[0], given)
         # For thousands of products of small matrices, several threads cost more than they save.
         small = problem.rows.size < ONE_THREAD_ENTRIES
         with one_thread() if small else nullcontext():
             relaxation = relax(problem, n, step=step)
-            if start is None and self.init == "relaxation":
-                indices = round_largest(relaxation, n)
+            if isinstance(self.init, str) and self.init == "relaxation":
+                order = round_largest(relaxation, X.shape[0])
+                order = order[~np.isin(order, given)]
+                indices = np.concatenate([given, order])[:n]
             else:
-                indices = greedy(problem, n, () if start is None else start, step=step)
+                indices = greedy(problem, n, start, step=step)
             indices, n_iter = exchange(
-                problem, indices, max_iter=self.max_iter, tol=self.tol, step=step
+                problem,
+                indices,
+                n_fixed=len(given),
+                max_iter=self.max_iter,
+                tol=self.tol,
+                step=step,
             )
         value = objective(problem, indices)
         lower = min(value, relaxation.lower_bound)  # equal up to rounding at the optimum
         return Selection(
-            np.sort(indices),
+            np.sort(indices[len(given) :]),
             per_sample={"weights_": relaxation.weights},
             attributes={
                 "objective_": value,
@@ -198,7 +207,7 @@ class VOptimalSelector(BaseSelector):
         alpha = default_alpha(values, n, n_samples) if self.alpha is None else float(self.alpha)
         return max(alpha, least_alpha(values, n))
 
-    def _check_init(self, n, n_samples):
+    def _check_init(self, n, n_samples, given):
         init = np.asarray(self.init)
         if init.ndim != 1 or not init.size or not np.issubdtype(init.dtype, np.integer):
             raise ValueError(
@@ -221,6 +230,11 @@ class VOptimalSelector(BaseSelector):
             raise ValueError(
                 "The 'init' parameter of VOptimalSelector must contain distinct positions. Got "
                 "repeated positions instead."
+            )
+        if len(given):
+            raise ValueError(
+                "The 'init' parameter of VOptimalSelector must be 'relaxation' or 'greedy' with "
+                "selected samples. Got an array of positions instead."
             )
         if len(init) > n:
             raise ValueError(

@@ -72,7 +72,8 @@ def test_metadata_is_routed_and_restricted_to_the_coreset(data):
     with sklearn.config_context(enable_metadata_routing=True):
         inner = LinearRegression().set_fit_request(sample_weight=True)
         inner.set_score_request(sample_weight=True)
-        model = CoresetEstimator(inner, UniformSelector(30, random_state=0))
+        selector = UniformSelector(30, random_state=0).set_fit_request(sample_weight=False)
+        model = CoresetEstimator(inner, selector)
         model.fit(X, y, sample_weight=given)
         expected = LinearRegression().fit(X[rows], y[rows], sample_weight=given[rows])
         np.testing.assert_array_equal(model.estimator_.coef_, expected.coef_)

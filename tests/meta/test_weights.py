@@ -42,6 +42,13 @@ class Witness(ClassifierMixin, BaseEstimator):
         return np.full(len(X), self.classes_[0])
 
 
+def without_weights(selector):
+    """Request no weights: those given to `fit` are for the estimator."""
+    if sklearn.get_config()["enable_metadata_routing"]:
+        selector.set_fit_request(sample_weight=False)
+    return selector
+
+
 def scaler():
     return StandardScaler()
 
@@ -77,12 +84,12 @@ NESTED = {
         "votingclassifier__sample_weight",
     ),
     "coreset": (
-        lambda e: CoresetEstimator(e, UniformSelector(1.0, random_state=0)),
+        lambda e: CoresetEstimator(e, without_weights(UniformSelector(1.0, random_state=0))),
         "sample_weight",
     ),
     "pipeline in a coreset": (
         lambda e: CoresetEstimator(
-            make_pipeline(scaler(), e), UniformSelector(1.0, random_state=0)
+            make_pipeline(scaler(), e), without_weights(UniformSelector(1.0, random_state=0))
         ),
         "witness__sample_weight",
     ),
@@ -120,7 +127,7 @@ def test_with_routing_weights_reach_who_asks(name, given):
         for value in [*estimator.get_params().values()]:
             if isinstance(value, StandardScaler):
                 value.set_fit_request(sample_weight=False)
-        selector = KMeansSelector(20, random_state=0)
+        selector = without_weights(KMeansSelector(20, random_state=0))
         model = CoresetEstimator(estimator, selector, use_sample_weight=True)
         Witness.seen.clear()
         model.fit(X, Y, **({"sample_weight": GIVEN} if given else {}))
@@ -207,3 +214,35 @@ def test_a_selector_without_weights_is_refused():
     first = FunctionTransformer(lambda X: np.arange(9))
     with pytest.raises(TypeError, match="needs a selector with the attribute sample_weight_"):
         CoresetEstimator(Ridge(), first, use_sample_weight=True).fit(X, Y)
+
+
+def test_weights_of_the_selector_count_once():
+    """Weights that the selector gets are in the masses that it gives to the estimator."""
+    with sklearn.config_context(enable_metadata_routing=True):
+        selector = KMeansSelector(20, random_state=0).set_fit_request(sample_weight=True)
+        witness = Witness().set_fit_request(sample_weight=True)
+        model = CoresetEstimator(witness, selector, use_sample_weight=True)
+        Witness.seen.clear()
+        model.fit(X, Y, sample_weight=GIVEN)
+        alone = KMeansSelector(20, random_state=0).fit(X, sample_weight=GIVEN)
+        np.testing.assert_array_equal(Witness.seen[-1], alone.sample_weight_)
+
+
+def test_given_samples_are_fitted_too():
+    given = np.zeros(60, dtype=bool)
+    given[[3, 17]] = True
+    with sklearn.config_context(enable_metadata_routing=True):
+        selector = KMeansSelector(20, random_state=0)
+        selector.set_fit_request(selected=True, sample_weight=False)
+        model = CoresetEstimator(
+            Witness().set_fit_request(sample_weight=True), selector, use_sample_weight=True
+        )
+        Witness.seen.clear()
+        model.fit(X, Y, selected=given)
+        assert model.sample_indices_[:2].tolist() == [3, 17]
+        assert len(np.unique(model.sample_indices_)) == 22
+        assert len(Witness.seen[-1]) == 22
+        assert np.isclose(Witness.seen[-1].sum(), 60)
+        # A search cuts the mask with the samples.
+        search = GridSearchCV(model, {"selector__n_to_select": [5, 10]}, cv=2, error_score="raise")
+        search.fit(X, Y, selected=given)
