@@ -18,13 +18,13 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_skmm.core._allocation import allocate, resolve_n_to_select
+from sklearn_skmm.core._allocation import allocate, counts_of_classes, resolve_n_to_select
 from sklearn_skmm.core._blocks import BLOCK, mean_squared_norm
 from sklearn_skmm.core._criteria import CRITERIA, bandwidth_of, sampled_rows
 from sklearn_skmm.core._moments import Spectrum, spectrum
 from sklearn_skmm.data import Reader, Samples, cast_bytes, length_and_rows, open_samples, take
 from sklearn_skmm.utils._docstrings import with_shared
-from sklearn_skmm.utils._sklearn import Interval, _fit_context, _safe_indexing
+from sklearn_skmm.utils._sklearn import Interval, StrOptions, _fit_context, _safe_indexing
 from sklearn_skmm.utils._validation import MAX_SEED, all_or_nothing
 
 __all__ = ["BaseSelector", "Reference", "Selection"]
@@ -215,8 +215,9 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         "n_to_select": [
             Interval(Integral, 1, None, closed="left"),
             Interval(Real, 0, 1, closed="right"),
+            dict,
         ],
-        "stratify": ["boolean"],
+        "stratify": ["boolean", StrOptions({"balanced"})],
     }
 
     # Declared for the type checker; each subclass's __init__ stores them.
@@ -282,7 +283,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The pool, one row per sample: sketched gradients, or any features.
         y : array-like of shape (n_samples,), default=None
-            Class labels that define the strata. Used with ``stratify=True`` only.
+            Class labels that define the strata. Used only to select by class.
         sample_weight : array-like of shape (n_samples,), default=None
             Nonnegative weights: how much each sample counts. A weight of 2 is the sample twice,
             and a sample of weight 0 counts for nothing and is not selected. Only ratios matter.
@@ -370,7 +371,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The pool to select from.
         y : array-like of shape (n_samples,), default=None
-            Class labels that define the strata. Needed with ``stratify=True`` only.
+            Class labels that define the strata. Needed only to select by class.
 
         Returns
         -------
@@ -393,7 +394,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The pool.
         y : array-like of shape (n_samples,), default=None
-            Class labels that define the strata. Used with ``stratify=True`` only.
+            Class labels that define the strata. Used only to select by class.
         sample_weight, selected
             As in `fit`.
 
@@ -412,7 +413,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         X : {array-like, sparse matrix, dataframe} of shape (n_samples, n_features)
             The pool.
         y : array-like of shape (n_samples,), default=None
-            Targets, which are also the strata with ``stratify=True``.
+            Targets, which are also the classes to select by.
         sample_weight, selected
             As in `fit`. The samples in `selected` are not returned.
 
@@ -500,7 +501,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         """Open the pool, with the strata and the labels that this selector needs."""
         needs_y = reset and self._needs_y()
         open_as = self._open_rows if self._reads_values else self._open_unread
-        return open_as(X, y, reset=reset, stratify=self.stratify, needs_y=needs_y, **given)
+        by_class = bool(self.stratify) or isinstance(self.n_to_select, dict)
+        return open_as(X, y, reset=reset, stratify=by_class, needs_y=needs_y, **given)
 
     def _open_unread(self, X, y, **options) -> Samples:
         """Open X for `_select` without a look at its values; a Dask array stays lazy."""
@@ -555,7 +557,11 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         copied, itemsize = cast_bytes(X, self._dtypes if self._reads_values else [X.dtype])
         n_samples, n_features = X.shape
         n = self.n_to_select
-        n = max(1, min(n, n_samples) if isinstance(n, Integral) else round(n * n_samples))
+        if isinstance(n, dict):  # by class, of which the sizes are not known here
+            n = sum(n_samples * c if isinstance(c, float) else int(c) for c in n.values())
+        else:
+            n = n if isinstance(n, Integral) else n * n_samples
+        n = max(1, min(round(n), n_samples))
         return copied + max(
             self._peak_bytes(n_samples, n_features, n, itemsize),
             # Every fit ends with the sum of the squares of X, in blocks of double precision.
@@ -572,19 +578,23 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     def _counts(self, samples: Samples) -> np.ndarray:
         """Return the number of samples to select from each stratum."""
-        N, given = samples.n_samples, samples.given
-        n_given = 0 if given is None else int(np.count_nonzero(given))
-        n = resolve_n_to_select(self.n_to_select, N, None if given is None else N - n_given)
-        if samples.strata is None:
-            return np.array([n])
-        members = samples.strata.members
-        free = sizes = np.array([len(part) for part in members])
-        if samples.weight is not None:
-            sizes = np.array([samples.weight[part].sum() for part in members])
-        if given is None:
-            return allocate(n, sizes, free)
-        taken = np.array([np.count_nonzero(given[part]) for part in members])
-        return allocate(n, sizes, free - taken, taken)
+        N, given, strata = samples.n_samples, samples.given, samples.strata
+        n_free = N if given is None else N - int(np.count_nonzero(given))
+        if strata is None:
+            return np.array([resolve_n_to_select(self.n_to_select, N, n_free)])
+        free = sizes = np.array([len(part) for part in strata.members])
+        taken = None
+        if given is not None:
+            taken = np.array([np.count_nonzero(given[part]) for part in strata.members])
+            free = free - taken
+        if isinstance(self.n_to_select, dict):
+            return counts_of_classes(self.n_to_select, strata.classes, sizes, free)
+        n = resolve_n_to_select(self.n_to_select, N, n_free)
+        if self.stratify == "balanced":
+            sizes = (sizes > 0).astype(float)
+        elif samples.weight is not None:
+            sizes = np.array([samples.weight[part].sum() for part in strata.members])
+        return allocate(n, sizes, free, taken)
 
     def _select_by_stratum(self, samples: Samples, step) -> Selection:
         """Select within each stratum and put the parts together."""

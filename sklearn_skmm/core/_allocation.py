@@ -1,6 +1,6 @@
 """Numbers of samples to select: in total, from each stratum, and from each cell."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -50,6 +50,66 @@ def resolve_n_to_select(n_to_select, n_samples: int, n_free: int | None = None) 
             "are not in selected."
         )
     return n
+
+
+def counts_of_classes(
+    wanted: dict, classes: np.ndarray, sizes: np.ndarray, free: np.ndarray
+) -> np.ndarray:
+    """Return the number of samples to select from each class.
+
+    Parameters
+    ----------
+    wanted : dict
+        Counts by class. An int is a number of samples, a float in (0, 1] a fraction of those of the
+        class. No samples are selected from classes that it lacks.
+    classes : ndarray of shape (n_classes,)
+        The classes of y.
+    sizes, free : ndarray of shape (n_classes,), dtype int
+        How many samples each class has, and how many of them can be selected.
+
+    Returns
+    -------
+    counts : ndarray of shape (n_classes,), dtype int
+        The counts, with a sum of at least one.
+
+    Raises
+    ------
+    ValueError
+        If there is no such class, a count is none, there are not as many samples, or all counts are
+        zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sizes = np.array([5, 10])
+    >>> counts_of_classes({"b": 2, "a": 0.6}, np.array(["a", "b"]), sizes, sizes)
+    array([3, 2])
+    """
+    known = {label: k for k, label in enumerate(classes.tolist())}
+    counts = np.zeros(len(sizes), dtype=int)
+    for label, count in wanted.items():
+        if label not in known:
+            raise ValueError(
+                f"n_to_select has a count for the class {label!r}, but the classes of y are "
+                f"{classes.tolist()}."
+            )
+        k = known[label]
+        is_int = isinstance(count, Integral) and not isinstance(count, bool)
+        is_fraction = isinstance(count, Real) and not is_int and not isinstance(count, bool)
+        if not (count >= 0 if is_int else is_fraction and 0.0 < float(count) <= 1.0):
+            raise ValueError(
+                f"The counts in n_to_select must be ints from 0 or floats in (0, 1]. Got {count!r} "
+                f"for the class {label!r} instead."
+            )
+        counts[k] = count if is_int else max(1, round(float(count) * int(sizes[k])))
+        if counts[k] > free[k]:
+            raise ValueError(
+                f"n_to_select={count!r} for the class {label!r} must be at most the number of its "
+                f"samples that can be selected, which is {free[k]}."
+            )
+    if not counts.any():
+        raise ValueError("n_to_select must have a positive count for some class.")
+    return counts
 
 
 def allocate(

@@ -66,12 +66,14 @@ def peak_of_exemplar_layout(n_samples: int, n_features: int, n: int) -> float:
     return 17 * size**2  # costs in double precision, those of the first exemplar's cell, and a mask
 
 
-def peak_of_balanced_layout(n_samples: int, n_features: int, n: int, itemsize: int) -> float:
+def peak_of_balanced_layout(
+    n_samples: int, n_features: int, n: int, itemsize: int, n_candidates: int | None = None
+) -> float:
     """Return the peak memory of `balanced_cells` in bytes, without vectors of N entries.
 
     It consists of a subsample and its distances from the centres, or of a block of rows, and of the
     means of all cells. Parts of the rows may be copied. The matching of moments afterwards squares
-    blocks of components in double precision.
+    blocks of the candidates' components in double precision.
 
     Examples
     --------
@@ -84,7 +86,11 @@ def peak_of_balanced_layout(n_samples: int, n_features: int, n: int, itemsize: i
     part = min(_cells.GATHER_BYTES, itemsize * n_samples * n_features / 32) if n > few else 0
     block = itemsize * min(BLOCK_ENTRIES, n_samples * max(n_features, few))
     means = (8 + itemsize) * n * n_features
-    matching = 8 * min(BLOCK_ENTRIES, 2 * n_samples * n_features)
+    candidates = n_samples if n_candidates is None else min(n_samples, n_candidates * n)
+    matching = max(
+        8 * min(BLOCK_ENTRIES, 2 * candidates * n_features),
+        itemsize * min(BLOCK_ENTRIES, n_samples * n_features),
+    )
     return max(itemsize * size * (n_features + few) + part, block + part, matching) + means
 
 

@@ -57,3 +57,22 @@ def read_labels(y: Any, n_samples: int, owner: str, *, allow_missing: bool = Fal
             f"[{n_samples}, {_num_samples(y)}]"
         )
     return y
+
+
+def check_classes(y: np.ndarray) -> None:
+    """Refuse targets that are not classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_classes(np.array([0.5, 1.2]))
+    Traceback (most recent call last):
+    ValueError: y must have classes to select by class, but it has continuous values such as 0.5.
+    """
+    if y.dtype.kind == "f":
+        broken = y[y != np.floor(y)]
+        if broken.size:
+            raise ValueError(
+                "y must have classes to select by class, but it has continuous values such as "
+                f"{broken[0]:g}."
+            )

@@ -5,7 +5,7 @@ from typing import Any
 from sklearn_skmm.data._arrays import ArraySource
 from sklearn_skmm.data._dask import DaskSource
 from sklearn_skmm.data._files import FileSource
-from sklearn_skmm.data._labels import read_labels
+from sklearn_skmm.data._labels import check_classes, read_labels
 from sklearn_skmm.data._model_inputs import ModelInputSource
 from sklearn_skmm.data._samples import Reader, Samples, Source, Strata
 from sklearn_skmm.data._unread import UnreadSource
@@ -76,7 +76,8 @@ def open_samples(
     samples = source.open(X, reader)
     owner = type(reader.estimator).__name__
     if stratify:
-        y_strata = read_labels(y, samples.n_samples, f"{owner} with stratify=True")
+        y_strata = read_labels(y, samples.n_samples, f"{owner} that selects by class")
+        check_classes(y_strata)
         samples.strata = Strata.of(y_strata)
     if needs_y:
         samples.y = read_labels(y, samples.n_samples, owner)

@@ -287,7 +287,9 @@ class SkMMSelector(BaseSelector):
         # them, and vectors.
         held = min(size, _components.KEEP_BYTES + size // 2)
         block = itemsize * min(n_samples * n_features, _blocks.BLOCK)
-        solver = held + block + 7 * itemsize * n_samples
+        solver = 7 * itemsize * n_samples
+        if self.init != "uniform" or self.c_S < 1.0:
+            solver += held + block
         if self.rounding in ROUNDINGS:
             return solver
         if self.rounding in ARRAYS_AT_PEAK:
@@ -302,7 +304,7 @@ class SkMMSelector(BaseSelector):
         layout = (
             peak_of_exemplar_layout(n_samples, n_features, n)
             if self.rounding == "exemplar"
-            else peak_of_balanced_layout(n_samples, n_features, n, itemsize)
+            else peak_of_balanced_layout(n_samples, n_features, n, itemsize, self.n_candidates)
         )
         return max(solver, components + vectors + layout)
 
@@ -391,8 +393,10 @@ class SkMMSelector(BaseSelector):
             if len(given):
                 members = np.delete(np.arange(len(s)), given)
                 s = inclusion_probabilities(s[members], n) / n
-            components = Components(X, directions, unit, members=members)
-            items = self._draw(components, s, n, rng)
+            if self.rounding in ROUNDINGS or not spectrum.eigenvalues.size:  # X is zero
+                items = ROUNDINGS.get(self.rounding, systematic)(s, n, rng)
+            else:
+                items = self._draw(Components(X, directions, unit, members=members)[:], s, n, rng)
             return Selection(items if members is None else members[items])
         # At least n samples have a weight, none of which is above 1 / n.
         s = s.copy()
@@ -416,15 +420,13 @@ class SkMMSelector(BaseSelector):
             labels = cells.labels
         return _of_cells(support, indices, labels, weight, place, len(s))
 
-    def _draw(self, components, s, n, rng):
-        """Draw n samples with a random rounding."""
-        if self.rounding in ROUNDINGS or not components.shape[1]:  # X is zero
-            return ROUNDINGS.get(self.rounding, systematic)(s, n, rng)
+    def _draw(self, P, s, n, rng):
+        """Draw n samples with a rounding that looks at their components."""
         if self.rounding == "spread":
-            return spread(s, n, components[:], rng)
+            return spread(s, n, P, rng)
         if self.rounding == "cube":
-            return cube(s, n, np.square(components[:]), rng)
-        return local_cube(s, n, np.square(components[:]), components[:], rng)
+            return cube(s, n, np.square(P), rng)
+        return local_cube(s, n, np.square(P), P, rng)
 
 
 def _of_cells(support, picks, labels, weight, given, n_samples) -> Selection:

@@ -215,7 +215,7 @@ class VOptimalSelector(BaseSelector):
                 "non-empty 1-d array of integer positions. Got an array of shape "
                 f"{init.shape} and dtype {init.dtype} instead."
             )
-        if self.stratify:
+        if self.stratify or isinstance(self.n_to_select, dict):
             raise ValueError(
                 "The 'init' parameter of VOptimalSelector must be 'relaxation' or 'greedy' with "
                 "stratify=True. Got an array of positions instead."

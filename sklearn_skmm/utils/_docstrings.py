@@ -4,12 +4,15 @@ import re
 
 SHARED = {
     "n_to_select": """
-n_to_select : int or float
-    Number of samples to select. A float in (0, 1] is a fraction of the samples.
+n_to_select : int, float or dict
+    Number of samples to select. A float in (0, 1] is a fraction of the samples. A dict has the
+    number for each class of y, as in ``{"cat": 20, "dog": 0.1}``, and none are selected from
+    classes that it lacks.
 """,
     "stratify": """
-stratify : bool, default=False
-    Whether to select within each class of y, in proportion to its size.
+stratify : bool or "balanced", default=False
+    Whether to select within each class of y, in proportion to its size or, with "balanced", as
+    many from each class as far as it has them.
 """,
     "random_state": """
 random_state : int, RandomState instance or None, default=None
@@ -31,7 +34,7 @@ sample_weight_ : ndarray of shape (n_to_select,)
 n_samples_seen_ : int
     Number of samples seen in `fit`.
 strata_ : ndarray of shape (n_strata,)
-    Classes of y. Only with ``stratify=True``.
+    Classes of y. Only if the selection is by class.
 n_features_in_ : int
     Number of features seen in `fit`.
 feature_names_in_ : ndarray of shape (n_features,)
