@@ -17,7 +17,16 @@ from sklearn_skmm import GradientSketcher, diagnostics
 from tests._selectors import UNREADING, make, selector_classes
 
 N = 10
-ROUNDINGS = ["cells", "exemplar", "cube", "spread", "local_cube", "systematic", "choice"]
+ROUNDINGS = [
+    "cells",
+    "exemplar",
+    "cube",
+    "spread",
+    "local_cube",
+    "recombine",
+    "systematic",
+    "choice",
+]
 # Every selector, and variants of some with other options.
 VARIANTS = {
     **{cls.__name__: (cls, {}) for cls in selector_classes()},

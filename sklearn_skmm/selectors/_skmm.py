@@ -22,6 +22,7 @@ from sklearn_skmm.core._peak_memory import (
     peak_of_exemplar_layout,
     spread_exact_items,
 )
+from sklearn_skmm.core._recombination import recombine_moments
 from sklearn_skmm.utils._sklearn import Interval, StrOptions
 
 # A duality gap of this fraction of the objective is small enough, because the rounding changes the
@@ -104,11 +105,16 @@ class SkMMSelector(BaseSelector):
         - ``"spread"``: random sampling that avoids selecting neighbours together, the local pivotal
           method (Grafström et al. 2012) [3]_.
         - ``"local_cube"``: random sampling with both properties (Grafström & Tillé 2013) [4]_.
+        - ``"recombine"``: n samples with weights, `sample_weight_`, whose moments are exactly those
+          of the weighted samples, by Carathéodory's theorem (Litterer & Lyons 2012) [5]_. They are
+          the first moments and the squares along each direction if n is at least 2 k + 1, products
+          of two directions too if n is larger, and those of the leading directions if it is
+          smaller. Fit with the weights; without them nothing is matched.
         - ``"systematic"``: systematic sampling (Madow 1949).
         - ``"choice"``: sequential sampling without replacement, as in the published code.
 
-        The last five are random samples. All of them but ``"choice"`` include sample i with
-        probability exactly n·s_i.
+        ``"cube"``, ``"spread"``, ``"local_cube"``, ``"systematic"`` and ``"choice"`` are random
+        samples. All of them but the last include sample i with probability exactly n·s_i.
 
         For s proportional to 1…8 and n = 4, the sample with n·s = 8/9 is included by
         ``"choice"`` in about 73 % of the draws:
@@ -226,6 +232,9 @@ class SkMMSelector(BaseSelector):
        pivotal method". Biometrics 68, 2012.
     .. [4] A. Grafström, Y. Tillé. "Doubly balanced spatial sampling with spreading and restitution
        of auxiliary totals". Environmetrics 24, 2013.
+    .. [5] C. Litterer, T. Lyons. "High order recombination and an application to cubature on Wiener
+       space". Annals of Applied Probability 22, 2012. In groups: M. Tchernychova. "Carathéodory
+       cubature measures". DPhil thesis, University of Oxford, 2016.
 
     Examples
     --------
@@ -245,7 +254,11 @@ class SkMMSelector(BaseSelector):
         **BaseSelector._parameter_constraints,
         "c_S": [Interval(Real, 0, None, closed="neither")],
         "init": [StrOptions({"vertex", "uniform"})],
-        "rounding": [StrOptions({"cells", "exemplar", "cube", "spread", "local_cube", *ROUNDINGS})],
+        "rounding": [
+            StrOptions(
+                {"cells", "exemplar", "cube", "spread", "local_cube", "recombine", *ROUNDINGS}
+            )
+        ],
         "balance": [Interval(Real, 1, None, closed="both")],
         "centrality": [Interval(Real, 0, None, closed="both")],
         "n_candidates": [Interval(Integral, 1, None, closed="left"), None],
@@ -300,6 +313,10 @@ class SkMMSelector(BaseSelector):
             last = size + 2 * itemsize * spread_exact_items(n_samples) ** 2
             return max(peak, last) if self.rounding == "spread" else peak
         components = size if size <= _components.KEEP_BYTES else 0
+        if self.rounding == "recombine":
+            # Groups of samples, and the directions in which their masses can move.
+            own = 8 * (4 * n_samples + 12 * n * n + 2 * n * 4096)
+            return max(solver, components + own)
         vectors = n_samples * (5 * itemsize + 3 * 8)
         layout = (
             peak_of_exemplar_layout(n_samples, n_features, n)
@@ -311,10 +328,10 @@ class SkMMSelector(BaseSelector):
     def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
         given = np.empty(0, dtype=int) if selected is None else selected
         n_samples, n_all = X.shape[0], n + len(given)
-        if len(given) and self.rounding == "exemplar":
+        if len(given) and self.rounding in ("exemplar", "recombine"):
             raise ValueError(
-                "SkMMSelector with rounding='exemplar' does not support selected. Use "
-                "FacilityLocationSelector, or rounding='cells'."
+                f"SkMMSelector with rounding={self.rounding!r} does not support selected. Use "
+                "rounding='cells', or FacilityLocationSelector."
             )
         if n_all < n_samples and self.c_S < n_all / n_samples:
             raise ValueError(
@@ -393,6 +410,11 @@ class SkMMSelector(BaseSelector):
             if len(given):
                 members = np.delete(np.arange(len(s)), given)
                 s = inclusion_probabilities(s[members], n) / n
+            if self.rounding == "recombine":
+                items, weights = recombine_moments(
+                    Components(X, directions, unit), spectrum.relative, s, n, rng, step
+                )
+                return Selection(items, len(s) * weights)
             if self.rounding in ROUNDINGS or not spectrum.eigenvalues.size:  # X is zero
                 items = ROUNDINGS.get(self.rounding, systematic)(s, n, rng)
             else:

@@ -336,7 +336,16 @@ def test_two_steps_give_a_partition(n, dtype, kind, monkeypatch):
     assert np.isfinite(cells.costs).all()
 
 
-ROUNDINGS = ["cells", "exemplar", "cube", "spread", "local_cube", "systematic", "choice"]
+ROUNDINGS = [
+    "cells",
+    "exemplar",
+    "cube",
+    "spread",
+    "local_cube",
+    "recombine",
+    "systematic",
+    "choice",
+]
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)

@@ -10,7 +10,16 @@ from sklearn_skmm import SkMMSelector, UniformSelector
 from sklearn_skmm.core._matching import moment_features
 from sklearn_skmm.core._moments import directional_energies, objective
 
-ROUNDINGS = ["cells", "exemplar", "cube", "spread", "local_cube", "systematic", "choice"]
+ROUNDINGS = [
+    "cells",
+    "exemplar",
+    "cube",
+    "spread",
+    "local_cube",
+    "recombine",
+    "systematic",
+    "choice",
+]
 
 
 @pytest.fixture
