@@ -43,7 +43,10 @@ class KMeansSelector(BaseSelector):
     ----------
     {sample_indices_ascending}
     sample_weight_ : ndarray of shape (n_to_select,)
-        Number of samples in the cluster of each selected sample.
+        Number of samples in the cluster of each selected sample, or their weight.
+    labels_ : ndarray of shape (N,), dtype int
+        Position in `sample_indices_` of the selected sample of each sample's cluster. With given
+        samples, of the nearest one, or -1 if that is a given one.
     inertia_ : float
         Sum of squared distances to the nearest centre.
     n_iter_ : int
@@ -123,7 +126,8 @@ class KMeansSelector(BaseSelector):
                 near = pairwise_distances_argmin(X, X[both])
             near[both] = np.arange(len(both))
             mass = np.bincount(near, weights=sample_weight, minlength=len(both)).astype(float)
-            return Selection(indices, mass[:n], mass[n:], attributes=attributes)
+            near[near >= n] = -1
+            return Selection(indices, mass[:n], mass[n:], near, attributes=attributes)
         nearest, counts = np.full(n, -1), np.bincount(labels, weights=sample_weight, minlength=n)
         for k in np.flatnonzero(counts):
             nearest[k] = _nearest_member(X, np.flatnonzero(labels == k), centres[k])
@@ -134,10 +138,12 @@ class KMeansSelector(BaseSelector):
             mass = 1 if sample_weight is None else sample_weight[nearest[k]]
             counts[labels[nearest[k]]] -= mass
             counts[k] = mass
+            labels[nearest[k]] = k
         order = np.argsort(nearest)
         return Selection(
             nearest[order],
             sample_weight=counts[order].astype(float),
+            labels=np.argsort(order)[labels],
             attributes=attributes,
         )
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sklearn_skmm import SkMMSelector, UniformSelector
+from sklearn_skmm import KMeansSelector, SkMMSelector, UniformSelector
 from sklearn_skmm.core._allocation import allocate
 from tests._selectors import make, selector_classes
 
@@ -99,3 +99,16 @@ def test_targets_must_be_classes():
     UniformSelector(10, stratify=True).fit(X, np.arange(100) % 3.0)
     with pytest.raises(ValueError, match="'stratify' parameter of UniformSelector"):
         UniformSelector(10, stratify="equal").fit(X, Y)
+
+
+@pytest.mark.parametrize("given", [None, np.array([3, 40])])
+def test_labels_of_k_means_say_what_the_masses_are(given):
+    selector = KMeansSelector(10, random_state=0).fit(X, selected=given)
+    labels, n_given = selector.labels_, 0 if given is None else 2
+    assert labels[selector.sample_indices_].tolist() == list(range(10))
+    np.testing.assert_array_equal(np.bincount(labels[labels >= 0]), selector.sample_weight_)
+    if n_given:
+        assert labels[given].tolist() == [-1, -1]
+        assert np.sum(labels == -1) == selector.given_weight_.sum()
+    else:
+        assert labels.min() == 0
