@@ -264,7 +264,9 @@ def medoid(X, members):
 def test_k_means_selects_the_nearest_sample_to_each_centre(monkeypatch, N, n, max_iter):
     fitted = []
     fit = KMeans.fit
-    monkeypatch.setattr(_k_means.KMeans, "fit", lambda *args: fitted.append(args[0]) or fit(*args))
+    monkeypatch.setattr(
+        _k_means.KMeans, "fit", lambda *args, **kw: fitted.append(args[0]) or fit(*args, **kw)
+    )
     for seed in range(3):
         X = gaussian(N, 3, seed)
         selector = skmm.KMeansSelector(n, max_iter=max_iter, random_state=seed).fit(X)
