@@ -18,7 +18,12 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_skmm.core._allocation import allocate, counts_of_classes, resolve_n_to_select
+from sklearn_skmm.core._allocation import (
+    affordable,
+    allocate,
+    counts_of_classes,
+    resolve_n_to_select,
+)
 from sklearn_skmm.core._blocks import BLOCK, mean_squared_norm
 from sklearn_skmm.core._criteria import CRITERIA, bandwidth_of, sampled_rows
 from sklearn_skmm.core._moments import Spectrum, spectrum
@@ -266,6 +271,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
               their mean. Zero only for rows that are in `selected`.
             - selected : ndarray of shape (n_given,), dtype int. Ascending positions of rows that
               are in the coreset already, and must not be selected again.
+            - cost : ndarray of shape (n_samples,), dtype float64. Positive costs, whose sum over
+              the new rows must be at most `budget`. Then n is the most that can be paid for.
 
         Returns
         -------
@@ -275,7 +282,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, sample_weight=None, selected=None):
+    def fit(self, X, y=None, *, sample_weight=None, selected=None, cost=None):
         """Learn the reference from X and select a coreset of X.
 
         Parameters
@@ -291,6 +298,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             Mask or positions of samples that are in the coreset already, such as labelled ones.
             `n_to_select` others are selected, so that both together are the coreset. In a search
             or any other split of the samples use a mask, which is split with them.
+        cost : array-like of shape (n_samples,), default=None
+            Positive cost of each sample, in the unit of `budget`. Needed with a `budget` only.
 
         Returns
         -------
@@ -315,10 +324,11 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         with all_or_nothing(self):
             for name in [name for name in vars(self) if name.endswith("_")]:
                 delattr(self, name)
-            given = {"sample_weight": sample_weight, "selected": selected}
+            given = {"sample_weight": sample_weight, "selected": selected, "cost": cost}
             for name, value in given.items():
                 if value is not None:
                     self._check_supports(name)
+            self._check_budget(cost)
             samples = self._open(X, y, reset=True, **given)
             n_seen = samples.n_samples
             samples, positions = samples.that_count()
@@ -379,6 +389,11 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             Positions of the selected rows of X.
         """
         check_is_fitted(self)
+        if self.n_to_select is None:
+            raise ValueError(
+                f"{type(self).__name__}.transform cannot be used with a budget, because it has no "
+                "costs. Use fit_transform."
+            )
         samples = self._open(X, y, reset=False)
         if self._reads_values:
             self._check_units(samples)
@@ -386,7 +401,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             samples.strata = samples.strata.in_order_of(self.strata_)
         return self._select_by_stratum(samples, lambda: False).indices
 
-    def fit_transform(self, X, y=None, *, sample_weight=None, selected=None):
+    def fit_transform(self, X, y=None, *, sample_weight=None, selected=None, cost=None):
         """Fit to X and return the positions of the selected rows.
 
         Parameters
@@ -395,7 +410,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             The pool.
         y : array-like of shape (n_samples,), default=None
             Class labels that define the strata. Used only to select by class.
-        sample_weight, selected
+        sample_weight, selected, cost
             As in `fit`.
 
         Returns
@@ -403,9 +418,10 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         indices : ndarray of shape (n_to_select,), dtype int
             `sample_indices_`.
         """
-        return self.fit(X, y, sample_weight=sample_weight, selected=selected).sample_indices_
+        given = {"sample_weight": sample_weight, "selected": selected, "cost": cost}
+        return self.fit(X, y, **given).sample_indices_
 
-    def fit_resample(self, X, y=None, *, sample_weight=None, selected=None):
+    def fit_resample(self, X, y=None, *, sample_weight=None, selected=None, cost=None):
         """Fit to X and return the selected rows, as the samplers of imbalanced-learn do.
 
         Parameters
@@ -414,7 +430,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             The pool.
         y : array-like of shape (n_samples,), default=None
             Targets, which are also the classes to select by.
-        sample_weight, selected
+        sample_weight, selected, cost
             As in `fit`. The samples in `selected` are not returned.
 
         Returns
@@ -425,7 +441,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         y_resampled : same kind as y, of shape (n_to_select,), or None
             Their targets.
         """
-        indices = self.fit(X, y, sample_weight=sample_weight, selected=selected).sample_indices_
+        given = {"sample_weight": sample_weight, "selected": selected, "cost": cost}
+        indices = self.fit(X, y, **given).sample_indices_
         return take(X, indices), None if y is None else _safe_indexing(y, indices)
 
     def get_support(self, indices=False):
@@ -497,6 +514,30 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         if name not in signature(self._select).parameters:
             raise ValueError(f"{type(self).__name__} does not support {name}.")
 
+    def _check_budget(self, cost) -> None:
+        """Check that there is either a budget with costs, or a number of samples."""
+        budget = getattr(self, "budget", None)  # a parameter of the selectors that take costs
+        if budget is None:
+            if self.n_to_select is None:
+                raise ValueError(
+                    f"{type(self).__name__} needs n_to_select, or a budget and the cost of each "
+                    "sample."
+                )
+            if cost is not None:
+                raise ValueError(
+                    f"{type(self).__name__} got the cost of the samples, but no budget."
+                )
+            return
+        if self.n_to_select is not None:
+            raise ValueError(
+                f"n_to_select must be None with a budget. Got n_to_select={self.n_to_select!r} and "
+                f"budget={budget!r}."
+            )
+        if cost is None:
+            raise ValueError(f"{type(self).__name__} with a budget requires cost to be passed.")
+        if self.stratify:
+            raise ValueError("stratify must be False with a budget.")
+
     def _open(self, X, y, *, reset, **given) -> Samples:
         """Open the pool, with the strata and the labels that this selector needs."""
         needs_y = reset and self._needs_y()
@@ -557,7 +598,9 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         copied, itemsize = cast_bytes(X, self._dtypes if self._reads_values else [X.dtype])
         n_samples, n_features = X.shape
         n = self.n_to_select
-        if isinstance(n, dict):  # by class, of which the sizes are not known here
+        if n is None:  # as many as a budget pays for, which is not known here
+            n = n_samples
+        elif isinstance(n, dict):  # by class, of which the sizes are not known here
             n = sum(n_samples * c if isinstance(c, float) else int(c) for c in n.values())
         else:
             n = n if isinstance(n, Integral) else n * n_samples
@@ -580,6 +623,9 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         """Return the number of samples to select from each stratum."""
         N, given, strata = samples.n_samples, samples.given, samples.strata
         n_free = N if given is None else N - int(np.count_nonzero(given))
+        if samples.cost is not None:
+            cost = samples.cost if given is None else samples.cost[~given]
+            return np.array([affordable(cost, self.budget)])
         if strata is None:
             return np.array([resolve_n_to_select(self.n_to_select, N, n_free)])
         free = sizes = np.array([len(part) for part in strata.members])
@@ -631,6 +677,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         selected = np.flatnonzero(samples.given) if samples.given is not None else np.empty(0, int)
         if len(selected):
             optional["selected"] = selected
+        if samples.cost is not None:
+            optional["cost"] = samples.cost
         selection = self._select(samples.X, int(n), reference, rng, step, **optional)
         each = samples.total / (len(selection.indices) + len(selected))
         counts = {"sample_weight": len(selection.indices), "given_weight": len(selected)}

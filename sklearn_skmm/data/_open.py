@@ -9,7 +9,7 @@ from sklearn_skmm.data._labels import check_classes, read_labels
 from sklearn_skmm.data._model_inputs import ModelInputSource
 from sklearn_skmm.data._samples import Reader, Samples, Source, Strata
 from sklearn_skmm.data._unread import UnreadSource
-from sklearn_skmm.data._weights import read_selected, read_weights
+from sklearn_skmm.data._weights import read_costs, read_selected, read_weights
 
 # The first that recognises X opens it. A new kind of container is a file, and an entry here.
 SOURCES: tuple[type[Source], ...] = (
@@ -29,6 +29,7 @@ def open_samples(
     stratify: bool = False,
     sample_weight: Any = None,
     selected: Any = None,
+    cost: Any = None,
     **wanted: Any,
 ) -> Samples:
     """Open what a user has: check it, cast it and say what is in it.
@@ -48,6 +49,8 @@ def open_samples(
         Nonnegative weights.
     selected : array-like of bool or int, or None, default=None
         Mask or positions of the samples that are in the coreset already.
+    cost : array-like of shape (n_samples,) or None, default=None
+        Positive costs.
     **wanted : dict
         Fields of `Reader`: what the caller can work with.
 
@@ -83,4 +86,5 @@ def open_samples(
         samples.y = read_labels(y, samples.n_samples, owner)
     samples.weight, samples.unit = read_weights(sample_weight, samples.n_samples)
     samples.given = read_selected(selected, samples.n_samples)
+    samples.cost = None if cost is None else read_costs(cost, samples.n_samples)
     return samples

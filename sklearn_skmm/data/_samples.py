@@ -85,6 +85,8 @@ class Samples:
         The mean of the positive weights.
     given : ndarray of shape (n_samples,), dtype bool, or None
         The samples that are in the coreset already; None if there are none.
+    cost : ndarray of shape (n_samples,), dtype float64, or None
+        What each sample costs, in the unit of a budget; None if that was not asked for.
     left_out : tuple of str
         Columns of a table that are neither features nor labels.
     left_out_as : str
@@ -103,6 +105,7 @@ class Samples:
     weight: np.ndarray | None = None
     unit: float = 1.0
     given: np.ndarray | None = None
+    cost: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
     left_out_as: str = "text or row labels"
     gathered: str | None = None
@@ -138,10 +141,11 @@ class Samples:
         """Return the samples at these positions, without strata."""
         per_sample = (
             None if values is None else values[positions]
-            for values in (self.y, self.weight, self.given)
+            for values in (self.y, self.weight, self.given, self.cost)
         )
-        y, weight, given = per_sample
-        return Samples(take(self.X, positions), y, weight=weight, unit=self.unit, given=given)
+        y, weight, given, cost = per_sample
+        X = take(self.X, positions)
+        return Samples(X, y, weight=weight, unit=self.unit, given=given, cost=cost)
 
     def that_count(self) -> "tuple[Samples, np.ndarray | None]":
         """Return the samples with a weight or in the coreset, and their positions (None is all)."""

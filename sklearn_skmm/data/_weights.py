@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_array
 
 from sklearn_skmm.utils._sklearn import _check_sample_weight
 from sklearn_skmm.utils._validation import computing_in_numpy
@@ -100,3 +101,25 @@ def read_selected(selected: Any, n_samples: int) -> np.ndarray | None:
     if np.count_nonzero(mask) < len(given):
         raise ValueError("selected must contain distinct positions. Got repeated positions.")
     return mask
+
+
+def read_costs(cost: Any, n_samples: int) -> np.ndarray:
+    """Return the costs of the samples, of shape (n_samples,) and dtype float64.
+
+    Raises
+    ------
+    ValueError
+        If it is not one positive and finite number for each sample.
+
+    Examples
+    --------
+    >>> read_costs([2, 1], 2)
+    array([2., 1.])
+    """
+    with computing_in_numpy():
+        costs = check_array(cost, ensure_2d=False, dtype=np.float64, input_name="cost")
+    if costs.shape != (n_samples,):
+        raise ValueError(f"cost must have shape ({n_samples},), got {costs.shape}.")
+    if costs.min() <= 0.0:
+        raise ValueError(f"cost must be positive, got {costs.min():g}.")
+    return costs

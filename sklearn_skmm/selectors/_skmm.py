@@ -1,6 +1,7 @@
 """Stage two of Sketchy Moment Matching: selection by matching second moments."""
 
 import warnings
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ from sklearn_skmm.core._peak_memory import (
 )
 from sklearn_skmm.core._recombination import recombine_moments
 from sklearn_skmm.utils._sklearn import Interval, StrOptions
+from sklearn_skmm.utils._validation import MAX_SEED
 
 # A duality gap of this fraction of the objective is small enough, because the rounding changes the
 # moments by far more.
@@ -83,6 +85,11 @@ class SkMMSelector(BaseSelector):
     Parameters
     ----------
     {n_to_select}
+        None with a budget.
+    {budget}
+        Then as many cells are laid out as the budget pays for, and cheap samples of a cell are
+        preferred to expensive ones: a cost of the mean counts as much as the mean distance from
+        the centre (see `centrality`). Only with ``rounding="cells"``.
     c_S : float, default=1.0
         Constant of the moment constraint. It must be at least n / N, because no coreset of n
         samples has a second moment larger than N / n times that of all samples. The smaller c_S is,
@@ -252,6 +259,8 @@ class SkMMSelector(BaseSelector):
     _kept: ClassVar[float] = 1.0
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
+        "n_to_select": [*BaseSelector._parameter_constraints["n_to_select"], None],
+        "budget": [Interval(Real, 0, None, closed="neither"), None],
         "c_S": [Interval(Real, 0, None, closed="neither")],
         "init": [StrOptions({"vertex", "uniform"})],
         "rounding": [
@@ -269,8 +278,9 @@ class SkMMSelector(BaseSelector):
 
     def __init__(
         self,
-        n_to_select,
+        n_to_select=None,
         *,
+        budget=None,
         c_S=1.0,
         init="uniform",
         rounding="cells",
@@ -283,6 +293,7 @@ class SkMMSelector(BaseSelector):
         random_state=None,
     ):
         self.n_to_select = n_to_select
+        self.budget = budget
         self.c_S = c_S
         self.init = init
         self.rounding = rounding
@@ -325,7 +336,37 @@ class SkMMSelector(BaseSelector):
         )
         return max(solver, components + vectors + layout)
 
-    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None, cost=None):
+        if cost is None:
+            return self._select_n(X, n, reference, rng, step, sample_weight, selected)
+        if self.rounding != "cells":
+            raise ValueError(
+                "SkMMSelector supports a budget with rounding='cells' only. Got "
+                f"rounding={self.rounding!r}."
+            )
+        # The largest number of cells whose samples the budget pays for, by bisection.
+        few, most, seed = 0, n, int(rng.randint(MAX_SEED))
+        free = np.ones(X.shape[0], dtype=bool)
+        if selected is not None:
+            free[selected] = False
+        cheapest = int(np.flatnonzero(free)[cost[free].argmin()])
+        best = None
+        n = min(n, max(1, int(self.budget / cost[free].mean())))
+        while few < most:
+            trial = self._select_n(
+                X, n, reference, np.random.RandomState(seed), step, sample_weight, selected, cost
+            )
+            if cost[trial.indices].sum() <= self.budget:
+                best, few = trial, n
+            else:
+                most = n - 1
+            n = (few + most + 1) // 2
+        if best is None:
+            best = replace(trial, indices=np.array([cheapest]), sample_weight=None, labels=None)
+            best.given_weight = None
+        return best
+
+    def _select_n(self, X, n, reference, rng, step, sample_weight, selected, cost=None):
         given = np.empty(0, dtype=int) if selected is None else selected
         n_samples, n_all = X.shape[0], n + len(given)
         if len(given) and self.rounding in ("exemplar", "recombine"):
@@ -366,7 +407,7 @@ class SkMMSelector(BaseSelector):
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        selection = self._round(X, spectrum, solution.s, n, given, rng, step)
+        selection = self._round(X, spectrum, solution.s, n, given, cost, rng, step)
         selection.per_sample["weights_"] = solution.s
         selection.attributes = {
             "objective_": objective,
@@ -401,7 +442,7 @@ class SkMMSelector(BaseSelector):
         share = (n / n_all) ** 2
         return Solution(s, solution.objective * share, solution.dual_gap * share, solution.n_iter)
 
-    def _round(self, X, spectrum, s, n, given, rng, step) -> Selection:
+    def _round(self, X, spectrum, s, n, given, cost, rng, step) -> Selection:
         """Return the coreset, the mass that each of its samples represents, and for whom."""
         drawn = self.rounding not in ("cells", "exemplar") or not spectrum.eigenvalues.size
         directions, unit = spectrum.eigenvectors, spectrum.unit
@@ -433,6 +474,10 @@ class SkMMSelector(BaseSelector):
             indices, labels = cells.exemplars, cells.labels
         else:
             cells = cells_besides(components, weight, n, place, self.balance, rng, step)
+            if cost is not None:
+                away, price = cells.costs, cost[support]
+                away = away / (float(away.mean(dtype=np.float64)) or 1.0)
+                cells = cells._replace(costs=away + price / price.mean())
             features = MomentFeatures(components, spectrum.relative, n)
             target = features.mean(weight)
             if len(given):

@@ -9,6 +9,11 @@ n_to_select : int, float or dict
     number for each class of y, as in ``{"cat": 20, "dog": 0.1}``, and none are selected from
     classes that it lacks.
 """,
+    "budget": """
+budget : float or None, default=None
+    Largest sum of the costs of the selected samples, in place of `n_to_select`. `fit` then needs
+    the `cost` of each sample.
+""",
     "stratify": """
 stratify : bool or "balanced", default=False
     Whether to select within each class of y, in proportion to its size or, with "balanced", as
