@@ -95,6 +95,8 @@ class Samples:
         Whether X is a Dask array of which nothing but the first rows was computed.
     head : Samples or None
         The first rows of lazy samples, opened; None if they were not asked for.
+    pairwise : bool
+        Whether X also has a column for each sample; a part of the samples is then a part of both.
     """
 
     X: Any
@@ -108,6 +110,7 @@ class Samples:
     gathered: str | None = None
     lazy: bool = False
     head: "Samples | None" = None
+    pairwise: bool = False
 
     @property
     def n_samples(self) -> int:
@@ -141,7 +144,8 @@ class Samples:
             for values in (self.y, self.weight, self.given)
         )
         y, weight, given = per_sample
-        return Samples(take(self.X, positions), y, weight=weight, unit=self.unit, given=given)
+        X = self.X[np.ix_(positions, positions)] if self.pairwise else take(self.X, positions)
+        return Samples(X, y, weight=weight, unit=self.unit, given=given, pairwise=self.pairwise)
 
     def that_count(self) -> "tuple[Samples, np.ndarray | None]":
         """Return the samples with a weight or in the coreset, and their positions (None is all)."""
@@ -202,6 +206,8 @@ class Reader:
         it. Samples for which that is more than is available are refused.
     lazy : bool, default=False
         Whether a Dask array is left as it is; False gathers it.
+    pairwise : bool, default=False
+        Whether X has to be a square matrix, with a row and a column for each sample.
     """
 
     estimator: Any = None
@@ -216,6 +222,7 @@ class Reader:
     features: bool = True
     peak_bytes: Callable[[np.ndarray], float] | None = None
     lazy: bool = False
+    pairwise: bool = False
 
 
 class Source(ABC):
