@@ -145,8 +145,11 @@ class KCenterSelector(BaseSelector):
     def _rows(self, X, reference, weight):
         """Return the rows whose Euclidean distances count, and their mean in `fit`."""
         if self.metric == "cosine":
-            X = unit_rows(X)
-            mean = reference.learn("mean", lambda X, y: Reference(unit_rows(X), weight=weight).mean)
+            own, X = X, unit_rows(X)
+            mean = reference.learn(
+                "mean",
+                lambda of, y: Reference(X if of is own else unit_rows(of), None, weight).mean,
+            )
         else:
             mean = reference.mean  # computed in `fit`: `transform` has no data for it
         if sparse.issparse(X):
