@@ -12,6 +12,7 @@ from inspect import Parameter, signature
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
+import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -331,6 +332,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             self._check_budget(cost)
             samples = self._open(X, y, reset=True, **given)
             n_seen = samples.n_samples
+            if samples.pairwise:
+                self._matrix = joblib.hash(np.asarray(samples.X))
             samples, positions = samples.that_count()
             # Selectors without randomness have no random_state and never use the seed.
             rng = check_random_state(getattr(self, "random_state", 0))
@@ -394,8 +397,13 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
                 f"{type(self).__name__}.transform cannot be used with a budget, because it has no "
                 "costs. Use fit_transform."
             )
+        if self._is_pairwise() and np.shape(X) != 2 * (self.n_samples_seen_,):
+            self._refuse_other_pool()
         samples = self._open(X, y, reset=False)
-        if self._reads_values:
+        if self._is_pairwise():
+            if joblib.hash(np.asarray(samples.X)) != self._matrix:
+                self._refuse_other_pool()
+        elif self._reads_values:
             self._check_units(samples)
         if samples.strata is not None:
             samples.strata = samples.strata.in_order_of(self.strata_)
@@ -501,6 +509,11 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     def _criterion(self, name: str, X) -> float:
         """Return one of `CRITERIA` for X and the fitted coreset."""
         check_is_fitted(self)
+        if self._is_pairwise():
+            raise ValueError(
+                f"{type(self).__name__}.score needs rows of features. With metric='precomputed' "
+                "there are none."
+            )
         X = self._open_rows(X, reset=False).X
         if self._coreset is None:
             raise ValueError(
@@ -555,13 +568,34 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         )
 
     def _open_rows(self, X, y=None, **options) -> Samples:
+        pairwise = self._is_pairwise()
         return open_samples(
-            X, y, estimator=self, dtypes=self._dtypes, peak_bytes=self._bytes_next_to, **options
+            X,
+            y,
+            estimator=self,
+            dtypes=self._dtypes,
+            sparse=not pairwise,
+            pairwise=pairwise,
+            peak_bytes=self._bytes_next_to,
+            **options,
+        )
+
+    def _is_pairwise(self) -> bool:
+        """Whether X is a square matrix of similarities or distances."""
+        return getattr(self, "metric", None) == "precomputed"
+
+    def _refuse_other_pool(self):
+        raise ValueError(
+            f"{type(self).__name__} with metric='precomputed' transforms only the matrix seen in "
+            "fit. Fit it to the matrix of the other pool instead."
         )
 
     def _measure(self, samples: Samples, indices) -> None:
         """Keep what `score` needs: the coreset, its bandwidth and the ridge tr(Σ) / N."""
         self._unmeasured = ""
+        if samples.pairwise:
+            self._alpha, self._bandwidth, self._coreset = np.nan, np.nan, None
+            return
         some = sampled_rows(samples.n_samples)
         if self._reads_values:
             self._alpha = mean_squared_norm(samples.X, samples.weight) / samples.n_samples
@@ -690,7 +724,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     def __sklearn_tags__(self):
         """Return the tags by which scikit-learn knows what this estimator accepts and returns."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.pairwise = self._is_pairwise()
+        tags.input_tags.sparse = not self._is_pairwise()
         # `transform` returns positions, so there is no floating-point dtype to preserve.
         tags.transformer_tags.preserves_dtype = []
         tags.target_tags.required = self._needs_y()

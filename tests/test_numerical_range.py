@@ -50,6 +50,11 @@ VARIANTS = {
         sklearn_skmm.FacilityLocationSelector,
         {"metric": "sqeuclidean"},
     ),
+    "FacilityLocationSelector-cosine": (
+        sklearn_skmm.FacilityLocationSelector,
+        {"metric": "cosine"},
+    ),
+    "KCenterSelector-cosine": (sklearn_skmm.KCenterSelector, {"metric": "cosine"}),
     "VOptimalSelector-greedy": (sklearn_skmm.VOptimalSelector, {"init": "greedy"}),
 }
 # The selector's regularised classifier depends on the unit of the features.

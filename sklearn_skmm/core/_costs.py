@@ -95,6 +95,37 @@ def squared_from_products(products, left, right) -> np.ndarray:
     return products
 
 
+def unit_rows(X):
+    """Return the rows divided by their lengths, with one more column.
+
+    A row of zeros has no direction. It becomes the unit vector of the additional column, which is
+    orthogonal to all other rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    array([[0.6, 0.8, 0. ],
+           [0. , 0. , 1. ]])
+    """
+    # First by the largest entry, because squares of small entries would be zero.
+    if sparse.issparse(X):
+        largest = abs(X).max(axis=1).toarray().ravel()
+        rows = sparse.hstack([X, (largest == 0.0).astype(X.dtype)[:, None]], format="csr")
+        largest[largest == 0.0] = 1.0
+        entries = np.diff(rows.indptr)
+        rows.data /= np.repeat(largest, entries)
+        rows.data /= np.repeat(row_norms(rows), entries)
+        return rows
+    largest = np.maximum(X.max(axis=1), -X.min(axis=1))
+    rows = np.empty((X.shape[0], X.shape[1] + 1))
+    rows[:, -1] = largest == 0.0
+    largest[largest == 0.0] = 1.0
+    np.divide(X, largest[:, None], out=rows[:, :-1])
+    rows /= row_norms(rows)[:, None]
+    return rows
+
+
 def gaussian(squared, bandwidth) -> np.ndarray:
     """Overwrite the squared distances d² with 1 − exp(−d² / 2h²) and return them.
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklearn_skmm.core._costs import Columns, Costs, gaussian
+from sklearn_skmm.core._costs import BLOCK, Columns, Costs, gaussian
 
 # A pass over all pairs in single precision costs about as much as this fraction of exact columns.
 REFRESH_FRACTION = 1 / 40
@@ -277,3 +277,74 @@ def greedy_exemplars(
     label[indices] = np.arange(n)  # even if an equal row was selected before
     counts = np.bincount(label, weights=weight, minlength=n)
     return Exemplars(indices, counts, float(weight @ current / weight.sum()))
+
+
+def greedy_exemplars_precomputed(
+    similarity: np.ndarray,
+    n: int,
+    *,
+    weight: np.ndarray | None = None,
+    start: np.ndarray | None = None,
+    step: Callable[[], bool] = lambda: False,
+) -> Exemplars:
+    r"""Select like `greedy_exemplars`, with the costs 1 − similarity.
+
+    Parameters
+    ----------
+    similarity : ndarray of shape (N, N)
+        Similarity of sample i to sample j as its exemplar; it need not be symmetric.
+    n, weight, start, step
+        As for `greedy_exemplars`.
+
+    Returns
+    -------
+    exemplars : Exemplars
+        As from `greedy_exemplars`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> S = np.array([[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> greedy_exemplars_precomputed(S, 2)
+    Exemplars(indices=array([0, 2]), counts=array([2., 1.]), objective=0.03333333333333333)
+    """
+    n_samples = len(similarity)
+    weight = np.ones(n_samples) if weight is None else np.asarray(weight, dtype=float)
+    tie = 1e-12 * float(weight.sum()) * max(float(similarity.max()), -float(similarity.min()))
+    indices = [] if start is None else [int(j) for j in start]
+    n += len(indices)
+    if not indices:
+        total = weight @ similarity
+        indices.append(int(np.argmax(total >= total.max() - tie)))
+        step()
+    best, label = similarity[:, indices[0]].copy(), np.zeros(n_samples, dtype=int)
+
+    def improve(k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Take exemplar k into account; return whose similarity it improves, and from what."""
+        column = similarity[:, indices[k]]
+        closer = np.flatnonzero(column > best)
+        before = best[closer]
+        best[closer], label[closer] = column[closer], k
+        return closer, before
+
+    for k in range(1, len(indices)):
+        improve(k)
+    gains = np.zeros(n_samples)
+    for first in range(0, n_samples, BLOCK):
+        block = slice(first, first + BLOCK)
+        gains += weight[block] @ np.maximum(similarity[block] - best[block, None], 0.0)
+    while len(indices) < n:
+        gains[indices] = -np.inf
+        indices.append(int(np.argmax(gains >= gains.max() - tie)))
+        closer, before = improve(len(indices) - 1)
+        for first in range(0, len(closer), BLOCK):
+            own = closer[first : first + BLOCK]
+            # What a candidate saves shrinks from max(0, s − before) to max(0, s − after).
+            lost = np.clip(similarity[own], before[first : first + BLOCK, None], best[own, None])
+            lost -= before[first : first + BLOCK, None]
+            gains -= weight[own] @ lost
+        step()
+    label[indices] = np.arange(n)  # even if an equal column was selected before
+    counts = np.bincount(label, weights=weight, minlength=n)
+    objective = float(weight @ (1.0 - best) / weight.sum())
+    return Exemplars(np.array(indices), counts, objective)

@@ -77,6 +77,13 @@ def open_samples(
     reader = Reader(**wanted)
     source = next(source for source in SOURCES if source.recognises(X, reader))
     samples = source.open(X, reader)
+    if reader.pairwise:
+        if samples.n_features != samples.n_samples:
+            raise ValueError(
+                f"{reader.name} must be a square matrix with metric='precomputed'. Got shape "
+                f"{samples.X.shape} instead."
+            )
+        samples.pairwise = True
     owner = type(reader.estimator).__name__
     if stratify:
         y_strata = read_labels(y, samples.n_samples, f"{owner} that selects by class")

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,6 +97,8 @@ class Samples:
         Whether X is a Dask array of which nothing but the first rows was computed.
     head : Samples or None
         The first rows of lazy samples, opened; None if they were not asked for.
+    pairwise : bool
+        Whether X also has a column for each sample; a part of the samples is then a part of both.
     """
 
     X: Any
@@ -111,6 +113,7 @@ class Samples:
     gathered: str | None = None
     lazy: bool = False
     head: "Samples | None" = None
+    pairwise: bool = False
 
     @property
     def n_samples(self) -> int:
@@ -144,8 +147,8 @@ class Samples:
             for values in (self.y, self.weight, self.given, self.cost)
         )
         y, weight, given, cost = per_sample
-        X = take(self.X, positions)
-        return Samples(X, y, weight=weight, unit=self.unit, given=given, cost=cost)
+        X = self.X[np.ix_(positions, positions)] if self.pairwise else take(self.X, positions)
+        return replace(self, X=X, y=y, weight=weight, given=given, cost=cost, strata=None)
 
     def that_count(self) -> "tuple[Samples, np.ndarray | None]":
         """Return the samples with a weight or in the coreset, and their positions (None is all)."""
@@ -206,6 +209,8 @@ class Reader:
         it. Samples for which that is more than is available are refused.
     lazy : bool, default=False
         Whether a Dask array is left as it is; False gathers it.
+    pairwise : bool, default=False
+        Whether X has to be a square matrix, with a row and a column for each sample.
     """
 
     estimator: Any = None
@@ -220,6 +225,7 @@ class Reader:
     features: bool = True
     peak_bytes: Callable[[np.ndarray], float] | None = None
     lazy: bool = False
+    pairwise: bool = False
 
 
 class Source(ABC):

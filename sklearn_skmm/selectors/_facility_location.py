@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from sklearn_skmm.base import BaseSelector, Selection
 from sklearn_skmm.core._blocks import largest_entry
-from sklearn_skmm.core._costs import median_distance
-from sklearn_skmm.core._exemplars import greedy_exemplars
+from sklearn_skmm.core._costs import BLOCK, median_distance, unit_rows
+from sklearn_skmm.core._exemplars import greedy_exemplars, greedy_exemplars_precomputed
 from sklearn_skmm.core._peak_memory import peak_of_exemplars
 from sklearn_skmm.utils._sklearn import Interval, StrOptions
 
@@ -30,8 +30,12 @@ class FacilityLocationSelector(BaseSelector):
     Parameters
     ----------
     {n_to_select}
-    metric : {"gaussian", "euclidean", "sqeuclidean"}, default="gaussian"
-        The cost.
+    metric : {"gaussian", "euclidean", "sqeuclidean", "cosine", "precomputed"}, default="gaussian"
+        The cost. With "cosine" it is 1 minus the cosine similarity, and a row of zeros has
+        similarity 0 to all rows but other rows of zeros. With "precomputed" X is a square matrix
+        of finite similarities and the cost is 1 minus them: entry (i, j) is the similarity of
+        sample i to sample j as its representative. It need not be symmetric. `score` is then not
+        available, nor is `transform` on another pool.
     bandwidth : float or None, default=None
         Bandwidth h of the Gaussian kernel. None means half the median distance between the samples
         of `fit`, estimated on a random subsample.
@@ -46,7 +50,8 @@ class FacilityLocationSelector(BaseSelector):
     sample_weight_ : ndarray of shape (n_to_select,)
         Number of samples that each selected sample represents best.
     objective_ : float
-        The mean cost :math:`\frac{1}{N}\sum_i \min_{j \in S} c_{ij}`.
+        The mean cost :math:`\frac{1}{N}\sum_i \min_{j \in S} c_{ij}`. In it, samples count by
+        their weights, and S contains the samples in `selected`.
     bandwidth_ : float
         The bandwidth h with ``metric="gaussian"``, nan otherwise.
     {fitted}
@@ -89,7 +94,7 @@ class FacilityLocationSelector(BaseSelector):
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
-        "metric": [StrOptions({"gaussian", "euclidean", "sqeuclidean"})],
+        "metric": [StrOptions({"gaussian", "euclidean", "sqeuclidean", "cosine", "precomputed"})],
         "bandwidth": [Interval(Real, 0, None, closed="neither"), None],
         "random_state": ["random_state"],
     }
@@ -110,7 +115,12 @@ class FacilityLocationSelector(BaseSelector):
         self.random_state = random_state
 
     def _peak_bytes(self, n_samples, n_features, n, itemsize):
-        return peak_of_exemplars(n_samples, n_features, 8 if self.metric == "euclidean" else 4)
+        if self.metric == "precomputed":
+            return 8 * n_samples * (3 * BLOCK + 16)  # blocks of rows
+        copy = 8 * n_samples * (n_features + 1) if self.metric == "cosine" else 0
+        return copy + peak_of_exemplars(
+            n_samples, n_features, 8 if self.metric == "euclidean" else 4
+        )
 
     def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
         bandwidth = float("nan")
@@ -118,22 +128,33 @@ class FacilityLocationSelector(BaseSelector):
             bandwidth = self.bandwidth or 0.5 * reference.learn(
                 "median", lambda X, y: median_distance(X, rng, weight=sample_weight)
             )
-        # Outside these bounds the kernel is 0 or 1 anyway, but its exponent could overflow.
-        smallest = max(1e-16 * largest_entry(X), 1e-152)
-        bandwidth_in_range = min(max(bandwidth, smallest), 1e153)
-        result = greedy_exemplars(
-            X,
-            n,
-            metric=self.metric,
-            bandwidth=bandwidth_in_range,
-            weight=sample_weight,
-            start=selected,
-            step=step,
-        )
+        options = {"weight": sample_weight, "start": selected, "step": step}
+        if self.metric == "precomputed":
+            _check_similarities(X)
+            result = greedy_exemplars_precomputed(X, n, **options)
+        elif self.metric == "cosine":
+            # Half the squared distance of unit vectors is 1 minus their cosine.
+            rows = unit_rows(X)
+            rows *= 0.5**0.5
+            result = greedy_exemplars(rows, n, metric="sqeuclidean", **options)
+        else:
+            # Outside these bounds the kernel is 0 or 1 anyway, but its exponent could overflow.
+            smallest = max(1e-16 * largest_entry(X), 1e-152)
+            in_range = min(max(bandwidth, smallest), 1e153)
+            result = greedy_exemplars(X, n, metric=self.metric, bandwidth=in_range, **options)
         n_given = 0 if selected is None else len(selected)
         return Selection(
             result.indices[n_given:],
             sample_weight=result.counts[n_given:],
             given_weight=result.counts[:n_given],
             attributes={"objective_": result.objective, "bandwidth_": bandwidth},
+        )
+
+
+def _check_similarities(S):
+    """Refuse a matrix of distances."""
+    if len(S) > 1 and S.diagonal().max() <= S.min() < S.max():
+        raise ValueError(
+            "X must contain similarities with metric='precomputed', but no sample is more similar "
+            "to itself than to any other. Of distances D pass -D."
         )

@@ -57,7 +57,8 @@ def peak(selector, X, y):
 
     The system's figure is rounded to pages and includes earlier allocations.
     """
-    selector.fit(X[:1000], y[:1000])  # imports at first use do not count
+    few = slice(1000)  # imports at first use do not count
+    selector.fit(X[few, few] if selector._is_pairwise() else X[few], y[few])
     tracemalloc.start()
     try:
         with threadpool_limits(1):
@@ -96,6 +97,16 @@ def test_measured_peak_is_as_stated(name, dtype):
     assert_peak_is_as_stated(selector, X, y)
 
 
+@pytest.mark.parametrize("cls", [FacilityLocationSelector, KCenterSelector])
+def test_measured_peak_of_other_metrics_is_as_stated(cls):
+    X, y = pool(*SHAPE[:2] if cls is KCenterSelector else (5000, 32), np.float64)
+    assert_peak_is_as_stated(make(cls, 30, metric="cosine"), X, y)
+    D = _costs.squared_distances(X[: FEW[0]])
+    selector = make(cls, 30, metric="precomputed")
+    matrix = D if cls is KCenterSelector else 1.0 - D
+    assert peak(selector, matrix, y[: FEW[0]]) <= 1.2 * selector._bytes_next_to(matrix)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("rounding", ["cells", "exemplar", "systematic"])
@@ -107,7 +118,7 @@ def test_measured_peak_of_many_samples_is_as_stated(rounding, dtype, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metric", ["gaussian", "euclidean"])
+@pytest.mark.parametrize("metric", ["gaussian", "euclidean", "cosine"])
 def test_measured_peak_is_as_stated_when_not_all_costs_are_kept(metric, monkeypatch):
     for module in (_costs, _peak_memory):
         monkeypatch.setattr(module, "CACHE_BYTES", 45 * 2**20)
