@@ -19,6 +19,20 @@ class Exemplars(NamedTuple):
     indices: np.ndarray  # (n,) int, in order of selection
     counts: np.ndarray  # (n,) total weight of the samples that each exemplar represents
     objective: float  # weighted mean of the cost of representing a sample
+    labels: np.ndarray  # (N,) int, the position in `indices` of the exemplar of each sample
+
+
+class Prices(NamedTuple):
+    """What candidates cost, and how much may be spent on those that are selected."""
+
+    price: np.ndarray  # (N,), positive
+    budget: float
+    relative: bool  # whether gains are compared per price
+
+    def unaffordable(self, bought: list[int]) -> np.ndarray:
+        """Return a mask of the candidates that what is left does not pay for."""
+        left = self.budget * (1.0 + 1e-12) - self.price[bought].sum()
+        return self.price > left
 
 
 class Greedy(NamedTuple):
@@ -63,14 +77,19 @@ class _Nearest:
 
 
 class _LazyGreedy:
-    """Lazy greedy: upper bounds on all gains, tightened where they are the largest."""
+    """Lazy greedy: upper bounds on all gains, tightened where they are the largest.
 
-    def __init__(self, costs: Costs, nearest: _Nearest, weight: np.ndarray):
+    All gains are in multiples of `unit`, of shape (N,).
+    """
+
+    def __init__(self, costs: Costs, nearest: _Nearest, weight: np.ndarray, unit=None):
         self.costs, self.columns, self.nearest, self.weight = costs, Columns(costs), nearest, weight
-        self.bounds = costs.gain_bounds(nearest.fast, nearest.error_bounds, weight)
+        self.unit = np.ones(len(weight)) if unit is None else unit
+        self.bounds = costs.gain_bounds(nearest.fast, nearest.error_bounds, weight) / self.unit
         self.bounds[nearest.indices] = -np.inf
         self.known = np.zeros(len(weight), dtype=bool)  # whether its bound was ever an exact gain
-        self.tie = 1e-12 * float(weight @ nearest.exact())
+        self.least_unit = float(self.unit.min())
+        self.tie = 1e-12 * float(weight @ nearest.exact()) / self.least_unit
 
     def add_next(self) -> None:
         """Add the candidate with the largest gain as an exemplar."""
@@ -111,12 +130,12 @@ class _LazyGreedy:
                 return low
             if (
                 looked_at > REFRESH_FRACTION * len(weight)
-                and weight @ (nearest.error_bounds + self.costs.errors) < best
+                and weight @ (nearest.error_bounds + self.costs.errors) < best * self.least_unit
             ):
                 # The old bounds are loose, as after the first exemplars. One pass renews all, but
                 # it only helps if its allowance for errors is below the best gain.
                 renewed = self.costs.gain_bounds(nearest.fast, nearest.error_bounds, weight)
-                np.minimum(bounds, renewed, out=bounds)
+                np.minimum(bounds, renewed / self.unit, out=bounds)
                 looked_at = 0
                 continue
             for j, column in zip(top.tolist(), self.columns.get(top), strict=True):
@@ -127,7 +146,8 @@ class _LazyGreedy:
                 saving += errors
                 np.maximum(saving, 0.0, out=saving)
                 error = float(weight @ np.minimum(saving, errors, out=saving))
-                bounds[j], low[j] = min(bounds[j], gain + error), gain - error
+                unit = self.unit[j]
+                bounds[j], low[j] = min(bounds[j], (gain + error) / unit), (gain - error) / unit
             looked_at += len(top)
             batch = min(2 * batch, 256)
 
@@ -150,7 +170,7 @@ class _LazyGreedy:
                 return -1
             due = top[~fresh[top]][:size]
             saving = self.nearest.exact() - self.costs(slice(None), due).T
-            self.bounds[due] = np.maximum(saving, 0.0, out=saving) @ self.weight
+            self.bounds[due] = np.maximum(saving, 0.0, out=saving) @ self.weight / self.unit[due]
             fresh[due] = self.known[due] = True
             size = min(2 * size, MAX_BATCH)
             tries -= 1
@@ -222,6 +242,7 @@ def greedy_exemplars(
     bandwidth: float = 1.0,
     weight: np.ndarray | None = None,
     start: np.ndarray | None = None,
+    prices: Prices | None = None,
     step: Callable[[], bool] = lambda: False,
 ) -> Exemplars:
     r"""Select n exemplars that greedily minimise :math:`\sum_i w_i \min_{j \in S} c_{ij}`.
@@ -246,6 +267,8 @@ def greedy_exemplars(
         Weight of each sample; None is 1 for each.
     start : ndarray of shape (n_start,), dtype int, or None, default=None
         Positions of samples that are exemplars already, besides the n others.
+    prices : Prices or None, default=None
+        With them, fewer than n exemplars are selected if no other is affordable.
     step : callable, default=does nothing
         Called once per exemplar.
 
@@ -265,18 +288,32 @@ def greedy_exemplars(
         nearest.add(j, costs(slice(None), [j], fast=True).ravel())
     if metric != "gaussian" and not given:
         total = costs.totals(weight)
-        first = int(np.argmax(total <= total.min() + 1e-12 * total.max()))
+        tie = 1e-12 * total.max()
+        if prices is not None:
+            total[prices.unaffordable([])] = np.inf
+        first = int(np.argmax(total <= total.min() + tie))
         nearest.add(first, costs(slice(None), [first], fast=True).ravel())
         step()
-    search = _LazyGreedy(costs, nearest, weight)
+    unit = prices.price if prices is not None and prices.relative else None
+    search = _LazyGreedy(costs, nearest, weight, unit)
     n += len(given)
     while len(nearest.indices) < n:
+        if prices is not None:
+            search.bounds[prices.unaffordable(nearest.indices[len(given) :])] = -np.inf
+            if search.bounds.max() == -np.inf:
+                break
         search.add_next()
         step()
-    indices, current, label = np.array(nearest.indices), nearest.exact(), nearest.label
+    indices, current = np.array(nearest.indices), nearest.exact()
+    return _of_labels(indices, nearest.label, current, weight)
+
+
+def _of_labels(indices, label, current, weight) -> Exemplars:
+    """Return exemplars with the labels and the costs of all samples."""
+    n = len(indices)
     label[indices] = np.arange(n)  # even if an equal row was selected before
     counts = np.bincount(label, weights=weight, minlength=n)
-    return Exemplars(indices, counts, float(weight @ current / weight.sum()))
+    return Exemplars(indices, counts, float(weight @ current / weight.sum()), label)
 
 
 def greedy_exemplars_precomputed(
@@ -344,7 +381,4 @@ def greedy_exemplars_precomputed(
             lost -= before[first : first + BLOCK, None]
             gains -= weight[own] @ lost
         step()
-    label[indices] = np.arange(n)  # even if an equal column was selected before
-    counts = np.bincount(label, weights=weight, minlength=n)
-    objective = float(weight @ (1.0 - best) / weight.sum())
-    return Exemplars(np.array(indices), counts, objective)
+    return _of_labels(np.array(indices), label, 1.0 - best, weight)

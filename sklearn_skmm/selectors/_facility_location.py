@@ -3,10 +3,12 @@
 from numbers import Real
 from typing import ClassVar
 
+import numpy as np
+
 from sklearn_skmm.base import BaseSelector, Selection
 from sklearn_skmm.core._blocks import largest_entry
 from sklearn_skmm.core._costs import BLOCK, median_distance, unit_rows
-from sklearn_skmm.core._exemplars import greedy_exemplars, greedy_exemplars_precomputed
+from sklearn_skmm.core._exemplars import Prices, greedy_exemplars, greedy_exemplars_precomputed
 from sklearn_skmm.core._peak_memory import peak_of_exemplars
 from sklearn_skmm.utils._sklearn import Interval, StrOptions
 
@@ -30,6 +32,10 @@ class FacilityLocationSelector(BaseSelector):
     Parameters
     ----------
     {n_to_select}
+        None with a budget.
+    {budget}
+        Then the greedy selection runs twice, by the saving per cost and by the saving alone, and
+        the better result is kept (Leskovec et al. 2007) [5]_. Not with ``metric="precomputed"``.
     metric : {"gaussian", "euclidean", "sqeuclidean", "cosine", "precomputed"}, default="gaussian"
         The cost. With "cosine" it is 1 minus the cosine similarity, and a row of zeros has
         similarity 0 to all rows but other rows of zeros. With "precomputed" X is a square matrix
@@ -49,6 +55,9 @@ class FacilityLocationSelector(BaseSelector):
     {sample_indices_in_order}
     sample_weight_ : ndarray of shape (n_to_select,)
         Number of samples that each selected sample represents best.
+    labels_ : ndarray of shape (N,), dtype int
+        Position in `sample_indices_` of the selected sample that represents each sample, or -1 if
+        a sample in `selected` does.
     objective_ : float
         The mean cost :math:`\frac{1}{N}\sum_i \min_{j \in S} c_{ij}`. In it, samples count by
         their weights, and S contains the samples in `selected`.
@@ -82,6 +91,8 @@ class FacilityLocationSelector(BaseSelector):
     .. [3] B. Mirzasoleiman, J. Bilmes, J. Leskovec. "Coresets for data-efficient training of
        machine learning models". ICML 2020.
     .. [4] M. Minoux. "Accelerated greedy algorithms for maximizing submodular set functions". 1978.
+    .. [5] J. Leskovec, A. Krause, C. Guestrin, C. Faloutsos, J. VanBriesen, N. Glance.
+       "Cost-effective outbreak detection in networks". KDD 2007.
 
     Examples
     --------
@@ -94,6 +105,8 @@ class FacilityLocationSelector(BaseSelector):
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
+        "n_to_select": [*BaseSelector._parameter_constraints["n_to_select"], None],
+        "budget": [Interval(Real, 0, None, closed="neither"), None],
         "metric": [StrOptions({"gaussian", "euclidean", "sqeuclidean", "cosine", "precomputed"})],
         "bandwidth": [Interval(Real, 0, None, closed="neither"), None],
         "random_state": ["random_state"],
@@ -101,14 +114,16 @@ class FacilityLocationSelector(BaseSelector):
 
     def __init__(
         self,
-        n_to_select,
+        n_to_select=None,
         *,
+        budget=None,
         metric="gaussian",
         bandwidth=None,
         stratify=False,
         random_state=None,
     ):
         self.n_to_select = n_to_select
+        self.budget = budget
         self.metric = metric
         self.bandwidth = bandwidth
         self.stratify = stratify
@@ -122,31 +137,47 @@ class FacilityLocationSelector(BaseSelector):
             n_samples, n_features, 8 if self.metric == "euclidean" else 4
         )
 
-    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None, cost=None):
         bandwidth = float("nan")
         if self.metric == "gaussian":
             bandwidth = self.bandwidth or 0.5 * reference.learn(
                 "median", lambda X, y: median_distance(X, rng, weight=sample_weight)
             )
         options = {"weight": sample_weight, "start": selected, "step": step}
+        select, rows = greedy_exemplars, X
         if self.metric == "precomputed":
+            if cost is not None:
+                raise ValueError(
+                    "FacilityLocationSelector does not support a budget with metric='precomputed'."
+                )
             _check_similarities(X)
-            result = greedy_exemplars_precomputed(X, n, **options)
+            select = greedy_exemplars_precomputed
         elif self.metric == "cosine":
             # Half the squared distance of unit vectors is 1 minus their cosine.
             rows = unit_rows(X)
             rows *= 0.5**0.5
-            result = greedy_exemplars(rows, n, metric="sqeuclidean", **options)
+            options["metric"] = "sqeuclidean"
         else:
             # Outside these bounds the kernel is 0 or 1 anyway, but its exponent could overflow.
             smallest = max(1e-16 * largest_entry(X), 1e-152)
-            in_range = min(max(bandwidth, smallest), 1e153)
-            result = greedy_exemplars(X, n, metric=self.metric, bandwidth=in_range, **options)
+            options |= {"metric": self.metric, "bandwidth": min(max(bandwidth, smallest), 1e153)}
+        if cost is None:
+            result = select(rows, n, **options)
+        else:
+            # The better of both is never far from the best, while either alone may be.
+            result = min(
+                (
+                    select(rows, n, prices=Prices(cost, self.budget, relative), **options)
+                    for relative in (True, False)
+                ),
+                key=lambda found: found.objective,
+            )
         n_given = 0 if selected is None else len(selected)
         return Selection(
             result.indices[n_given:],
             sample_weight=result.counts[n_given:],
             given_weight=result.counts[:n_given],
+            labels=np.maximum(result.labels - n_given, -1),
             attributes={"objective_": result.objective, "bandwidth_": bandwidth},
         )
 

@@ -4,9 +4,10 @@ import inspect
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
-from sklearn_skmm import SkMMSelector, UniformSelector
+from sklearn_skmm import FacilityLocationSelector, SkMMSelector, UniformSelector
 from tests._selectors import make, selector_classes
 
 rng = np.random.RandomState(0)
@@ -91,3 +92,36 @@ def test_selectors_without_a_budget_refuse_costs():
         UniformSelector(5).fit(X, cost=COST)
     with pytest.raises(ValueError, match="with rounding='cells' only"):
         SkMMSelector(budget=9.0, rounding="cube").fit(X, cost=COST)
+
+
+def plain_greedy(similarity, weight, cost, budget, relative, given=()):
+    """Return the picks of facility location under a budget, by all gains in every step."""
+    chosen, best = list(given), similarity[:, list(given)].max(axis=1, initial=0.0)
+    picks = []
+    while True:
+        gain = weight @ np.maximum(similarity - best[:, None], 0.0)
+        gain = gain / cost if relative else gain
+        left = budget - cost[picks].sum()
+        gain[(cost > left * (1 + 1e-12)) | np.isin(np.arange(len(cost)), chosen)] = -np.inf
+        if gain.max() == -np.inf:
+            return picks, float(weight @ (1 - best) / weight.sum())
+        j = int(gain.argmax())
+        picks.append(j)
+        chosen.append(j)
+        best = np.maximum(best, similarity[:, j])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_facility_location_is_the_better_of_two_plain_greedy_runs(seed):
+    rng = np.random.RandomState(seed)
+    rows, weight = rng.normal(size=(60, 3)), rng.uniform(0.5, 2, size=60)
+    cost = rng.lognormal(sigma=1.5, size=60)
+    given = [] if seed % 2 else [3, 11]
+    budget = 0.15 * cost.sum()
+    K = np.exp(-0.5 * cdist(rows, rows, "sqeuclidean"))
+    runs = [plain_greedy(K, weight, cost, budget, relative, given) for relative in (True, False)]
+    picks, objective = min(runs, key=lambda run: run[1])
+    selector = FacilityLocationSelector(budget=budget, bandwidth=1.0, random_state=0)
+    selector.fit(rows, sample_weight=weight, selected=given, cost=cost)
+    assert selector.sample_indices_.tolist() == picks
+    assert selector.objective_ == pytest.approx(objective)
