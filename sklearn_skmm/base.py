@@ -111,6 +111,8 @@ class Reference:
     """
 
     def __init__(self, X, y=None, weight=None, whole=None):
+        if weight is not None and not weight.any():
+            weight = None  # a stratum of given samples that weigh nothing
         self._X, self._y, self._weight = X, y, weight
         self._whole = whole  # None rather than itself, which not every format can save
         self._learned: dict[str, Any] = {}

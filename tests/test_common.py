@@ -116,6 +116,75 @@ class ConstantScore(UniformSelector):
         return 0.95
 
 
+class IgnoresGivenSamples(UniformSelector):
+    """Selects samples again that are in the coreset already."""
+
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
+        selection = super()._select(X, n, reference, rng, step, sample_weight=sample_weight)
+        selection.given_weight = None if selected is None else np.ones(len(selected))
+        return selection
+
+
+class TakesMasksForPositions(UniformSelector):
+    """Reads a mask as the positions 0 and 1."""
+
+    def fit(self, X, y=None, *, sample_weight=None, selected=None):
+        selected = None if selected is None else np.unique(selected).astype(int)
+        return super().fit(X, y, sample_weight=sample_weight, selected=selected)
+
+
+class _ChangesWeights(UniformSelector):
+    def fit(self, X, y=None, *, sample_weight=None, selected=None):
+        if sample_weight is not None:
+            sample_weight = self._changed(sample_weight)
+        return super().fit(X, y, sample_weight=sample_weight, selected=selected)
+
+
+class IgnoresWeights(_ChangesWeights):
+    """Accepts weights, and does nothing with them."""
+
+    def _changed(self, weight):
+        return None
+
+
+class SquaresWeights(_ChangesWeights):
+    """Uses other weights than those given, in another unit."""
+
+    def _changed(self, weight):
+        return np.square(weight)
+
+
+class AddsToWeights(_ChangesWeights):
+    """Counts samples of weight zero a little, and others a little more."""
+
+    def _changed(self, weight):
+        return np.asarray(weight) + 0.01
+
+
+class MendsWeights(_ChangesWeights):
+    """Accepts weights that make no sense."""
+
+    def _changed(self, weight):
+        return np.abs(np.nan_to_num(weight))
+
+
+class AlignsWeights(_ChangesWeights):
+    """Takes weights in the order of their labels."""
+
+    def _changed(self, weight):
+        return weight.sort_index() if hasattr(weight, "sort_index") else weight
+
+
+class LosesMass(UniformSelector):
+    """Leaves out what given samples represent."""
+
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
+        optional = {"sample_weight": sample_weight, "selected": selected}
+        selection = super()._select(X, n, reference, rng, step, **optional)
+        selection.given_weight = None if selected is None else np.zeros(len(selected))
+        return selection
+
+
 def test_valid_selector_passes_the_contract():
     check_selector(Valid(5), contract_only=True)
 
@@ -129,6 +198,17 @@ def test_valid_selector_passes_the_contract():
         (WritesToX, estimator_checks.check_fit_does_not_write_to_X),
         (FailedFitLeavesAttribute, estimator_checks.check_failed_fit_changes_nothing),
         (ConstantScore, estimator_checks.check_score_is_the_discrepancy),
+        (IgnoresGivenSamples, estimator_checks.check_given_samples_are_not_selected),
+        (TakesMasksForPositions, estimator_checks.check_given_samples_are_not_selected),
+        (IgnoresWeights, estimator_checks.check_samples_of_weight_zero_do_not_count),
+        (AddsToWeights, estimator_checks.check_samples_of_weight_zero_do_not_count),
+        (SquaresWeights, estimator_checks.check_equal_weights_are_none),
+        (SquaresWeights, estimator_checks.check_only_ratios_of_weights_matter),
+        (SquaresWeights, estimator_checks.check_sum_of_weights),
+        (LosesMass, estimator_checks.check_sum_of_weights),
+        (IgnoresWeights, estimator_checks.check_stratify_counts_weights_and_given_samples),
+        (AlignsWeights, estimator_checks.check_weights_and_given_samples_in_every_container),
+        (MendsWeights, estimator_checks.check_bad_weights_and_given_samples),
     ],
 )
 def test_contract_check_detects_a_violation(cls, check):

@@ -8,8 +8,6 @@ import numpy as np
 
 # Probabilities this close to 0 or 1 differ from it only by rounding.
 EDGE = 1e-12
-# Probabilities of samples that were selected before may be 0; their weights are finite.
-TINY = 1e-12
 # `spread` computes all distances between at most MAX_EXACT items. More are divided into cells of at
 # most MAX_CELL items.
 MAX_EXACT = 4096
@@ -125,9 +123,9 @@ def draw_rest(
     Returns
     -------
     items : ndarray of shape (n,), dtype int
-        Positions in ascending order. Their probabilities are proportional to `pi`.
+        Positions in ascending order.
     pi : ndarray of shape (N,)
-        Inclusion probabilities of a sample of n + n_given items.
+        Their inclusion probabilities, which sum to n, and 1 for those that are selected already.
 
     Examples
     --------
@@ -135,12 +133,12 @@ def draw_rest(
     >>> draw_rest(np.array([8.0, 1.0, 0.0]), 1, np.random.RandomState(0), np.array([0]))
     (array([1]), array([1., 1., 0.]))
     """
-    if selected is None:
-        pi = inclusion_probabilities(scores, n)
-        return systematic(pi / n, n, rng), pi
-    pi = inclusion_probabilities(scores, n + len(selected))
-    rest = np.delete(np.arange(len(scores)), selected)
-    return rest[systematic(inclusion_probabilities(pi[rest], n) / n, n, rng)], pi
+    rest = np.arange(len(scores))
+    if selected is not None:
+        rest = np.delete(rest, selected)
+    pi = np.ones(len(scores))
+    pi[rest] = inclusion_probabilities(scores[rest], n)
+    return rest[systematic(pi[rest] / n, n, rng)], pi
 
 
 def spread(s: np.ndarray, n: int, X: np.ndarray, rng: np.random.RandomState) -> np.ndarray:

@@ -162,9 +162,10 @@ class Samples:
             return self, None
         samples = self.take(positions)
         if self.strata is not None:
-            classes, all_members = self.strata
-            members = [np.searchsorted(positions, own[counts[own]]) for own in all_members]
-            samples.strata = Strata(classes, members)
+            # A class none of whose samples count is as one that is not there.
+            parts = [np.searchsorted(positions, own[counts[own]]) for own in self.strata.members]
+            kept = [k for k, own in enumerate(parts) if len(own)]
+            samples.strata = Strata(self.strata.classes[kept], [parts[k] for k in kept])
         weight = self.weight[positions]
         samples.weight = None if weight.min() == weight.max() else weight
         return samples, positions

@@ -108,7 +108,8 @@ class AdaptiveSelector(BaseSelector):
                 if self.pivoting == "greedy":
                     rest = rest[:n_missing]
                 else:
-                    rest = rng.choice(rest, size=n_missing, replace=False)
+                    p = None if sample_weight is None else weight[rest] / weight[rest].sum()
+                    rest = rng.choice(rest, size=n_missing, replace=False, p=p)
                 indices += rest.tolist()
                 break
             while len(indices) < n and residual.max() > floor:

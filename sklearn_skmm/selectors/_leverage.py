@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklearn_skmm.base import Selection
-from sklearn_skmm.core._draws import TINY, draw_rest
+from sklearn_skmm.core._draws import draw_rest
 
 
 def sampled_rank(n: int) -> int:
@@ -38,12 +38,13 @@ def draw_by_scores(
     Returns
     -------
     selection : Selection
-        The samples, with weights w / π.
+        The samples, with weights w / π. Those that are in the coreset already represent
+        themselves, so that weighted totals over both together are unbiased.
     """
     weight = np.ones(len(scores)) if sample_weight is None else sample_weight
     scores = scores * weight
     indices, pi = draw_rest(scores, n, rng, selected)
-    given = None if selected is None else weight[selected] / np.maximum(pi[selected], TINY)
+    given = None if selected is None else weight[selected]
     return Selection(
         indices,
         sample_weight=weight[indices] / pi[indices],

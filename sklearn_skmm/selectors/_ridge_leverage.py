@@ -38,13 +38,15 @@ class RidgeLeverageSelector(BaseSelector):
     ----------
     {sample_indices_ascending}
     sample_weight_ : ndarray of shape (n_to_select,)
-        Inverse inclusion probabilities. Weighted totals over the samples with a positive score are
-        unbiased. A score of zero, as of a row of zeros, means an inclusion probability of zero,
-        unless fewer than n scores are positive.
+        Inverse inclusion probabilities, times the weights if there are any. Weighted totals over
+        the samples with a positive score are unbiased. A score of zero, as of a row of zeros, means
+        an inclusion probability of zero, unless fewer than n scores are positive. Samples that are
+        in the coreset already represent only themselves, so that totals remain unbiased.
     leverage_scores_ : ndarray of shape (N,)
         Leverage score of each sample. They sum to the effective dimension.
     inclusion_probabilities_ : ndarray of shape (N,)
-        Inclusion probability of each sample. They sum to n.
+        Inclusion probability of each sample. They sum to n, besides those of samples that are in
+        the coreset already, which are 1.
     {fitted}
 
     See Also

@@ -13,7 +13,13 @@ from sklearn_skmm.core import _blocks, _components
 from sklearn_skmm.core._balanced import cube, local_cube
 from sklearn_skmm.core._blocks import rows_of
 from sklearn_skmm.core._components import Components, Energies
-from sklearn_skmm.core._draws import ROUNDINGS, inclusion_probabilities, spread, systematic
+from sklearn_skmm.core._draws import (
+    ROUNDINGS,
+    draw_rest,
+    inclusion_probabilities,
+    spread,
+    systematic,
+)
 from sklearn_skmm.core._exemplar_layout import exemplar_cells
 from sklearn_skmm.core._given_cells import cells_besides, draw_free_candidates
 from sklearn_skmm.core._matching import MomentFeatures, match_in_cells
@@ -382,10 +388,12 @@ class SkMMSelector(BaseSelector):
             )
         spectrum = reference.spectrum
         uniform = np.full(n_samples, 1.0 / n_samples, dtype=X.dtype)
+        capped = False
         if sample_weight is not None:
             # No sample can have more weight than a selected one.
-            uniform[:] = inclusion_probabilities(sample_weight, n_all) / n_all
-        capped = sample_weight is not None and uniform.max() * n_all >= 1.0
+            pi = inclusion_probabilities(sample_weight, n_all)
+            uniform[:] = pi / n_all
+            capped = bool(pi.max() >= 1.0)
         if self.init == "uniform" and self.c_S >= 1.0 and not capped and reference.is_of(X):
             solution = Solution(uniform, 0.0, 0.0, 0)  # the moments are those of X
         else:
@@ -423,7 +431,9 @@ class SkMMSelector(BaseSelector):
         n_samples, n_all, relative = X.shape[0], n + len(given), spectrum.relative
         rest = np.delete(np.arange(n_samples), given)
         s = np.zeros(n_samples, dtype=X.dtype)
-        if self.init == "vertex":
+        if self.init == "vertex" and uniform.min() < uniform.max():
+            s[draw_rest(uniform, n, rng, given)[0]] = 1.0 / n
+        elif self.init == "vertex":
             s[rest[rng.choice(len(rest), size=n, replace=False)]] = 1.0 / n
         elif len(given):
             s[rest] = inclusion_probabilities(uniform[rest], n) / n
@@ -478,7 +488,7 @@ class SkMMSelector(BaseSelector):
                 away, price = cells.costs, cost[support]
                 away = away / (float(away.mean(dtype=np.float64)) or 1.0)
                 cells = cells._replace(costs=away + price / price.mean())
-            features = MomentFeatures(components, spectrum.relative, n)
+            features = MomentFeatures(components, spectrum.relative, n + len(given))
             target = features.mean(weight)
             if len(given):
                 target = ((n + len(given)) * target - features[place].sum(axis=0)) / n

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from sklearn_skmm.base import BaseSelector, Selection
-from sklearn_skmm.core._draws import TINY, draw_rest
+from sklearn_skmm.core._draws import draw_rest, inclusion_probabilities
 from sklearn_skmm.utils._sklearn import _num_samples
 
 
@@ -25,7 +25,8 @@ class UniformSelector(BaseSelector):
     ----------
     {sample_indices_ascending}
     sample_weight_ : ndarray of shape (n_to_select,)
-        N / n for each selected sample: the inverse of the inclusion probability.
+        N / n for each selected sample: the inverse of the inclusion probability. With weights, a
+        sample that weighs more than that represents its own weight.
     {fitted}
 
     See Also
@@ -66,9 +67,13 @@ class UniformSelector(BaseSelector):
         if sample_weight is None and selected is None:
             return Selection(np.sort(rng.choice(n_samples, size=n, replace=False)))
         weight = np.ones(n_samples) if sample_weight is None else sample_weight
-        indices, pi = draw_rest(weight, n, rng, selected)
-        given = None if selected is None else weight[selected] / np.maximum(pi[selected], TINY)
-        return Selection(indices, weight[indices] / pi[indices], given)
+        indices, _ = draw_rest(weight, n, rng, selected)
+        both = indices if selected is None else np.concatenate([indices, selected])
+        # Equal masses, except of samples that weigh more than that themselves.
+        pi = inclusion_probabilities(weight, len(both))[both]
+        mass = weight[both] / np.maximum(pi, np.finfo(float).tiny)
+        mass *= weight.sum() / mass.sum()
+        return Selection(indices, mass[:n], None if selected is None else mass[n:])
 
     def __sklearn_tags__(self):
         """Return the tags: every value is accepted, because none is looked at."""

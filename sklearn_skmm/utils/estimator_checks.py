@@ -9,9 +9,13 @@ They stand next to scikit-learn's own checks, and are called in the same way::
         check(estimator)
 """
 
+import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
+from inspect import signature
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 from unittest import SkipTest, TestCase
 
@@ -300,6 +304,226 @@ def check_pipeline_step(name, selector_orig):
     assert 0 < pipe.score(X) <= 1
 
 
+def _supports(selector, *names) -> bool:
+    """Whether `fit` takes these keywords, and this selector does not refuse them."""
+    if not set(names) <= signature(selector.fit).parameters.keys():
+        return False
+    given = {"sample_weight": np.arange(1.0, N_SAMPLES + 1), "selected": [0]}
+    try:
+        _with(selector, 1).fit(_pool(), _labels(), **{name: given[name] for name in names})
+    except ValueError as error:
+        if re.search("does not support", str(error)):
+            return False
+        raise
+    return True
+
+
+def _require(selector, *names) -> None:
+    if not _supports(selector, *names):
+        raise SkipTest(f"{type(selector).__name__} does not support {' and '.join(names)}")
+
+
+def _weights() -> np.ndarray:
+    """Return unequal weights of which none is so large that its sample is selected for certain."""
+    return 1.0 + np.arange(N_SAMPLES) * 7 % 5 / 4
+
+
+#: Positions of samples that are in the coreset already, some from each of `_strata`.
+_GIVEN = np.array([3, 11, 30, 44, 57])
+
+
+def _given_mask() -> np.ndarray:
+    return np.isin(np.arange(N_SAMPLES), _GIVEN)
+
+
+def _optional(selector) -> dict:
+    """Return the weights and the samples that the selector supports."""
+    given = {"sample_weight": _weights(), "selected": _GIVEN}
+    optional = {name: value for name, value in given.items() if _supports(selector, name)}
+    if not optional:
+        raise SkipTest(f"{type(selector).__name__} supports neither weights nor given samples")
+    return optional
+
+
+def check_equal_weights_are_none(name, selector_orig):
+    """Check that equal weights change nothing but the unit of `sample_weight_`."""
+    _require(selector_orig, "sample_weight")
+    X, y = _pool(), _labels()
+    expected = _with(selector_orig, 10).fit(X, y)
+    for value in (1.0, 0.1, 8.0):
+        selector = _with(selector_orig, 10).fit(X, y, sample_weight=np.full(N_SAMPLES, value))
+        np.testing.assert_array_equal(selector.sample_indices_, expected.sample_indices_)
+        np.testing.assert_allclose(selector.sample_weight_, value * expected.sample_weight_)
+
+
+def check_only_ratios_of_weights_matter(name, selector_orig):
+    """Check that the unit of the weights is that of `sample_weight_`, and changes nothing else."""
+    _require(selector_orig, "sample_weight")
+    X, y, weight = _pool(), _labels(), _weights()
+    expected = _with(selector_orig, 10).fit(X, y, sample_weight=weight)
+    for unit in (2.0**-40, 8.0):
+        selector = _with(selector_orig, 10).fit(X, y, sample_weight=unit * weight)
+        np.testing.assert_array_equal(selector.sample_indices_, expected.sample_indices_)
+        np.testing.assert_allclose(selector.sample_weight_, unit * expected.sample_weight_)
+
+
+def check_samples_of_weight_zero_do_not_count(name, selector_orig):
+    """Check that the selection is that from the other samples, with weights and with strata."""
+    _require(selector_orig, "sample_weight")
+    X, y, weight = _pool(), _strata(), _weights()
+    zero = np.isin(np.arange(N_SAMPLES) % 8, [2, 5])
+    rest = np.flatnonzero(~zero)
+    far = np.where(zero[:, None], 100.0 * X, X)  # samples that would change the moments
+    for stratify in (False, True):
+        for weight_of_rest in (weight[rest], np.ones(len(rest))):
+            mixed = np.zeros(N_SAMPLES)
+            mixed[rest] = weight_of_rest
+            selector = _with(selector_orig, 10, stratify=stratify)
+            expected = clone(selector).fit(X[rest], y[rest], sample_weight=weight_of_rest)
+            selector.fit(far, y, sample_weight=mixed)
+            np.testing.assert_array_equal(selector.sample_indices_, rest[expected.sample_indices_])
+            np.testing.assert_array_equal(selector.sample_weight_, expected.sample_weight_)
+            assert selector.get_support().shape == (N_SAMPLES,)
+            if hasattr(selector, "labels_"):
+                np.testing.assert_array_equal(selector.labels_[rest], expected.labels_)
+                assert (selector.labels_[zero] == -1).all()
+
+
+def check_given_samples_are_not_selected(name, selector_orig):
+    """Check that others are selected, as many as asked for, and that a mask says the same."""
+    _require(selector_orig, "selected")
+    X, y = _pool(), _labels()
+    n_free = N_SAMPLES - len(_GIVEN)
+    for n in (1, 10, n_free):
+        selector = _with(selector_orig, n).fit(X, y, selected=_GIVEN[::-1])
+        indices = selector.sample_indices_
+        assert len(np.unique(indices)) == n == len(indices)
+        assert not np.isin(indices, _GIVEN).any()
+        for weight, size in ((selector.sample_weight_, n), (selector.given_weight_, len(_GIVEN))):
+            assert weight.shape == (size,)
+            assert np.isfinite(weight).all()
+            assert np.all(weight >= 0)
+        by_mask = _with(selector_orig, n).fit(X, y, selected=_given_mask())
+        np.testing.assert_array_equal(by_mask.sample_indices_, indices)
+        np.testing.assert_array_equal(by_mask.given_weight_, selector.given_weight_)
+    expected = _with(selector_orig, 10).fit(X, y)
+    for none in ([], np.zeros(N_SAMPLES, dtype=bool), None):
+        selector = _with(selector_orig, 10).fit(X, y, selected=none)
+        np.testing.assert_array_equal(selector.sample_indices_, expected.sample_indices_)
+        assert not hasattr(selector, "given_weight_")
+    with _raises(ValueError, rf"n_to_select={n_free + 1} .* can still be selected"):
+        _with(selector_orig, n_free + 1).fit(X, y, selected=_GIVEN)
+
+
+def check_sum_of_weights(name, selector_orig):
+    """Check that the coreset represents the sum of the weights, if it does so without them."""
+    X, y, optional = _pool(), _strata(), _optional(selector_orig)
+    parts = [{key: value} for key, value in optional.items()]
+    for stratify in (False, True):
+        selector = _with(selector_orig, 12, stratify=stratify)
+        if not np.isclose(clone(selector).fit(X, y).sample_weight_.sum(), N_SAMPLES):
+            raise SkipTest("the weights sum to the number of samples in expectation only")
+        for given in (*parts, optional):
+            selector.fit(X, y, **given)
+            total = selector.sample_weight_.sum() + np.sum(getattr(selector, "given_weight_", 0.0))
+            expected = np.sum(given.get("sample_weight", np.ones(N_SAMPLES)))
+            np.testing.assert_allclose(total, expected)
+
+
+def check_stratify_counts_weights_and_given_samples(name, selector_orig):
+    """Check that both together are in proportion to the weights of the strata."""
+    X, y, optional = _pool(), _strata(), _optional(selector_orig)
+    expected = {"a": 8, "b": 3, "c": 1}
+    if "sample_weight" in optional:
+        optional["sample_weight"] = np.select([y == "a", y == "b"], [0.5, 1.0], 5.0)
+        expected = {"a": 4, "b": 3, "c": 5}
+    n_given = len(optional.get("selected", []))
+    selector = _with(selector_orig, 12 - n_given, stratify=True).fit(X, y, **optional)
+    both = np.concatenate([optional.get("selected", np.empty(0, int)), selector.sample_indices_])
+    classes, counts = np.unique(y[both], return_counts=True)
+    assert dict(zip(classes.tolist(), counts.tolist(), strict=True)) == expected
+    assert len(np.unique(both)) == 12
+
+
+def check_weights_and_given_samples_in_every_container(name, selector_orig):
+    """Check that containers of X, of the weights and of the mask change nothing."""
+    X, y, optional = _pool(), _labels(), _optional(selector_orig)
+    expected = _with(selector_orig, 10).fit(X, y, **optional)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "X.npy"
+        np.save(file, X)
+        containers = {
+            "read-only memory map": np.load(file, mmap_mode="r"),
+            "float32": X.astype(np.float32),
+            "csr": sparse.csr_array(X),
+        }
+        as_lists = {key: value.tolist() for key, value in optional.items()}
+        given = dict.fromkeys(containers, (optional, as_lists))
+        try:
+            import pandas as pd
+        except ImportError:
+            pass
+        else:
+            rows = np.arange(N_SAMPLES)[::-1]  # positions count, not row labels
+            containers["frame"] = pd.DataFrame(X, columns=list("abcdef"), index=rows)
+            series = {key: pd.Series(value) for key, value in optional.items()}
+            if "sample_weight" in series:
+                series["sample_weight"].index = rows
+            given["frame"] = (optional, series)
+        before = {key: value.copy() for key, value in optional.items()}
+        for value in optional.values():
+            value.setflags(write=False)
+        for kind, container in containers.items():
+            for optional_in_container in given[kind]:
+                selector = _with(selector_orig, 10).fit(container, y, **optional_in_container)
+                np.testing.assert_array_equal(
+                    selector.sample_indices_, expected.sample_indices_, err_msg=kind
+                )
+                np.testing.assert_allclose(
+                    selector.sample_weight_, expected.sample_weight_, rtol=1e-4, err_msg=kind
+                )
+        del containers
+    for key, value in optional.items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def check_bad_weights_and_given_samples(name, selector_orig):
+    """Check that what cannot be used is refused, and all of it if it is not supported."""
+    X, y = _pool(), _labels()
+    ones, no_mask = np.ones(N_SAMPLES), np.zeros(N_SAMPLES + 1, dtype=bool)
+    no_mask[0] = True
+    bad = {
+        "sample_weight": [
+            np.append(ones[1:], -1.0),
+            np.append(ones[1:], np.nan),
+            np.append(ones[1:], np.inf),
+            0.0 * ones,
+            ones[1:],
+            ones[:, None],
+        ],
+        "selected": [
+            [N_SAMPLES],
+            [-1],
+            [3, 3],
+            no_mask,
+            [0.5],
+            _given_mask().astype(float),
+            [_GIVEN],
+            ["a"],
+            "a",
+            3,
+        ],
+    }
+    for key, values in bad.items():
+        if not _supports(selector_orig, key):
+            with _raises((ValueError, TypeError), key):
+                _with(selector_orig, 10).fit(X, y, **{key: np.ones(N_SAMPLES, dtype=bool)})
+            continue
+        for value in values:
+            with _raises(ValueError, "(?i)sample.weight" if key == "sample_weight" else key):
+                _with(selector_orig, 10).fit(X, y, **{key: value})
+
+
 CONTRACT_CHECKS = (
     check_selects_distinct_positions,
     check_same_selection_in_every_container,
@@ -315,6 +539,14 @@ CONTRACT_CHECKS = (
     check_degenerate_pools,
     check_callbacks,
     check_pipeline_step,
+    check_equal_weights_are_none,
+    check_only_ratios_of_weights_matter,
+    check_samples_of_weight_zero_do_not_count,
+    check_given_samples_are_not_selected,
+    check_sum_of_weights,
+    check_stratify_counts_weights_and_given_samples,
+    check_weights_and_given_samples_in_every_container,
+    check_bad_weights_and_given_samples,
 )
 
 
