@@ -235,7 +235,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     def __init_subclass__(cls, **kwargs):
         """Complete the docstring of a selector, and the signatures of its methods that fit."""
         cls.__doc__ = with_shared(cls.__doc__)
-        supported = signature(cls._select).parameters
+        supported = _supported(cls)
         for name in ("fit", "fit_transform", "fit_resample"):
             own, base = getattr(cls, name), getattr(BaseSelector, name)
             if own is base or getattr(own, "__wrapped__", None) is base:  # not overridden
@@ -285,7 +285,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, sample_weight=None, selected=None, cost=None):
+    def fit(self, X, y=None, *, sample_weight=None, selected=None, groups=None, cost=None):
         """Learn the reference from X and select a coreset of X.
 
         Parameters
@@ -301,6 +301,11 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             Mask or positions of samples that are in the coreset already, such as labelled ones.
             `n_to_select` others are selected, so that both together are the coreset. In a search
             or any other split of the samples use a mask, which is split with them.
+        groups : array-like of shape (n_samples,), default=None
+            Group of each sample, such as a patient or a document. At most one sample of each group
+            is selected, and none of a group with a sample in `selected`. A group is represented by
+            a random one of its samples, with the weight of the group. A float `n_to_select` is
+            then a fraction of the groups, so 1.0 selects exactly one of each.
         cost : array-like of shape (n_samples,), default=None
             Positive cost of each sample, in the unit of `budget`. Needed with a `budget` only.
 
@@ -327,7 +332,12 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         with all_or_nothing(self):
             for name in [name for name in vars(self) if name.endswith("_")]:
                 delattr(self, name)
-            given = {"sample_weight": sample_weight, "selected": selected, "cost": cost}
+            given = {
+                "sample_weight": sample_weight,
+                "selected": selected,
+                "groups": groups,
+                "cost": cost,
+            }
             for name, value in given.items():
                 if value is not None:
                     self._check_supports(name)
@@ -340,6 +350,11 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             # Selectors without randomness have no random_state and never use the seed.
             rng = check_random_state(getattr(self, "random_state", 0))
             self._seed = int(rng.randint(MAX_SEED))
+            owners = None
+            if samples.groups is not None:
+                samples, kept, owners = samples.one_of_each_group(
+                    np.random.RandomState([self._seed, 1])
+                )
             whole = Reference(samples.X, samples.y, samples.weight)
             self._references = [whole]
             if samples.strata is not None:
@@ -359,6 +374,10 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
                     reference.release()
             if samples.gathered is not None:
                 self.gathered_ = samples.gathered
+            if owners is not None:
+                labels = selection.labels
+                selection = _in_positions_of(selection, kept, len(owners))
+                selection.labels = None if labels is None else labels[owners]
             if positions is not None:
                 selection = _in_positions_of(selection, positions, n_seen)
             self.n_samples_seen_ = n_seen
@@ -411,7 +430,9 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             samples.strata = samples.strata.in_order_of(self.strata_)
         return self._select_by_stratum(samples, lambda: False).indices
 
-    def fit_transform(self, X, y=None, *, sample_weight=None, selected=None, cost=None):
+    def fit_transform(
+        self, X, y=None, *, sample_weight=None, selected=None, groups=None, cost=None
+    ):
         """Fit to X and return the positions of the selected rows.
 
         Parameters
@@ -420,7 +441,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             The pool.
         y : array-like of shape (n_samples,), default=None
             Class labels that define the strata. Used only to select by class.
-        sample_weight, selected, cost
+        sample_weight, selected, groups, cost
             As in `fit`.
 
         Returns
@@ -428,10 +449,15 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         indices : ndarray of shape (n_to_select,), dtype int
             `sample_indices_`.
         """
-        given = {"sample_weight": sample_weight, "selected": selected, "cost": cost}
+        given = {
+            "sample_weight": sample_weight,
+            "selected": selected,
+            "groups": groups,
+            "cost": cost,
+        }
         return self.fit(X, y, **given).sample_indices_
 
-    def fit_resample(self, X, y=None, *, sample_weight=None, selected=None, cost=None):
+    def fit_resample(self, X, y=None, *, sample_weight=None, selected=None, groups=None, cost=None):
         """Fit to X and return the selected rows, as the samplers of imbalanced-learn do.
 
         Parameters
@@ -440,7 +466,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             The pool.
         y : array-like of shape (n_samples,), default=None
             Targets, which are also the classes to select by.
-        sample_weight, selected, cost
+        sample_weight, selected, groups, cost
             As in `fit`. The samples in `selected` are not returned.
 
         Returns
@@ -451,7 +477,12 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         y_resampled : same kind as y, of shape (n_to_select,), or None
             Their targets.
         """
-        given = {"sample_weight": sample_weight, "selected": selected, "cost": cost}
+        given = {
+            "sample_weight": sample_weight,
+            "selected": selected,
+            "groups": groups,
+            "cost": cost,
+        }
         indices = self.fit(X, y, **given).sample_indices_
         return take(X, indices), None if y is None else _safe_indexing(y, indices)
 
@@ -525,8 +556,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         return CRITERIA[name](X, self._coreset, self._bandwidth, self._alpha)
 
     def _check_supports(self, name: str) -> None:
-        """Refuse weights or given samples if `_select` does not take them."""
-        if name not in signature(self._select).parameters:
+        """Refuse weights, given samples and the like if `_select` does not take them."""
+        if name not in _supported(type(self)):
             raise ValueError(f"{type(self).__name__} does not support {name}.")
 
     def _check_budget(self, cost) -> None:
@@ -659,6 +690,13 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         """Return the number of samples to select from each stratum."""
         N, given, strata = samples.n_samples, samples.given, samples.strata
         n_free = N if given is None else N - int(np.count_nonzero(given))
+        if samples.groups is not None and isinstance(self.n_to_select, Integral):
+            n = int(self.n_to_select)
+            if n > n_free:
+                raise ValueError(
+                    f"n_to_select={n} must be at most the number of groups without a selected "
+                    f"sample, which is {n_free}."
+                )
         if samples.cost is not None:
             cost = samples.cost if given is None else samples.cost[~given]
             return np.array([affordable(cost, self.budget)])
@@ -732,6 +770,13 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         tags.transformer_tags.preserves_dtype = []
         tags.target_tags.required = self._needs_y()
         return tags
+
+
+def _supported(cls) -> set[str]:
+    """Return the optional keywords of `fit` that a selector supports."""
+    supported = set(signature(cls._select).parameters)
+    # A group is represented by a sample with the weight of the group.
+    return supported | {"groups"} if "sample_weight" in supported else supported
 
 
 def _accepting(method: Callable, supported) -> Callable:

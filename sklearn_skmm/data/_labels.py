@@ -10,7 +10,9 @@ from sklearn_skmm.utils._sklearn import _num_samples
 from sklearn_skmm.utils._validation import computing_in_numpy
 
 
-def read_labels(y: Any, n_samples: int, owner: str, *, allow_missing: bool = False) -> np.ndarray:
+def read_labels(
+    y: Any, n_samples: int, owner: str, *, allow_missing: bool = False, name: str = "y"
+) -> np.ndarray:
     """Return y as an array with one entry for each sample.
 
     Parameters
@@ -23,6 +25,8 @@ def read_labels(y: Any, n_samples: int, owner: str, *, allow_missing: bool = Fal
         Who needs the labels, for the message.
     allow_missing : bool, default=False
         Whether some labels may be NaN or None.
+    name : str, default="y"
+        The argument, as messages call it.
 
     Returns
     -------
@@ -44,11 +48,11 @@ def read_labels(y: Any, n_samples: int, owner: str, *, allow_missing: bool = Fal
         raise ValueError(f"{owner} requires y to be passed, but the target y is None.")
     with computing_in_numpy():
         y = check_array(
-            in_numpy_dtype(y, "y"),
+            in_numpy_dtype(y, name),
             ensure_2d=False,
             dtype=None,
             ensure_all_finite=not allow_missing,
-            input_name="y" if allow_missing else "",
+            input_name=name if allow_missing or name != "y" else "",
         )
         y = column_or_1d(y, warn=True)
     if _num_samples(y) != n_samples:

@@ -29,6 +29,7 @@ def open_samples(
     stratify: bool = False,
     sample_weight: Any = None,
     selected: Any = None,
+    groups: Any = None,
     cost: Any = None,
     **wanted: Any,
 ) -> Samples:
@@ -49,6 +50,8 @@ def open_samples(
         Nonnegative weights.
     selected : array-like of bool or int, or None, default=None
         Mask or positions of the samples that are in the coreset already.
+    groups : array-like of shape (n_samples,) or None, default=None
+        Labels of groups.
     cost : array-like of shape (n_samples,) or None, default=None
         Positive costs.
     **wanted : dict
@@ -93,5 +96,7 @@ def open_samples(
         samples.y = read_labels(y, samples.n_samples, owner)
     samples.weight, samples.unit = read_weights(sample_weight, samples.n_samples)
     samples.given = read_selected(selected, samples.n_samples)
+    if groups is not None:
+        samples.groups = read_labels(groups, samples.n_samples, owner, name="groups")
     samples.cost = None if cost is None else read_costs(cost, samples.n_samples)
     return samples

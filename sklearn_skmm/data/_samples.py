@@ -85,6 +85,9 @@ class Samples:
         The mean of the positive weights.
     given : ndarray of shape (n_samples,), dtype bool, or None
         The samples that are in the coreset already; None if there are none.
+    groups : ndarray of shape (n_samples,) or None
+        The group of each sample, of which at most one may be selected; None if that is not asked
+        for.
     cost : ndarray of shape (n_samples,), dtype float64, or None
         What each sample costs, in the unit of a budget; None if that was not asked for.
     left_out : tuple of str
@@ -107,6 +110,7 @@ class Samples:
     weight: np.ndarray | None = None
     unit: float = 1.0
     given: np.ndarray | None = None
+    groups: np.ndarray | None = None
     cost: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
     left_out_as: str = "text or row labels"
@@ -144,11 +148,13 @@ class Samples:
         """Return the samples at these positions, without strata."""
         per_sample = (
             None if values is None else values[positions]
-            for values in (self.y, self.weight, self.given, self.cost)
+            for values in (self.y, self.weight, self.given, self.groups, self.cost)
         )
-        y, weight, given, cost = per_sample
+        y, weight, given, groups, cost = per_sample
         X = self.X[np.ix_(positions, positions)] if self.pairwise else take(self.X, positions)
-        return replace(self, X=X, y=y, weight=weight, given=given, cost=cost, strata=None)
+        return replace(
+            self, X=X, y=y, strata=None, weight=weight, given=given, groups=groups, cost=cost
+        )
 
     def that_count(self) -> "tuple[Samples, np.ndarray | None]":
         """Return the samples with a weight or in the coreset, and their positions (None is all)."""
@@ -160,15 +166,62 @@ class Samples:
         positions = np.flatnonzero(counts)
         if len(positions) == self.n_samples:
             return self, None
-        samples = self.take(positions)
-        if self.strata is not None:
-            # A class none of whose samples count is as one that is not there.
-            parts = [np.searchsorted(positions, own[counts[own]]) for own in self.strata.members]
-            kept = [k for k, own in enumerate(parts) if len(own)]
-            samples.strata = Strata(self.strata.classes[kept], [parts[k] for k in kept])
+        samples = self._restricted(positions)
         weight = self.weight[positions]
         samples.weight = None if weight.min() == weight.max() else weight
         return samples, positions
+
+    def _restricted(self, positions: np.ndarray) -> "Samples":
+        """Return the samples at these ascending positions, with their strata."""
+        samples = self.take(positions)
+        if self.strata is not None:
+            kept = np.zeros(self.n_samples, dtype=bool)
+            kept[positions] = True
+            # A class none of whose samples are left is as one that is not there.
+            parts = [np.searchsorted(positions, own[kept[own]]) for own in self.strata.members]
+            filled = [k for k, own in enumerate(parts) if len(own)]
+            samples.strata = Strata(self.strata.classes[filled], [parts[k] for k in filled])
+        return samples
+
+    def one_of_each_group(
+        self, rng: np.random.RandomState
+    ) -> "tuple[Samples, np.ndarray, np.ndarray]":
+        """Return a random sample of each group, with the weight of the group.
+
+        A sample is drawn in proportion to its weight. Groups with samples that are in the coreset
+        already keep these instead.
+
+        Parameters
+        ----------
+        rng : RandomState
+            Source of randomness.
+
+        Returns
+        -------
+        samples : Samples
+            Those that are kept.
+        positions : ndarray of shape (n_kept,), dtype int
+            Their positions.
+        owners : ndarray of shape (n_samples,), dtype int
+            Position in `positions` of the first sample that is kept of each sample's group.
+        """
+        weight = np.ones(self.n_samples) if self.weight is None else self.weight
+        given = np.zeros(self.n_samples, dtype=bool) if self.given is None else self.given
+        # The smallest of exponential times with these rates is each with its probability.
+        with np.errstate(divide="ignore"):
+            times = np.where(given, -1.0, rng.exponential(size=self.n_samples) / weight)
+        groups, codes = np.unique(np.asarray(self.groups), return_inverse=True)
+        order = np.lexsort((times, codes))
+        first = order[np.searchsorted(codes[order], np.arange(len(groups)))]
+        kept = given.copy()
+        kept[first] = True
+        positions = np.flatnonzero(kept)
+        own = codes[positions]
+        mass = np.bincount(codes, weights=weight)[own] / np.bincount(own)[own]
+        samples = self._restricted(positions)
+        samples.unit = self.unit * float(mass.mean())
+        samples.weight = None if mass.min() == mass.max() else mass / mass.mean()
+        return samples, positions, np.searchsorted(positions, first)[codes]
 
     def by_stratum(self) -> "list[Samples]":
         """Return the samples of each stratum; these samples alone if there are no strata."""
