@@ -27,6 +27,7 @@ from sklearn_skmm.core._allocation import (
 )
 from sklearn_skmm.core._blocks import BLOCK, mean_squared_norm
 from sklearn_skmm.core._criteria import CRITERIA, bandwidth_of, sampled_rows
+from sklearn_skmm.core._exemplars import greedy_exemplars
 from sklearn_skmm.core._moments import Spectrum, spectrum
 from sklearn_skmm.data import Reader, Samples, cast_bytes, length_and_rows, open_samples, take
 from sklearn_skmm.utils._docstrings import with_shared
@@ -187,6 +188,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         Whether the method looks at the values of X. With False `_select` gets X as the user passed
         it: text, data frames, images, values that are missing. Then `score` needs what the other
         methods do not, rows of numbers.
+    ``_ordered``
+        Whether `_select` returns samples in the order of their importance.
 
     See Also
     --------
@@ -214,6 +217,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     _vectors: ClassVar[float] = 4.0
     _kept: ClassVar[float] = 0.0
     _reads_values: ClassVar[bool] = True
+    _ordered: ClassVar[bool] = False
 
     # Raise this in every release in which a selector selects other samples for the same
     # parameters, data and seed. A fitted selector keeps the number under which it was fitted.
@@ -505,6 +509,43 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         mask = np.zeros(self.n_samples_seen_, dtype=bool)
         mask[self.sample_indices_] = True
         return mask
+
+    @property
+    def ranking_(self) -> np.ndarray:
+        """The selected samples in an order of which any first part is a coreset itself.
+
+        Where samples are selected one after the other this is `sample_indices_`. Otherwise each
+        next one lowers the mean squared distance to the nearest one before it the most, if each
+        sample counts by `sample_weight_`. Given samples count as the first.
+
+        Returns
+        -------
+        ranking : ndarray of shape (n_to_select,), dtype int
+            Positions of the selected samples.
+
+        Raises
+        ------
+        AttributeError
+            If X of `fit` was not rows of finite numbers, or the selector is not fitted.
+        """
+        check_is_fitted(self)
+        if self._ordered and not hasattr(self, "strata_"):
+            return self.sample_indices_.copy()
+        if self._coreset is None or self._is_pairwise():
+            raise AttributeError(
+                f"{type(self).__name__}.ranking_ needs rows of finite numbers, which X of fit did "
+                "not have."
+            )
+        n_given = self._coreset.shape[0] - len(self.sample_indices_)
+        weight = np.concatenate([getattr(self, "given_weight_", []), self.sample_weight_])
+        order = greedy_exemplars(
+            self._coreset,
+            len(self.sample_indices_),
+            metric="sqeuclidean",
+            weight=weight,
+            start=np.arange(n_given),
+        ).indices[n_given:]
+        return self.sample_indices_[order - n_given]
 
     def score(self, X, y=None):
         r"""Return how similar the fitted coreset is to X, as a distribution.

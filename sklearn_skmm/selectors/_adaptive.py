@@ -65,6 +65,7 @@ class AdaptiveSelector(BaseSelector):
     array([0, 2])
     """
 
+    _ordered: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "pivoting": [StrOptions({"random", "greedy"})],

@@ -103,6 +103,7 @@ class FacilityLocationSelector(BaseSelector):
     array([1, 4])
     """
 
+    _ordered: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "n_to_select": [*BaseSelector._parameter_constraints["n_to_select"], None],

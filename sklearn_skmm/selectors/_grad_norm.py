@@ -51,6 +51,7 @@ class GradNormSelector(BaseSelector):
     array([1, 2])
     """
 
+    _ordered: ClassVar[bool] = True
     _kept: ClassVar[float] = 2.0
 
     def __init__(self, n_to_select, *, stratify=False):

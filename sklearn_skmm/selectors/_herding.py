@@ -1,5 +1,7 @@
 """Kernel herding."""
 
+from typing import ClassVar
+
 import numpy as np
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
@@ -49,6 +51,8 @@ class HerdingSelector(BaseSelector):
     >>> HerdingSelector(2).fit_transform(np.array([[0.0], [1.0], [5.0]]))
     array([2, 0])
     """
+
+    _ordered: ClassVar[bool] = True
 
     def __init__(self, n_to_select, *, stratify=False):
         self.n_to_select = n_to_select

@@ -72,6 +72,7 @@ class KCenterSelector(BaseSelector):
     1.0
     """
 
+    _ordered: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
         "metric": [StrOptions({"euclidean", "cosine", "precomputed"})],

@@ -88,6 +88,7 @@ class UncertaintySelector(BaseSelector):
     """
 
     _dtypes: ClassVar[list[type]] = [np.float64, np.float32]
+    _ordered: ClassVar[bool] = True
     _kept: ClassVar[float] = 2.0
     _reads_values: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict[str, list]] = {
