@@ -45,7 +45,7 @@ class KMeansSelector(BaseSelector):
     sample_weight_ : ndarray of shape (n_to_select,)
         Number of samples in the cluster of each selected sample.
     inertia_ : float
-        Sum of squared distances to the nearest centre.
+        Sum of squared distances to the nearest centre. Weights count in multiples of their mean.
     n_iter_ : int
         Number of iterations of the run that was kept.
     {fitted}
