@@ -48,7 +48,7 @@ class KMeansSelector(BaseSelector):
         Position in `sample_indices_` of the selected sample of each sample's cluster. With given
         samples, of the nearest one, or -1 if that is a given one.
     inertia_ : float
-        Sum of squared distances to the nearest centre.
+        Sum of squared distances to the nearest centre. Weights count in multiples of their mean.
     n_iter_ : int
         Number of iterations of the run that was kept.
     {fitted}
