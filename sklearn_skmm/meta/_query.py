@@ -1,36 +1,29 @@
 """A selector as a query strategy of scikit-activeml."""
 
+import sys
 import warnings
+from collections.abc import Mapping
 from numbers import Integral
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import linear_sum_assignment
 from sklearn.base import BaseEstimator, clone
-from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.pipeline import Pipeline
-from sklearn.utils import check_scalar, indexable
-from sklearn.utils.validation import check_consistent_length
+from sklearn.utils import check_scalar
 
-from sklearn_skmm.data import open_samples
+from sklearn_skmm.data import take
 from sklearn_skmm.data._labels import read_labels
-from sklearn_skmm.utils._sklearn import HasMethods, _fit_context, _num_samples, _safe_indexing
+from sklearn_skmm.meta._steps import fit_before_last
+from sklearn_skmm.utils._sklearn import HasMethods, _fit_context, _num_samples
 from sklearn_skmm.utils._validation import all_or_nothing
 
 
 class SelectorQuery(BaseEstimator):
     """Query the samples that a selector chooses: a pool-based strategy of scikit-activeml.
 
-    Use it for active learning. In each round, `query` returns the samples to label next. Samples
-    that are already labelled count as part of the coreset and are not queried again.
-
-    Each query asks the selector for a coreset of all samples. The coreset is as large as the
-    labelled samples and the batch together. Every labelled sample then replaces one selected
-    sample, and the selected samples that are left are queried. The replaced samples are those of
-    the assignment with the smallest sum of squared distances, measured in the features that the
-    selector sees. Where there are none, because the selector looks at no values and X is text, for
-    instance, they are chosen at random.
+    Use it for active learning. In each round, `query` returns the samples to label next. The
+    labelled samples are passed to the selector as ``selected``: they are part of the coreset
+    already, and the selector adds the batch to them.
 
     The class has the interface of ``SingleAnnotatorPoolQueryStrategy``. If scikit-activeml is
     installed, the class is registered as one, so that ``SubSamplingWrapper`` and plots accept it.
@@ -39,9 +32,12 @@ class SelectorQuery(BaseEstimator):
     ----------
     selector : selector or Pipeline
         A selector that needs no labels, or a Pipeline that ends in one. Its `n_to_select` is
-        replaced in each query.
+        replaced in each query. It has to support ``selected``.
     missing_label : scalar, str or None, default=nan
-        Value in y that marks a missing label.
+        Value in y that marks a missing label. None and NaN are never labels: if y contains one of
+        them that is not `missing_label`, `query` raises ValueError. With the default, so does -1
+        where it is unlikely to be a class: if there is no NaN, all labels are whole numbers, none
+        is below -1, and they are not those of {-1, 1} or {-1, 0, 1}.
 
     Attributes
     ----------
@@ -94,13 +90,16 @@ class SelectorQuery(BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix, dataframe} of shape (n_samples, n_features)
-            All samples, labelled and unlabelled.
+        X : array-like, sparse matrix, dataframe, mapping or data set
+            All samples, labelled and unlabelled: whatever the selector, or the first step of the
+            Pipeline, accepts.
         y : array-like of shape (n_samples,)
             Labels of the samples, `missing_label` where there is none.
-        candidates : array-like of shape (n_candidates,) or (n_candidates, n_features), default=None
-            Positions in X of the samples that may be queried, or these samples themselves, which
-            are then appended to X. None means all unlabelled samples.
+        candidates : array-like of int of shape (n_candidates,), or samples, default=None
+            Positions in X of the samples that may be queried, or these samples themselves, in the
+            same container as X, to which they are then appended. The selector sees all samples in
+            `fit`, and then selects from the labelled ones and the candidates as its `transform`
+            does. None means all unlabelled samples.
         batch_size : int, default=1
             Number of samples to query. If there are fewer candidates, all of them are queried.
         return_utilities : bool, default=False
@@ -123,26 +122,30 @@ class SelectorQuery(BaseEstimator):
         Raises
         ------
         ValueError
-            If there are no candidates, or some of them are labelled.
+            If there are no candidates, if some of them are labelled, if y seems to have another
+            `missing_label`, or if the selector does not support ``selected``.
         """
         check_scalar(batch_size, "batch_size", Integral, min_val=1)
-        check_consistent_length(X, y)
-        (X,) = indexable(X)
-        n_samples = _num_samples(X)
         missing = self._is_missing(y)
-        labelled = np.flatnonzero(~missing)
+        n_samples = len(missing)
         # Positions count from here. It is not 0 if the candidates are samples appended to X.
         offset = 0
         if candidates is None:
             candidate_rows = np.flatnonzero(missing)
-        elif np.ndim(candidates) == 1:
+        elif _are_positions(candidates):
             candidate_rows = self._check_positions(candidates, missing)
         else:
             offset = n_samples
-            X = _append_rows(X, candidates)
-            candidate_rows = np.arange(offset, _num_samples(X))
+            X = _append(X, candidates)
+            n_samples += _count(candidates)
+            candidate_rows = np.arange(offset, n_samples)
         if not candidate_rows.size:
-            raise ValueError("There is no candidate to query: every sample is labelled.")
+            raise ValueError(
+                "There is no candidate to query: every sample is labelled. No label in y is the "
+                f"missing_label, {self.missing_label!r}."
+                if candidates is None
+                else "There is no candidate to query."
+            )
         if batch_size > candidate_rows.size:
             warnings.warn(
                 f"batch_size={batch_size} is larger than the number of candidates, "
@@ -150,55 +153,67 @@ class SelectorQuery(BaseEstimator):
                 stacklevel=2,
             )
             batch_size = candidate_rows.size
+        labelled = np.zeros(n_samples, dtype=bool)
+        labelled[np.flatnonzero(~missing)] = True
         with all_or_nothing(self):
-            queried = self._select_unlabelled(X, labelled, candidate_rows, batch_size)
+            queried = self._select(X, labelled, candidate_rows, batch_size)
         if not return_utilities:
             return queried - offset
-        utilities = np.full((batch_size, _num_samples(X)), np.nan)
+        utilities = np.full((batch_size, n_samples), np.nan)
         utilities[:, candidate_rows] = 0.0
         for b in range(batch_size):
             utilities[b, queried[b:]] = 1.0
             utilities[b, queried[:b]] = np.nan
         return queried - offset, utilities[:, offset:]
 
-    def _select_unlabelled(self, X, labelled, candidate_rows, batch_size):
-        """Return the selected samples that no labelled sample replaces."""
+    def _select(self, X, labelled, candidate_rows, batch_size):
+        """Select candidates besides the labelled samples."""
         selector = clone(self.selector)
-        final = selector[-1] if isinstance(selector, Pipeline) else selector
-        final.set_params(n_to_select=len(labelled) + batch_size)
-        pool = np.union1d(labelled, candidate_rows)
-        if len(pool) == _num_samples(X):
-            selected = selector.fit_transform(X)
-        else:
-            # Select from labelled samples and candidates, but match all samples.
-            selected = pool[selector.fit(X).transform(_safe_indexing(X, pool))]
+        features, final = fit_before_last(selector, X)
+        n_samples = _count(features)
+        if n_samples != len(labelled):
+            raise ValueError(
+                "Found input variables with inconsistent numbers of samples: "
+                f"[{n_samples}, {len(labelled)}]"
+            )
+        given = {"selected": labelled} if labelled.any() else {}
+        queried = final.set_params(n_to_select=batch_size).fit_transform(features, **given)
+        labelled_or_candidate = labelled.copy()
+        labelled_or_candidate[candidate_rows] = True
+        if not labelled_or_candidate.all():
+            pool = np.flatnonzero(labelled_or_candidate)
+            given = {name: mask[pool] for name, mask in given.items()}
+            # As `transform` does, which takes no given samples.
+            samples = final._open(take(features, pool), None, reset=False, **given)
+            queried = pool[final._select_by_stratum(samples, lambda: False).indices]
         self.selector_ = selector
-        unlabelled_selected = selected[~np.isin(selected, labelled)]
-        unselected_labelled = np.setdiff1d(labelled, selected)
-        if not unselected_labelled.size:
-            return unlabelled_selected
-        features = _safe_indexing(X, np.concatenate([unselected_labelled, unlabelled_selected]))
-        if isinstance(selector, Pipeline):
-            features = selector[:-1].transform(features)
-        n_labelled = len(unselected_labelled)
-        try:
-            features = open_samples(features).X
-        except (TypeError, ValueError):
-            if getattr(final, "_reads_values", True):
-                raise
-            # The selector looks at no values, such as texts: any sample may replace any other.
-            shape = n_labelled, len(unlabelled_selected)
-            cost = np.random.RandomState(final._seed).uniform(size=shape)
-        else:
-            cost = euclidean_distances(features[:n_labelled], features[n_labelled:], squared=True)
-        return np.delete(unlabelled_selected, linear_sum_assignment(cost)[1])
+        return queried
 
     def _is_missing(self, y):
+        labels = read_labels(y, _num_samples(y), type(self).__name__, allow_missing=True)
         # As objects, labels can be compared with a missing label of any other type.
-        y = read_labels(y, _num_samples(y), type(self).__name__, allow_missing=True).astype(object)
-        if self.missing_label != self.missing_label:  # NaN
-            return np.asarray(y != y, dtype=bool)
-        return np.asarray(y == self.missing_label, dtype=bool)
+        y = labels.astype(object)
+        none = np.array([label is None for label in y], dtype=bool)
+        nan = np.asarray(y != y, dtype=bool)
+        by_default = self.missing_label != self.missing_label  # NaN
+        if self.missing_label is None:
+            missing = none
+        else:
+            missing = nan if by_default else np.asarray(y == self.missing_label, dtype=bool)
+        unmeant = None
+        if (none & ~missing).any():
+            unmeant = "None"
+        elif (nan & ~missing).any():
+            unmeant = "NaN"
+        elif by_default and not missing.any() and _is_minus_one_no_class(labels):
+            unmeant = "-1"
+        if unmeant is not None:
+            raise ValueError(
+                f"y contains {unmeant}, but the 'missing_label' parameter of SelectorQuery is "
+                f"{self.missing_label!r}, so that these samples would count as labelled. Pass "
+                "the value that marks a missing label as missing_label."
+            )
+        return missing
 
     @staticmethod
     def _check_positions(candidates, missing):
@@ -232,8 +247,57 @@ def _register_with_skactiveml():
     SingleAnnotatorPoolQueryStrategy.register(SelectorQuery)
 
 
-def _append_rows(X, candidates):
-    """Append the candidates to X."""
+def _is_minus_one_no_class(labels: np.ndarray) -> bool:
+    """Whether -1 is among labels that suggest that it marks a missing one.
+
+    Examples
+    --------
+    >>> [_is_minus_one_no_class(np.array(labels)) for labels in ([-1, 0, 7], [-1, 1], [-2, -1, 7])]
+    [True, False, False]
+    """
+    if labels.dtype.kind not in "if" or not np.any(labels == -1):
+        return False
+    signs = np.isin(labels, (-1, 0, 1)).all() and np.any(labels == 1)
+    return bool(not signs and labels.min() == -1 and np.all(labels % 1 == 0))
+
+
+def _count(X: Any) -> int:
+    """Return the number of samples, also of a mapping of arrays."""
+    return _num_samples(next(iter(X.values()), ()) if isinstance(X, Mapping) else X)
+
+
+def _are_positions(candidates: Any) -> bool:
+    """Whether candidates are numbers in one dimension rather than samples."""
+    if not isinstance(candidates, list | tuple | range):
+        shape = getattr(candidates, "shape", None)
+        if shape is None or len(shape) != 1:
+            return False
+    first = next(iter(candidates), 0)
+    return not isinstance(first, str | bytes) and np.ndim(first) == 0
+
+
+def _append(X: Any, candidates: Any) -> Any:
+    """Return the samples in X followed by the candidates, in the container of X."""
+    if isinstance(X, Mapping):
+        return {name: _append(values, candidates[name]) for name, values in X.items()}
     if sparse.issparse(X) or sparse.issparse(candidates):
         return sparse.vstack([X, candidates], format="csr")
-    return np.concatenate([np.asarray(X), np.asarray(candidates)])
+    if isinstance(X, list):
+        return [*X, *candidates]
+    library = type(X).__module__.partition(".")[0]
+    if library in ("pandas", "polars"):
+        return sys.modules[library].concat([X, candidates[list(X.columns)]])
+    if library == "datasets":
+        return sys.modules[library].concatenate_datasets([X, candidates])
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        if isinstance(X, torch.Tensor):
+            return torch.cat([X, torch.as_tensor(candidates)])
+        if isinstance(X, torch.utils.data.Dataset):
+            return torch.utils.data.ConcatDataset([X, candidates])
+    if not hasattr(X, "__array__"):
+        raise TypeError(
+            "The 'candidates' parameter of SelectorQuery.query must contain positions in X if X is "
+            f"a {type(X).__name__}, to which no samples can be appended."
+        )
+    return np.concatenate([X, candidates])
