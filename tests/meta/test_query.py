@@ -318,7 +318,7 @@ def test_query_rejects_selectors_that_require_labels(data):
     X, y = data
     with pytest.raises(ValueError, match="requires y to be passed"):
         SelectorQuery(UncertaintySelector(1, LogisticRegression())).query(X, partly_labelled(y))
-    with pytest.raises(ValueError, match="stratify=True requires y"):
+    with pytest.raises(ValueError, match="selects by class requires y"):
         SelectorQuery(SkMMSelector(1, stratify=True)).query(X, partly_labelled(y))
 
 
