@@ -3,6 +3,7 @@
 from sklearn_skmm.meta._compare import compare_selectors
 from sklearn_skmm.meta._coreset_estimator import CoresetEstimator
 from sklearn_skmm.meta._query import SelectorQuery
+from sklearn_skmm.meta._sampler import CoresetSampler
 from sklearn_skmm.meta._scorers import SelectionScorer
 from sklearn_skmm.plots import (
     CoresetDisplay,
@@ -31,6 +32,7 @@ __all__ = [
     "AdaptiveSelector",
     "CoresetDisplay",
     "CoresetEstimator",
+    "CoresetSampler",
     "FacilityLocationSelector",
     "GradNormSelector",
     "GradientSketcher",

@@ -145,9 +145,8 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             self.selector_ = clone(self.selector)
             task = context.subcontext(task_name="select")
             with task.propagate_callback_context(self.selector_):
-                indices = self._check_indices(
-                    self.selector_.fit_transform(X, y, **select_params), X
-                )
+                indices = self.selector_.fit_transform(X, y, **select_params)
+            indices = check_positions(indices, _num_samples(X), self)
             given = read_selected(select_params.get("selected"), _num_samples(X))
             if given is not None:  # the coreset is both together
                 indices = np.concatenate([np.flatnonzero(given), indices])
@@ -172,22 +171,6 @@ class CoresetEstimator(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             self._classes = classes_in(y, estimator) if self.all_classes else None
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
-
-    def _check_indices(self, indices, X):
-        indices = np.asarray(indices)
-        if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
-            raise TypeError(
-                "The 'selector' parameter of CoresetEstimator must be a selector, or a Pipeline "
-                "that ends in one, whose fit_transform returns integer positions of shape "
-                f"(n_to_select,). Got an array of shape {indices.shape} and dtype {indices.dtype} "
-                f"from {self.selector!r} instead."
-            )
-        if indices.size and indices.max() >= _num_samples(X):
-            raise ValueError(
-                "The 'selector' parameter of CoresetEstimator must select positions in X. Got "
-                f"positions outside of X from {self.selector!r} instead."
-            )
-        return indices
 
     def _add_weights(self, estimator, fit_params, select_params):
         name, final = weight_parameter(estimator), self.selector_
@@ -397,3 +380,37 @@ def knowing_all_classes(estimator, selector, y):
     model = CoresetEstimator(estimator, selector)
     model.estimator_, model.selector_, model._classes = estimator, selector, classes
     return model
+
+
+def check_positions(indices, n_samples, owner):
+    """Return what the selector of a meta-estimator returned, if these are positions of samples.
+
+    Parameters
+    ----------
+    indices : object
+        What `fit_transform` of the selector returned.
+    n_samples : int
+        Number of samples that it was given.
+    owner : estimator
+        The meta-estimator, named in messages.
+
+    Returns
+    -------
+    indices : ndarray of shape (n_to_select,), dtype int
+        The positions.
+    """
+    name = type(owner).__name__
+    indices = np.asarray(indices)
+    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+        raise TypeError(
+            f"The 'selector' parameter of {name} must be a selector, or a Pipeline that ends in "
+            "one, whose fit_transform returns integer positions of shape (n_to_select,). Got an "
+            f"array of shape {indices.shape} and dtype {indices.dtype} from {owner.selector!r} "
+            "instead."
+        )
+    if indices.size and indices.max() >= n_samples:
+        raise ValueError(
+            f"The 'selector' parameter of {name} must select positions in X. Got positions outside "
+            f"of X from {owner.selector!r} instead."
+        )
+    return indices

@@ -1,18 +1,16 @@
 """A selector as a query strategy of scikit-activeml."""
 
-import sys
 import warnings
-from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_scalar
 
 from sklearn_skmm.data import take
 from sklearn_skmm.data._labels import read_labels
+from sklearn_skmm.meta._containers import append, n_samples_of
 from sklearn_skmm.meta._steps import fit_before_last
 from sklearn_skmm.utils._sklearn import HasMethods, _fit_context, _num_samples
 from sklearn_skmm.utils._validation import all_or_nothing
@@ -136,8 +134,8 @@ class SelectorQuery(BaseEstimator):
             candidate_rows = self._check_positions(candidates, missing)
         else:
             offset = n_samples
-            X = _append(X, candidates)
-            n_samples += _count(candidates)
+            X = append(X, candidates)
+            n_samples += n_samples_of(candidates)
             candidate_rows = np.arange(offset, n_samples)
         if not candidate_rows.size:
             raise ValueError(
@@ -170,7 +168,7 @@ class SelectorQuery(BaseEstimator):
         """Select candidates besides the labelled samples."""
         selector = clone(self.selector)
         features, final = fit_before_last(selector, X)
-        n_samples = _count(features)
+        n_samples = n_samples_of(features)
         if n_samples != len(labelled):
             raise ValueError(
                 "Found input variables with inconsistent numbers of samples: "
@@ -261,11 +259,6 @@ def _is_minus_one_no_class(labels: np.ndarray) -> bool:
     return bool(not signs and labels.min() == -1 and np.all(labels % 1 == 0))
 
 
-def _count(X: Any) -> int:
-    """Return the number of samples, also of a mapping of arrays."""
-    return _num_samples(next(iter(X.values()), ()) if isinstance(X, Mapping) else X)
-
-
 def _are_positions(candidates: Any) -> bool:
     """Whether candidates are numbers in one dimension rather than samples."""
     if not isinstance(candidates, list | tuple | range):
@@ -274,30 +267,3 @@ def _are_positions(candidates: Any) -> bool:
             return False
     first = next(iter(candidates), 0)
     return not isinstance(first, str | bytes) and np.ndim(first) == 0
-
-
-def _append(X: Any, candidates: Any) -> Any:
-    """Return the samples in X followed by the candidates, in the container of X."""
-    if isinstance(X, Mapping):
-        return {name: _append(values, candidates[name]) for name, values in X.items()}
-    if sparse.issparse(X) or sparse.issparse(candidates):
-        return sparse.vstack([X, candidates], format="csr")
-    if isinstance(X, list):
-        return [*X, *candidates]
-    library = type(X).__module__.partition(".")[0]
-    if library in ("pandas", "polars"):
-        return sys.modules[library].concat([X, candidates[list(X.columns)]])
-    if library == "datasets":
-        return sys.modules[library].concatenate_datasets([X, candidates])
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        if isinstance(X, torch.Tensor):
-            return torch.cat([X, torch.as_tensor(candidates)])
-        if isinstance(X, torch.utils.data.Dataset):
-            return torch.utils.data.ConcatDataset([X, candidates])
-    if not hasattr(X, "__array__"):
-        raise TypeError(
-            "The 'candidates' parameter of SelectorQuery.query must contain positions in X if X is "
-            f"a {type(X).__name__}, to which no samples can be appended."
-        )
-    return np.concatenate([X, candidates])

@@ -37,8 +37,9 @@ def fit_before_last(selector: Any, X: Any, y: Any = None) -> tuple[Any, Any]:
     """
     if not isinstance(selector, Pipeline):
         return X, selector
-    before = selector[:-1]
-    if before.steps:
-        X = before.fit_transform(X, y)
-        selector.steps[:-1] = before.steps  # those fitted from a cache are other objects
+    before = selector[:]
+    # A Pipeline caches all steps but the last.
+    before.steps[-1] = (before.steps[-1][0], "passthrough")
+    X = before.fit_transform(X, y)
+    selector.steps[:-1] = before.steps[:-1]  # those fitted from a cache are other objects
     return fit_before_last(selector[-1], X, y)

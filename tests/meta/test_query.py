@@ -192,7 +192,7 @@ def test_query_of_a_loader_takes_positions_only():
         strategy.query(loader, given, images()[:3], batch_size=2)
 
 
-def test_nested_and_cached_pipelines(data, tmp_path):
+def test_nested_and_cached_pipelines(data, tmp_path, monkeypatch):
     X, y = data
     given = partly_labelled(y, range(10))
     inner = make_pipeline(
@@ -202,9 +202,14 @@ def test_nested_and_cached_pipelines(data, tmp_path):
     expected = SelectorQuery(inner[-1]).query(features, given, batch_size=9)
     outer = make_pipeline(StandardScaler(), inner, memory=str(tmp_path))
     strategy = SelectorQuery(outer)
+    fits, fit_transform = [], StandardScaler.fit_transform
+    monkeypatch.setattr(
+        StandardScaler, "fit_transform", lambda *args: fits.append(1) or fit_transform(*args)
+    )
     for _ in range(2):
         np.testing.assert_array_equal(strategy.query(X, given, batch_size=9), expected)
         assert len(strategy.selector_.transform(X)) == 9
+        assert len(fits) == 1
     np.testing.assert_array_equal(
         SelectorQuery(make_pipeline(inner[-1])).query(features, given, batch_size=9), expected
     )
