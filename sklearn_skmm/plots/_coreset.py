@@ -23,6 +23,8 @@ class CoresetDisplay:
         Positions of the selected samples in the pool.
     weights : array-like of shape (n_to_select,), default=None
         Number of samples that each selected sample represents.
+    labels : array-like of shape (n_samples,), dtype int, default=None
+        Position in `indices` of the selected sample that represents each sample, or -1.
 
     Attributes
     ----------
@@ -30,12 +32,15 @@ class CoresetDisplay:
         The axes and figure of the plot.
     pool_, coreset_ : matplotlib PathCollection
         The points of the pool, and those of the selected samples.
+    lines_ : matplotlib LineCollection
+        The lines from samples to those that represent them. Only with ``lines``.
 
     Raises
     ------
     ValueError
-        If `points` does not have two columns, `indices` are not positions in it, or `weights` are
-        not one non-negative number per selected sample, with a positive sum.
+        If `points` does not have two columns, `indices` are not positions in it, `weights` are not
+        one non-negative number per selected sample, with a positive sum, or `labels` are not one
+        integer per sample, from -1 to n_to_select - 1.
 
     See Also
     --------
@@ -52,7 +57,7 @@ class CoresetDisplay:
     (20, 2)
     """
 
-    def __init__(self, points, indices, *, weights=None):
+    def __init__(self, points, indices, *, weights=None, labels=None):
         points = open_samples(points, name="points", sparse=False).X
         indices = np.asarray(indices)
         if points.shape[1] != 2:
@@ -67,9 +72,14 @@ class CoresetDisplay:
                 raise ValueError(
                     f"weights={weights!r} must be {n} non-negative numbers with a positive sum."
                 )
-        self.points, self.indices, self.weights = points, indices, weights
+        if labels is not None:
+            labels = np.asarray(labels)
+            whole = labels.shape == (N,) and labels.dtype.kind in "iu"
+            if not whole or labels.min() < -1 or labels.max() >= n:
+                raise ValueError(f"labels={labels!r} must be {N} integers from -1 to {n - 1}.")
+        self.points, self.indices, self.weights, self.labels = points, indices, weights, labels
 
-    def plot(self, ax=None, *, pool_kw=None, coreset_kw=None, weight_area=False):
+    def plot(self, ax=None, *, pool_kw=None, coreset_kw=None, weight_area=False, lines=False):
         """Draw the pool, and the coreset on top of it, and return the display.
 
         Parameters
@@ -82,7 +92,13 @@ class CoresetDisplay:
         weight_area : bool, default=False
             Whether to make the areas of the selected samples proportional to their weights, with
             an unchanged mean.
+        lines : bool or int, default=False
+            Whether to draw a line from each sample to the selected one that represents it. With an
+            int, only for the selected sample ``indices[lines]``.
         """
+        draw_lines = lines is not False
+        if draw_lines and self.labels is None:
+            raise ValueError(f"lines={lines!r} needs labels. Got labels=None instead.")
         if weight_area and self.weights is None:
             raise ValueError("weight_area=True needs weights. Got weights=None instead.")
         ax, legend_kw = axes_for(self, ax)
@@ -94,6 +110,13 @@ class CoresetDisplay:
         if weight_area:
             coreset_kw["s"] = coreset_kw["s"] * self.weights / self.weights.mean()
         self.pool_ = ax.scatter(*pool.T, **pool_kw)
+        if draw_lines:
+            from matplotlib.collections import LineCollection
+
+            shown = self.labels >= 0 if lines is True else self.labels == lines
+            ends = np.stack([pool[shown], coreset[self.labels[shown]]], axis=1)
+            collection = LineCollection(ends, colors=COLORS[0], linewidths=0.5, alpha=0.5, zorder=0)
+            self.lines_ = ax.add_collection(collection)
         self.coreset_ = ax.scatter(*coreset.T, **coreset_kw)
         ax.legend(**legend_kw)
         return self
@@ -114,19 +137,26 @@ class CoresetDisplay:
         check_is_fitted(selector, ["sample_indices_", "sample_weight_", "n_samples_seen_"])
         if (N := _num_samples(X)) != selector.n_samples_seen_:
             raise ValueError(f"X has {N} samples, but the selector saw {selector.n_samples_seen_}.")
-        plot_kw |= {"sample_weight": selector.sample_weight_, "components": components, "ax": ax}
+        plot_kw |= {
+            "sample_weight": selector.sample_weight_,
+            "labels": getattr(selector, "labels_", None),
+            "components": components,
+            "ax": ax,
+        }
         return cls.from_indices(X, selector.sample_indices_, **plot_kw)
 
     @classmethod
-    def from_indices(cls, X, indices, *, sample_weight=None, components="pca", ax=None, **plot_kw):
+    def from_indices(
+        cls, X, indices, *, sample_weight=None, labels=None, components="pca", ax=None, **plot_kw
+    ):
         """Draw the samples at given positions as the coreset, and return the display.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The pool.
-        indices, sample_weight
-            As `indices` and `weights` of the class.
+        indices, sample_weight, labels
+            As `indices`, `weights` and `labels` of the class.
         components : "pca" or pair of int, default="pca"
             What to draw: the first two principal components, which are not centred if X is sparse,
             or the features at these two positions. With "pca", one or two features are drawn
@@ -146,6 +176,6 @@ class CoresetDisplay:
         else:
             raise ValueError(f"components={components!r} must be 'pca' or two feature positions.")
         points = np.pad(X.toarray() if issparse(X) else X, ((0, 0), (0, 2 - X.shape[1])))
-        display = cls(points, indices, weights=sample_weight).plot(ax, **plot_kw)
+        display = cls(points, indices, weights=sample_weight, labels=labels).plot(ax, **plot_kw)
         display.ax_.set(**dict(zip(("xlabel", "ylabel"), names, strict=False)))
         return display

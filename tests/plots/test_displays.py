@@ -13,6 +13,7 @@ from sklearn_skmm import (
     KMeansSelector,
     PerformanceProfileDisplay,
     SelectionCurveDisplay,
+    SkMMSelector,
     UniformSelector,
 )
 from sklearn_skmm.plots._style import COLORS, LINES, MARKERS
@@ -369,3 +370,28 @@ def test_a_gap_where_a_fit_failed():
         SelectionCurveDisplay.from_estimators(
             selectors, model, *data, **options, error_score="raise"
         )
+
+
+def test_lines_lead_to_who_represents_a_sample():
+    X = np.random.RandomState(0).normal(size=(30, 2))
+    selector = SkMMSelector(5, random_state=0).fit(X)
+    display = CoresetDisplay.from_selector(selector, X, components=(0, 1), lines=True)
+    ends = np.array(display.lines_.get_segments())
+    np.testing.assert_array_equal(ends[:, 0], X)
+    np.testing.assert_array_equal(ends[:, 1], X[selector.sample_indices_[selector.labels_]])
+    display = CoresetDisplay.from_selector(selector, X, components=(0, 1), lines=2)
+    own = selector.labels_ == 2
+    np.testing.assert_array_equal(np.array(display.lines_.get_segments())[:, 0], X[own])
+    given = SkMMSelector(5, random_state=0).fit(X, selected=[3])
+    display = CoresetDisplay.from_selector(given, X, lines=True)
+    assert len(display.lines_.get_segments()) == np.sum(given.labels_ >= 0) < 30
+
+
+def test_lines_need_labels():
+    X = np.random.RandomState(0).normal(size=(30, 2))
+    selector = UniformSelector(5, random_state=0).fit(X)
+    with pytest.raises(ValueError, match="lines=True needs labels"):
+        CoresetDisplay.from_selector(selector, X, lines=True)
+    for labels in ([0] * 29, [0.5] * 30, [-2] * 30, [5] * 30):
+        with pytest.raises(ValueError, match="must be 30 integers from -1 to 4"):
+            CoresetDisplay(X, [0, 1, 2, 3, 4], labels=labels)
