@@ -7,6 +7,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks as parametriz
 
 from sklearn_skmm import (
     CoresetEstimator,
+    CoresetSampler,
     GradientSketcher,
     KMeansSelector,
     SkMMSelector,
@@ -51,6 +52,7 @@ def test_selectors_keep_the_conventions_of_scikit_learn(estimator, check):
         # With a selector that looks at all values: the checks want errors about any of them.
         CoresetEstimator(LogisticRegression(), KMeansSelector(0.9, random_state=0)),
         CoresetEstimator(Ridge(), SkMMSelector(0.9, random_state=0)),
+        CoresetSampler(SkMMSelector(0.9, random_state=0)),
     ]
 )
 def test_other_estimators(estimator, check):

@@ -13,7 +13,7 @@ from sklearn_skmm.utils._sklearn import _num_samples
 
 def n_samples_of(X: Any) -> int:
     """Return the number of samples, also of a mapping of arrays."""
-    return _num_samples(next(iter(X.values()), ()) if isinstance(X, Mapping) else X)
+    return _num_samples(next(iter(X.values()), ()) if _is_mapping(X) else X)
 
 
 def take_samples(X: Any, positions: np.ndarray) -> Any:
@@ -24,16 +24,18 @@ def take_samples(X: Any, positions: np.ndarray) -> Any:
     >>> take_samples({"text": ["a", "b", "c"]}, np.array([2, 0]))
     {'text': ['c', 'a']}
     """
-    if isinstance(X, Mapping):
+    if _is_mapping(X):
         return {name: take(values, positions) for name, values in X.items()}
     if _library(X) == "datasets":
         return X.select(positions)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(X, torch.utils.data.Dataset):
         return torch.utils.data.Subset(X, positions.tolist())
-    if torch is not None and isinstance(X, torch.utils.data.DataLoader):
-        raise TypeError("The samples of a DataLoader cannot be selected. Pass its data set.")
     return take(X, positions)
+
+
+def _is_mapping(X: Any) -> bool:
+    return isinstance(X, Mapping) and not sparse.issparse(X)  # DOK matrices are both
 
 
 def _library(X: Any) -> str:
@@ -48,7 +50,7 @@ def append(X: Any, candidates: Any) -> Any:
     >>> append({"text": ["a", "b"]}, {"text": ["c"]})
     {'text': ['a', 'b', 'c']}
     """
-    if isinstance(X, Mapping):
+    if _is_mapping(X):
         return {name: append(values, candidates[name]) for name, values in X.items()}
     if sparse.issparse(X) or sparse.issparse(candidates):
         return sparse.vstack([X, candidates], format="csr")

@@ -119,9 +119,6 @@ class CoresetSampler(OneToOneFeatureMixin, MetaEstimatorMixin, BaseEstimator):
             if already is not None:  # the coreset is both together
                 indices = np.concatenate([np.flatnonzero(already), indices])
             self.sample_indices_ = indices
-            for name in ("n_features_in_", "feature_names_in_"):
-                if hasattr(self.selector_, name):
-                    setattr(self, name, getattr(self.selector_, name))
         return self
 
     def fit_resample(self, X, y=None, *, sample_weight=None, selected=None):
@@ -145,6 +142,16 @@ class CoresetSampler(OneToOneFeatureMixin, MetaEstimatorMixin, BaseEstimator):
         """
         indices = self.fit(X, y, sample_weight=sample_weight, selected=selected).sample_indices_
         return take_samples(X, indices), None if y is None else take_samples(y, indices)
+
+    @property
+    def n_features_in_(self):
+        """Number of features seen in `fit`."""
+        return self.selector_.n_features_in_
+
+    @property
+    def feature_names_in_(self):
+        """Names of the features seen in `fit`."""
+        return self.selector_.feature_names_in_
 
     def get_metadata_routing(self):
         """Return how scikit-learn routes metadata.

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from scipy import sparse
@@ -215,7 +216,9 @@ def test_nested_and_cached_pipelines(data, tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array, pd.DataFrame])
+@pytest.mark.parametrize(
+    "container", [np.asarray, sparse.csr_array, sparse.dok_matrix, pd.DataFrame, pl.DataFrame]
+)
 def test_query_selects_among_candidates(data, container):
     X, y = data
     given = partly_labelled(y, range(10))
@@ -271,8 +274,6 @@ def test_batch_is_limited_to_the_remaining_candidates(data):
 
 
 def test_query_accepts_frames_and_tensors(data):
-    import polars as pl
-
     X, y = data
     given = partly_labelled(y, range(10))
     strategy = SelectorQuery(SkMMSelector(1, random_state=0))
