@@ -50,15 +50,24 @@ def append(X: Any, candidates: Any) -> Any:
     >>> append({"text": ["a", "b"]}, {"text": ["c"]})
     {'text': ['a', 'b', 'c']}
     """
-    if _is_mapping(X):
+    kinds = [(_is_mapping(one), _library(one)) for one in (X, candidates)]
+    mapping, library = kinds[0]
+    if kinds[0] != kinds[1] and (mapping or library in ("pandas", "polars", "datasets")):
+        raise TypeError(
+            "The 'candidates' parameter of SelectorQuery.query must contain positions in X, or "
+            f"samples in the container of X, a {type(X).__name__}. Got a "
+            f"{type(candidates).__name__} instead."
+        )
+    if mapping:
         return {name: append(values, candidates[name]) for name, values in X.items()}
     if sparse.issparse(X) or sparse.issparse(candidates):
         return sparse.vstack([X, candidates], format="csr")
     if isinstance(X, list):
         return [*X, *candidates]
-    library = _library(X)
     if library in ("pandas", "polars"):
-        return sys.modules[library].concat([X, candidates[list(X.columns)]])
+        if hasattr(X, "columns"):
+            candidates = candidates[list(X.columns)]
+        return sys.modules[library].concat([X, candidates])
     if library == "datasets":
         return sys.modules[library].concatenate_datasets([X, candidates])
     torch = sys.modules.get("torch")

@@ -8,9 +8,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_scalar
 
-from sklearn_skmm.data import take
 from sklearn_skmm.data._labels import read_labels
-from sklearn_skmm.meta._containers import append, n_samples_of
+from sklearn_skmm.meta._containers import append, n_samples_of, take_samples
 from sklearn_skmm.meta._steps import fit_before_last
 from sklearn_skmm.utils._sklearn import HasMethods, _fit_context, _num_samples
 from sklearn_skmm.utils._validation import all_or_nothing
@@ -182,7 +181,7 @@ class SelectorQuery(BaseEstimator):
             pool = np.flatnonzero(labelled_or_candidate)
             given = {name: mask[pool] for name, mask in given.items()}
             # As `transform` does, which takes no given samples.
-            samples = final._open(take(features, pool), None, reset=False, **given)
+            samples = final._open(take_samples(features, pool), None, reset=False, **given)
             queried = pool[final._select_by_stratum(samples, lambda: False).indices]
         self.selector_ = selector
         return queried

@@ -137,6 +137,11 @@ CONTAINERS = {
     "Hugging Face": (
         data_set, lambda X, rows: X.select(rows), lambda: model_pipeline(WordModel())
     ),
+    "unread": (
+        data_set,
+        lambda X, rows: X.select(rows),
+        lambda: make_pipeline("passthrough", UniformSelector(1, random_state=0)),
+    ),
     "torch": (
         lambda: torch.utils.data.TensorDataset(torch.as_tensor(images())),
         torch.utils.data.Subset,
@@ -191,6 +196,28 @@ def test_query_of_a_loader_takes_positions_only():
     np.testing.assert_array_equal(queried, expected)
     with pytest.raises(TypeError, match="positions in X if X is a DataLoader"):
         strategy.query(loader, given, images()[:3], batch_size=2)
+
+
+@pytest.mark.parametrize("name", ["frame", "dict of arrays", "Hugging Face"])
+def test_query_refuses_candidates_in_another_container(name):
+    make, _, make_pipe = CONTAINERS[name]
+    X = make()
+    strategy = SelectorQuery(make_pipe())
+    with pytest.raises(TypeError, match=f"container of X, a {type(X).__name__}. Got a ndarray"):
+        strategy.query(X, np.full(60, np.nan), np.zeros((3, 5)), batch_size=2)
+
+
+def test_candidates_in_a_frame_are_matched_by_column(data):
+    X, y = data
+    frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(12)])
+    given = partly_labelled(y, range(10))[:150]
+    strategy = SelectorQuery(SkMMSelector(1, random_state=0))
+    expected = strategy.query(X[:150], given, X[150:], batch_size=5)
+    mixed = frame.iloc[150:, ::-1].assign(more=1.0)
+    queried = strategy.query(frame[:150], given, mixed, batch_size=5)
+    np.testing.assert_array_equal(queried, expected)
+    with pytest.raises(KeyError, match="x3"):
+        strategy.query(frame[:150], given, mixed.drop(columns="x3"))
 
 
 def test_nested_and_cached_pipelines(data, tmp_path, monkeypatch):

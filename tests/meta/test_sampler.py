@@ -7,6 +7,7 @@ import sklearn
 import torch
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.feature_selection import SelectKBest
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
@@ -41,6 +42,13 @@ def test_returns_the_given_samples_and_then_the_new_ones(data):
     new = clone(selector).fit_transform(scaled, y, sample_weight=weight, selected=given)
     np.testing.assert_array_equal(outer.sample_indices_, np.r_[7, 30, 150, new])
     np.testing.assert_array_equal(outer.selector_[0].transform(X), scaled)
+
+
+def test_steps_before_the_selector_get_the_targets(data):
+    X, y = data
+    pipe = make_pipeline(SelectKBest(k=3), SkMMSelector(20, random_state=0))
+    sampler = CoresetSampler(pipe).fit(X, y)
+    np.testing.assert_array_equal(sampler.sample_indices_, clone(pipe).fit_transform(X, y))
 
 
 def test_without_given_samples_it_returns_what_the_selector_selects(data):
