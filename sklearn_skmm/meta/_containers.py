@@ -50,9 +50,9 @@ def append(X: Any, candidates: Any) -> Any:
     >>> append({"text": ["a", "b"]}, {"text": ["c"]})
     {'text': ['a', 'b', 'c']}
     """
-    kinds = [(_is_mapping(one), _library(one)) for one in (X, candidates)]
-    mapping, library = kinds[0]
-    if kinds[0] != kinds[1] and (mapping or library in ("pandas", "polars", "datasets")):
+    mapping, library = _is_mapping(X), _library(X)
+    own = library in ("pandas", "polars", "datasets") and library != _library(candidates)
+    if mapping != _is_mapping(candidates) or own:
         raise TypeError(
             "The 'candidates' parameter of SelectorQuery.query must contain positions in X, or "
             f"samples in the container of X, a {type(X).__name__}. Got a "

@@ -32,9 +32,10 @@ class SelectorQuery(BaseEstimator):
         replaced in each query. It has to support ``selected``.
     missing_label : scalar, str or None, default=nan
         Value in y that marks a missing label. None and NaN are never labels: if y contains one of
-        them that is not `missing_label`, `query` raises ValueError. With the default, so does -1
-        where it is unlikely to be a class: if there is no NaN, all labels are whole numbers, none
-        is below -1, and they are not those of {-1, 1} or {-1, 0, 1}.
+        them that is not `missing_label`, `query` raises ValueError. With the default, it does so
+        for -1 too where that is unlikely to be a class: if there is no NaN, all labels are whole
+        numbers, none is below -1, and they are not those of {-1, 1} or {-1, 0, 1}. None accepts
+        any number as a label.
 
     Attributes
     ----------
