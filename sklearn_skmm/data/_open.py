@@ -87,6 +87,7 @@ def open_samples(
         samples.strata = Strata.of(y_strata)
     if needs_y:
         samples.y = read_labels(y, samples.n_samples, owner)
-    samples.weight, samples.unit = read_weights(sample_weight, samples.n_samples)
+    if sample_weight is not None:
+        samples.weight, samples.unit = read_weights(sample_weight, samples.n_samples)
     samples.given = read_selected(selected, samples.n_samples)
     return samples
