@@ -166,7 +166,8 @@ def variants():
         for name, constraint in cls._parameter_constraints.items():
             names = [c for c in constraint if isinstance(c, StrOptions)]
             if names:
-                options[name] = sorted(set().union(*(c.options for c in names)))
+                # The problems are rows of features, not matrices of all pairs.
+                options[name] = sorted(set().union(*(c.options for c in names)) - {"precomputed"})
         for values in product(*options.values()):
             yield cls, dict(zip(options, values, strict=True))
 
@@ -333,6 +334,10 @@ def subsets_if_few(N, n, most):
 
 def check_k_center(selector, problem, n, _):
     X = problem.X.astype(np.float64)
+    if selector.metric == "cosine":
+        lengths = np.linalg.norm(X, axis=1, keepdims=True)
+        # Rows of zeros are orthogonal to all others.
+        X = np.hstack([X / np.where(lengths > 0, lengths, 1.0), lengths == 0])
     D = np.sqrt(np.square(X[:, None] - X).sum(axis=-1))
     size = np.sqrt(np.square(X - X.mean(axis=0)).sum(axis=1).max())
     close(selector.radius_, D[:, selector.sample_indices_].min(axis=1).max(), atol=1e-6 * size)

@@ -21,7 +21,15 @@ from sklearn_skmm.core._blocks import mean_squared_norm
 from sklearn_skmm.core._criteria import bandwidth_of, coverage, sampled_rows, squared_mmd
 from sklearn_skmm.core._moments import spectrum
 from sklearn_skmm.data import SamplesFile, open_samples
-from sklearn_skmm.data._files import FILE_SUFFIXES, TABLE_SUFFIXES, one_line, quoted, suffix
+from sklearn_skmm.data._files import (
+    FILE_SUFFIXES,
+    TABLE_SUFFIXES,
+    one_line,
+    quoted,
+    read_positions,
+    suffix,
+)
+from sklearn_skmm.data._weights import read_selected
 from sklearn_skmm.plots._file import save_coreset_plot
 
 SELECTORS = {
@@ -36,6 +44,8 @@ SELECTORS = {
     "ridge-leverage": sklearn_skmm.RidgeLeverageSelector,
     "truncated-leverage": sklearn_skmm.TruncatedLeverageSelector,
 }
+# Those that select in an order that means something; `stratify` sorts by position.
+IN_ORDER = ("facility-location", "k-center", "herding", "adaptive")
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 UNIFORM_REPEATS = 20
 # Coverage and MMD are computed on at most this many samples.
@@ -50,7 +60,7 @@ MEASURE_TITLES = {
 }
 
 
-def _summary(args, pool, features, selector, sketch) -> dict[str, Any]:
+def _summary(args, pool, features, selector, sketch, given) -> dict[str, Any]:
     """Return diagnostics of the coreset, and their medians and ranges over random samples."""
     shape, wide = pool.X.shape, features.shape[1] > features.shape[0]
     # Coordinates in the span of the rows change no diagnostic, and keep the matrices small.
@@ -80,7 +90,14 @@ def _summary(args, pool, features, selector, sketch) -> dict[str, Any]:
 
     n, rng = len(selector.sample_indices_), np.random.RandomState([args.seed, 1])
     uniform = sklearn_skmm.UniformSelector(n, stratify=selector.stratify, random_state=rng)
-    repeats = [measure(uniform.fit_transform(coordinates, pool.y)) for _ in range(UNIFORM_REPEATS)]
+
+    def with_given(indices):
+        return indices if given is None else np.concatenate([np.flatnonzero(given), indices])
+
+    repeats = [
+        measure(with_given(uniform.fit_transform(coordinates, pool.y, selected=given)))
+        for _ in range(UNIFORM_REPEATS)
+    ]
     return {
         "N": shape[0],
         "columns": shape[1],
@@ -88,11 +105,13 @@ def _summary(args, pool, features, selector, sketch) -> dict[str, Any]:
         "m": None if sketch else args.m,
         "sketch": sketch or f"m = {args.m}",
         "n": n,
+        "n_selected_before": 0 if given is None else int(given.sum()),
+        "weight": args.weight,
         "selector": args.selector,
         "seed": args.seed,
         "intrinsic_dimension": diagnostics.intrinsic_dimension(coordinates),
         "alpha": alpha,
-        "picks": measure(selector.sample_indices_),
+        "picks": measure(with_given(selector.sample_indices_)),
         **{
             key: {name: float(summarise([d[name] for d in repeats])) for name in repeats[0]}
             for key, summarise in (
@@ -105,10 +124,14 @@ def _summary(args, pool, features, selector, sketch) -> dict[str, Any]:
 
 
 def _print_summary(summary) -> None:
+    before = summary["n_selected_before"]
+    added = f" besides {before} of --selected" if before else ""
     lines = [
         f"pool                 N = {summary['N']}, {summary['columns']} columns",
         f"sketch               {summary['sketch']}",
-        f"coreset              n = {summary['n']}, {summary['selector']}, seed {summary['seed']}",
+        f"coreset              n = {summary['n']}{added}, {summary['selector']}, seed "
+        f"{summary['seed']}",
+        *["the diagnostics below ignore the weights of --weight"] * (summary["weight"] is not None),
         f"intrinsic dimension  {summary['intrinsic_dimension']}",
         f"{'':<29}{'coreset':<12}random sampling, median and range of {UNIFORM_REPEATS} repeats",
     ]
@@ -152,12 +175,45 @@ def _print_stdout(text) -> None:
         raise CommandError(f"stdout: {one_line(error)}") from None
 
 
-def _npy_bytes(rows) -> bytes:
-    """Return the content of an ``.npy`` with the positions and weights."""
+def _table_bytes(path, columns) -> bytes:
+    """Return the content of a file with these columns: ``.npy`` with fields, or otherwise CSV."""
+    if suffix(path) != ".npy":
+        return _csv(columns).encode()
+    kinds = [(name, "<f8" if values.dtype.kind == "f" else "<i8") for name, values in columns]
+    table = np.empty(len(columns[0][1]), dtype=kinds)
+    for name, values in columns:
+        table[name] = values
     # In memory, because NumPy does not notice a full disk when it writes to a file.
     buffer = io.BytesIO()
-    np.save(buffer, np.array(rows, dtype=[("index", "<i8"), ("weight", "<f8")]))
+    np.save(buffer, table)
     return buffer.getvalue()
+
+
+def _csv(columns) -> str:
+    """Return the columns as text; floats keep all of their digits."""
+    rows = zip(*(values.tolist() for _, values in columns), strict=True)
+    lines = [",".join(name for name, _ in columns), *(",".join(map(repr, row)) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _read_selected(paths, n_samples):
+    """Return a mask of the samples in these files, or None if there are none."""
+    mask = np.zeros(n_samples, dtype=bool)
+    for path in paths:
+        try:
+            given = read_selected(read_positions(path), n_samples)
+        except OSError as error:
+            raise CommandError(f"--selected {path}: {error.strerror or error}") from None
+        except ValueError as error:
+            raise CommandError(f"--selected {path}: {one_line(error)}") from None
+        if given is not None:
+            if (mask & given).any():
+                position = int(np.argmax(mask & given))
+                raise CommandError(
+                    f"--selected {path}: position {position} is in another file of --selected, too."
+                )
+            mask |= given
+    return mask if mask.any() else None
 
 
 def _null_for_infinity(value):
@@ -178,12 +234,15 @@ def _progress_bar():
 
 def _run_select(args) -> None:
     to_stdout = args.out in (None, "-")
-    for path in filter(None, (None if to_stdout else args.out, args.summary, args.plot)):
-        check_output_path(path, args.pool, force=args.force)
+    inputs = {args.pool: "the pool", **dict.fromkeys(args.selected, "a file of --selected")}
+    outputs = (None if to_stdout else args.out, args.summary, args.plot, args.clusters)
+    for path in filter(None, outputs):
+        check_output_path(path, inputs, force=args.force)
     callbacks = [_progress_bar()] if args.progress else []
     if args.plot and importlib.util.find_spec("matplotlib") is None:
         raise CommandError("--plot needs matplotlib: pip install 'sklearn-skmm[plot]'.")
-    pool = open_samples(SamplesFile(args.pool, args.key, args.columns, args.stratify))
+    pool = open_samples(SamplesFile(args.pool, args.key, args.columns, args.stratify, args.weight))
+    given = _read_selected(args.selected, pool.n_samples)
     if pool.left_out and not args.quiet:
         names = quoted(pool.left_out)
         _print_stderr(f"{PROG}: columns not used ({pool.left_out_as}): {names}")
@@ -206,18 +265,25 @@ def _run_select(args) -> None:
     # The progress bar is written to stdout, which is reserved for the result.
     selector.set_callbacks(*callbacks)
     with redirect_stdout(sys.stderr):
-        selector.fit(features, pool.y)
+        selector.fit(features, pool.y, sample_weight=pool.weight, selected=given)
 
     summary = None
     if args.summary or not args.quiet:
-        summary = _summary(args, pool, features, selector, sketch)
-    indices, weights = selector.sample_indices_.tolist(), selector.sample_weight_.tolist()
-    rows = list(zip(indices, weights, strict=True))
-    table = "".join(["index,weight\n", *(f"{i},{w!r}\n" for i, w in rows)])
+        summary = _summary(args, pool, features, selector, sketch, given)
+    indices = selector.sample_indices_
+    table = [("index", indices), ("weight", selector.sample_weight_)]
+    if args.selector in IN_ORDER and not selector.stratify:
+        table.append(("rank", np.arange(1, len(indices) + 1)))
     with StagedFiles(args.force) as staged:
         if not to_stdout:
             with staged.open(args.out) as file:
-                file.write(_npy_bytes(rows) if suffix(args.out) == ".npy" else table.encode())
+                file.write(_table_bytes(args.out, table))
+        if args.clusters:
+            labels = selector.labels_
+            represented_by = np.where(labels < 0, -1, indices[labels])
+            columns = [("sample", np.arange(len(labels))), ("represented_by", represented_by)]
+            with staged.open(args.clusters) as file:
+                file.write(_table_bytes(args.clusters, columns))
         if args.summary:
             with staged.open(args.summary) as file:
                 file.write((json.dumps(_null_for_infinity(summary), indent=2) + "\n").encode())
@@ -225,7 +291,7 @@ def _run_select(args) -> None:
             with staged.open(args.plot) as file:
                 save_coreset_plot(file, suffix(args.plot)[1:], selector, features)
         if to_stdout:  # before publishing: if this fails, no files are written
-            _print_stdout(table)
+            _print_stdout(_csv(table))
         staged.publish()
     if summary and not args.quiet:
         _print_summary(summary)
@@ -329,7 +395,26 @@ def _parser():
         help="column of a table with labels, to select within each class",
     )
     add(
+        "--weight",
+        metavar="COLUMN",
+        help="column of a table with the weights of the samples, which is not a feature",
+    )
+    add(
+        "--selected",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="file of samples that are in the coreset already: an output of this program, or "
+        "positions or a mask (.npy, .parquet or CSV); may be given several times",
+    )
+    add(
         "--out", metavar="FILE", help="file for positions and weights, .npy or CSV; default: stdout"
+    )
+    add(
+        "--clusters",
+        metavar="FILE",
+        help="file that says which selected sample represents each sample, .npy or CSV; for skmm "
+        "only",
     )
     add(
         "--summary",
@@ -354,17 +439,27 @@ def _check_usage(args, error) -> None:
     kind = suffix(args.pool)
     if args.key is not None and kind != ".npz":
         error("--key needs a pool in an .npz")
-    if kind not in TABLE_SUFFIXES and not (args.columns is None and args.stratify is None):
-        error(f"--columns and --stratify need a table, {' or '.join(TABLE_SUFFIXES)}")
-    if args.stratify is not None and args.stratify in (args.columns or ()):
-        error(f"the column of --stratify, {args.stratify!r}, must not be one of --columns")
-    if args.c_S is not None and args.selector != "skmm":
-        error("--c-S needs --selector skmm")
-    files = [
-        os.path.realpath(f) for f in (args.out, args.summary, args.plot) if f not in (None, "-")
-    ]
+    if kind not in TABLE_SUFFIXES:
+        for option in ("columns", "stratify", "weight"):
+            if (value := getattr(args, option)) is not None:
+                error(
+                    f"--{option} needs a table, {' or '.join(TABLE_SUFFIXES)}, got "
+                    f"--{option} {value!r} and {args.pool!r}"
+                )
+    for option in ("stratify", "weight"):
+        if getattr(args, option) in (args.columns or ()):
+            error(
+                f"the column of --{option}, {getattr(args, option)!r}, must not be one of --columns"
+            )
+    if args.weight is not None and args.weight == args.stratify:
+        error(f"--weight and --stratify must be different columns, got {args.weight!r} for both")
+    for option in ("c-S", "clusters"):
+        if getattr(args, option.replace("-", "_")) is not None and args.selector != "skmm":
+            error(f"--{option} needs --selector skmm, got --selector {args.selector}")
+    outputs = (args.out, args.summary, args.plot, args.clusters)
+    files = [os.path.realpath(f) for f in outputs if f not in (None, "-")]
     if len(set(files)) < len(files):
-        error("--out, --summary and --plot must be different files")
+        error("--out, --summary, --plot and --clusters must be different files")
 
 
 def _run(argv) -> int:

@@ -19,8 +19,11 @@ def _resolve_folder(path) -> str:
     return os.path.join(os.path.realpath(folder or "."), name)
 
 
-def check_output_path(path, pool, *, force) -> None:
-    """Raise an error, before the selection starts, if the output could not be written."""
+def check_output_path(path, inputs, *, force) -> None:
+    """Raise an error, before the selection starts, if the output could not be written.
+
+    `inputs` says what each file that is read is; none of them is replaced.
+    """
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise CommandError(f"{path} cannot be written: the folder {folder!r} does not exist.")
@@ -28,8 +31,9 @@ def check_output_path(path, pool, *, force) -> None:
         raise CommandError(
             f"{path} cannot be written: no permission to write to the folder {folder!r}."
         )
-    if _resolve_folder(path) in (_resolve_folder(pool), os.path.realpath(pool)):
-        raise CommandError(f"{path} is the pool itself, which is never replaced.")
+    for name, what in inputs.items():
+        if _resolve_folder(path) in (_resolve_folder(name), os.path.realpath(name)):
+            raise CommandError(f"{path} is {what} itself, which is never replaced.")
     if os.path.lexists(path) and not os.path.islink(path) and not os.path.isfile(path):
         raise CommandError(f"{path} exists and is not a regular file.")
     if os.path.lexists(path) and not force:

@@ -1,5 +1,6 @@
 """Files of samples: .npy and .npz, sparse matrices too, and tables in CSV and Parquet."""
 
+import csv
 import os
 import re
 import struct
@@ -13,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from sklearn_skmm.data._samples import Reader, Samples, Source
+from sklearn_skmm.data._weights import read_weights
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 FILE_SUFFIXES = (".npy", ".npz", *TABLE_SUFFIXES)
@@ -41,12 +43,15 @@ class SamplesFile:
         the column of lists if there is one, and otherwise all numeric columns.
     labels : str or None, default=None
         Column of a table with the labels.
+    weight : str or None, default=None
+        Column of a table with the weights of the samples.
     """
 
     path: str
     key: str | None = None
     columns: list[str] | None = None
     labels: str | None = None
+    weight: str | None = None
 
 
 class _UnreadableError(ValueError):
@@ -67,7 +72,7 @@ class FileSource(Source):
         path = X.path
         try:
             if suffix(path) in TABLE_SUFFIXES:
-                return _read_table(path, X.columns, X.labels)
+                return _read_table(X)
             return _read_array(path, X.key)
         except _UnreadableError:
             raise
@@ -167,8 +172,10 @@ def _read_frame(path):
             raise ImportError(f"{path} needs pyarrow: pip install pyarrow.") from None
 
 
-def _read_table(path, columns, labels) -> Samples:
+def _read_table(file: SamplesFile) -> Samples:
+    path, columns, labels = file.path, file.columns, file.labels
     pd, frame = _read_frame(path)
+    special = {labels, file.weight}  # no features
     named = [*(columns or ()), *([] if labels is None else [labels])]
     if missing := [c for c in named if c not in frame.columns]:
         raise _UnreadableError(
@@ -179,7 +186,19 @@ def _read_table(path, columns, labels) -> Samples:
         dtype = frame[column].dtype
         return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
 
-    lists = [c for c in frame.columns if c != labels and _holds_lists(frame[c])]
+    weight = None
+    if file.weight is not None:
+        said = f"{path} with --weight {file.weight!r}: "
+        if file.weight not in frame.columns:
+            raise _UnreadableError(f"{said}no such column; its columns are {quoted(frame)}.")
+        if not is_number(file.weight):
+            raise _UnreadableError(f"{said}the column must hold numbers.")
+        weight = frame[file.weight].to_numpy(dtype=np.float64, na_value=np.nan)
+        try:
+            read_weights(weight, len(frame))
+        except ValueError as error:
+            raise _UnreadableError(said + one_line(error)) from None
+    lists = [c for c in frame.columns if c not in special and _holds_lists(frame[c])]
     if columns is not None:
         if text := [c for c in columns if not is_number(c) and c not in lists]:
             raise _UnreadableError(
@@ -196,8 +215,8 @@ def _read_table(path, columns, labels) -> Samples:
         # pandas writes row labels as a column without a name, which is not a feature.
         index = "Unnamed: 0" if suffix(path) == ".csv" else None
         # Beside an embedding, numbers are identifiers or metadata more often than features.
-        kept = lists or [c for c in frame.columns if c not in (labels, index) and is_number(c)]
-        left_out = [str(c) for c in frame.columns if c != labels and c not in kept]
+        kept = lists or [c for c in frame.columns if c not in {index, *special} and is_number(c)]
+        left_out = [str(c) for c in frame.columns if c not in special and c not in kept]
         if not kept:
             raise _UnreadableError(f"{path} has no numeric columns.")
     y = None
@@ -218,7 +237,7 @@ def _read_table(path, columns, labels) -> Samples:
         single = all(part.dtype == np.float32 for part in parts)
         dtype = np.float32 if single else np.float64
         X = np.concatenate([part.astype(dtype, copy=False) for part in parts], axis=1)
-    samples = Samples(X, y, left_out=tuple(left_out))
+    samples = Samples(X, y, weight=weight, left_out=tuple(left_out))
     if columns is None and lists:
         samples.left_out_as = f"beside the lists in {lists[0]!r}"
     return samples
@@ -250,6 +269,71 @@ def _entries(path, name, column) -> np.ndarray:
     if rows.dtype.kind not in "biuf":  # a missing entry
         rows = rows.astype(np.float64)
     return rows
+
+
+def read_positions(path: str) -> np.ndarray:
+    """Return the positions, or the mask, in a file: an output of the command line, or a column.
+
+    Parameters
+    ----------
+    path : str
+        An ``.npy`` with a 1-d array or a field ``index``, or a table in Parquet or CSV with a
+        column ``index`` or a single column. A single column of a CSV needs no name.
+
+    Returns
+    -------
+    positions : ndarray
+        Not checked, except that a CSV holds integers or Booleans.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, or it is not clear which column is meant.
+    """
+    kind = suffix(path)
+    try:
+        if kind == ".npy":
+            loaded = np.load(path, allow_pickle=False)
+            names = loaded.dtype.names
+            return loaded if names is None else loaded[_column_of_positions(names)]
+        if kind == ".parquet":
+            frame = _read_frame(path)[1]
+            return frame[_column_of_positions(list(frame))].to_numpy()
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return _positions_in_csv([row for row in csv.reader(file) if row])
+    except (*READ_ERRORS, csv.Error) as error:
+        reason = one_line(error)
+        if "pickle" in reason:
+            reason = "it is not an array, or it contains Python objects."
+        raise ValueError(reason) from None
+
+
+def _column_of_positions(names) -> str:
+    if "index" not in names and len(names) != 1:
+        raise ValueError(
+            f"there must be a column 'index' or a single column. Got columns {quoted(names)} "
+            "instead."
+        )
+    return "index" if "index" in names else names[0]
+
+
+def _positions_in_csv(rows) -> np.ndarray:
+    if not rows:
+        raise ValueError("the file is empty.")
+    values = {"true": True, "false": False}
+    whole = re.compile(r"[-+]?\d{1,18}")
+    head = rows[0]
+    unnamed = len(head) == 1 and (head[0].lower() in values or whole.fullmatch(head[0]))
+    k = 0 if unnamed else head.index(_column_of_positions(head))
+    rows = rows if unnamed else rows[1:]
+    if any(len(row) != len(head) for row in rows):
+        raise ValueError(f"all lines must have {len(head)} values, as the first one has.")
+    texts = [row[k].strip() for row in rows]
+    if texts and all(text.lower() in values for text in texts):
+        return np.array([values[text.lower()] for text in texts])
+    if bad := [text for text in texts if not whole.fullmatch(text)]:
+        raise ValueError(f"positions must be integers, or a mask True and False. Got {bad[0]!r}.")
+    return np.array([int(text) for text in texts], dtype=np.int64)
 
 
 def one_line(error) -> str:

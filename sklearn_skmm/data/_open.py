@@ -94,7 +94,8 @@ def open_samples(
         samples.strata = Strata.of(y_strata)
     if needs_y:
         samples.y = read_labels(y, samples.n_samples, owner)
-    samples.weight, samples.unit = read_weights(sample_weight, samples.n_samples)
+    if sample_weight is not None:
+        samples.weight, samples.unit = read_weights(sample_weight, samples.n_samples)
     samples.given = read_selected(selected, samples.n_samples)
     if groups is not None:
         samples.groups = read_labels(groups, samples.n_samples, owner, name="groups")

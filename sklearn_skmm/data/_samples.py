@@ -80,7 +80,7 @@ class Samples:
     strata : Strata or None
         The samples by the classes of y, if the reader asked for them.
     weight : ndarray of shape (n_samples,), dtype float64, or None
-        Weights in multiples of `unit`; None if all are equal.
+        Weights in multiples of `unit`; None if all are equal. Those of a file are as it has them.
     unit : float
         The mean of the positive weights.
     given : ndarray of shape (n_samples,), dtype bool, or None

@@ -46,7 +46,7 @@ def frame():
 
 def read_selection(text):
     table = np.genfromtxt(io.StringIO(text), delimiter=",", names=True)
-    assert table.dtype.names == ("index", "weight")
+    assert table.dtype.names in (("index", "weight"), ("index", "weight", "rank"))
     return table["index"].astype(int), table["weight"]
 
 
