@@ -341,9 +341,9 @@ def greedy_exemplars_precomputed(
     Examples
     --------
     >>> import numpy as np
-    >>> S = np.array([[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> S = np.array([[1.0, 0.25, 0.0], [0.25, 1.0, 0.0], [0.0, 0.0, 1.0]])
     >>> greedy_exemplars_precomputed(S, 2)
-    Exemplars(indices=array([0, 2]), counts=array([2., 1.]), objective=0.03333333333333333)
+    Exemplars(indices=array([0, 2]), counts=array([2., 1.]), objective=0.25)
     """
     n_samples = len(similarity)
     weight = np.ones(n_samples) if weight is None else np.asarray(weight, dtype=float)
