@@ -46,6 +46,12 @@ SELECTORS = {
 }
 # Those that select in an order that means something; `stratify` sorts by position.
 IN_ORDER = ("facility-location", "k-center", "herding", "adaptive")
+# Options that only these selectors have.
+NEEDS_SELECTOR = {
+    "c-S": ("skmm",),
+    "budget": ("skmm", "facility-location"),
+    "clusters": ("skmm", "k-means", "facility-location"),
+}
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 UNIFORM_REPEATS = 20
 # Coverage and MMD are computed on at most this many samples.
@@ -89,7 +95,11 @@ def _summary(args, pool, features, selector, sketch, given) -> dict[str, Any]:
         }
 
     n, rng = len(selector.sample_indices_), np.random.RandomState([args.seed, 1])
-    uniform = sklearn_skmm.UniformSelector(n, stratify=selector.stratify, random_state=rng)
+    uniform = sklearn_skmm.UniformSelector(
+        selector.n_to_select if isinstance(selector.n_to_select, dict) else n,
+        stratify=selector.stratify,
+        random_state=rng,
+    )
 
     def with_given(indices):
         return indices if given is None else np.concatenate([np.flatnonzero(given), indices])
@@ -241,7 +251,9 @@ def _run_select(args) -> None:
     callbacks = [_progress_bar()] if args.progress else []
     if args.plot and importlib.util.find_spec("matplotlib") is None:
         raise CommandError("--plot needs matplotlib: pip install 'sklearn-skmm[plot]'.")
-    pool = open_samples(SamplesFile(args.pool, args.key, args.columns, args.stratify, args.weight))
+    pool = open_samples(
+        SamplesFile(args.pool, args.key, args.columns, args.stratify, args.weight, args.cost)
+    )
     given = _read_selected(args.selected, pool.n_samples)
     if pool.left_out and not args.quiet:
         names = quoted(pool.left_out)
@@ -256,16 +268,20 @@ def _run_select(args) -> None:
         features = sklearn_skmm.GradientSketcher(args.m, random_state=args.seed).fit_transform(
             features
         )
-    selector = SELECTORS[args.selector](args.n, stratify=pool.y is not None)
+    n = args.n
+    if args.per_class is not None:
+        n = dict.fromkeys(np.unique(np.asarray(pool.y)).tolist(), args.per_class)
+    selector = SELECTORS[args.selector](n, stratify=pool.y is not None)
     if not selector._reads_values:
         open_samples(features)  # the summary and the plot need numbers
-    options = {"random_state": args.seed, "c_S": args.c_S}
+    options = {"random_state": args.seed, "c_S": args.c_S, "budget": args.budget}
     known = selector.get_params()
     selector.set_params(**{k: v for k, v in options.items() if k in known and v is not None})
     # The progress bar is written to stdout, which is reserved for the result.
     selector.set_callbacks(*callbacks)
     with redirect_stdout(sys.stderr):
-        selector.fit(features, pool.y, sample_weight=pool.weight, selected=given)
+        optional = {"sample_weight": pool.weight, "selected": given, "cost": pool.cost}
+        selector.fit(features, pool.y, **{k: v for k, v in optional.items() if v is not None})
 
     summary = None
     if args.summary or not args.quiet:
@@ -361,11 +377,23 @@ def _parser():
         help="file with one row per sample: a 2-d array (.npy, .npz), a sparse matrix of "
         "scipy.sparse.save_npz (.npz), or a table (.csv, .parquet)",
     )
-    add(
+    how_many = select.add_mutually_exclusive_group(required=True)
+    how_many.add_argument(
         "--n",
         type=_count_or_fraction,
-        required=True,
         help="number of samples to select, or a fraction in (0, 1]",
+    )
+    how_many.add_argument(
+        "--per-class",
+        type=_positive_integer,
+        metavar="COUNT",
+        help="number of samples to select from each class of --stratify",
+    )
+    how_many.add_argument(
+        "--budget",
+        type=_positive_number,
+        help="largest sum of the costs of the selected samples, for skmm and facility-location; "
+        "needs --cost",
     )
     add("--selector", choices=SELECTORS, default="skmm", help="how to select; default: %(default)s")
     add(
@@ -400,6 +428,11 @@ def _parser():
         help="column of a table with the weights of the samples, which is not a feature",
     )
     add(
+        "--cost",
+        metavar="COLUMN",
+        help="column of a table with the costs of the samples, which is not a feature",
+    )
+    add(
         "--selected",
         metavar="FILE",
         action="append",
@@ -413,8 +446,8 @@ def _parser():
     add(
         "--clusters",
         metavar="FILE",
-        help="file that says which selected sample represents each sample, .npy or CSV; for skmm "
-        "only",
+        help="file that says which selected sample represents each sample, .npy or CSV; for skmm, "
+        "k-means and facility-location",
     )
     add(
         "--summary",
@@ -440,22 +473,30 @@ def _check_usage(args, error) -> None:
     if args.key is not None and kind != ".npz":
         error("--key needs a pool in an .npz")
     if kind not in TABLE_SUFFIXES:
-        for option in ("columns", "stratify", "weight"):
+        for option in ("columns", "stratify", "weight", "cost"):
             if (value := getattr(args, option)) is not None:
                 error(
                     f"--{option} needs a table, {' or '.join(TABLE_SUFFIXES)}, got "
                     f"--{option} {value!r} and {args.pool!r}"
                 )
-    for option in ("stratify", "weight"):
+    for option in ("stratify", "weight", "cost"):
         if getattr(args, option) in (args.columns or ()):
             error(
                 f"the column of --{option}, {getattr(args, option)!r}, must not be one of --columns"
             )
     if args.weight is not None and args.weight == args.stratify:
         error(f"--weight and --stratify must be different columns, got {args.weight!r} for both")
-    for option in ("c-S", "clusters"):
-        if getattr(args, option.replace("-", "_")) is not None and args.selector != "skmm":
-            error(f"--{option} needs --selector skmm, got --selector {args.selector}")
+    if args.per_class is not None and args.stratify is None:
+        error(f"--per-class {args.per_class} needs the column of the classes, --stratify")
+    if (args.budget is None) != (args.cost is None):
+        error("--budget and --cost need each other")
+    if args.budget is not None and args.stratify is not None:
+        error("--budget and --stratify cannot be combined")
+    for option, selectors in NEEDS_SELECTOR.items():
+        value = getattr(args, option.replace("-", "_"))
+        if value is not None and args.selector not in selectors:
+            known = " or ".join(selectors)
+            error(f"--{option} needs --selector {known}, got --selector {args.selector}")
     outputs = (args.out, args.summary, args.plot, args.clusters)
     files = [os.path.realpath(f) for f in outputs if f not in (None, "-")]
     if len(set(files)) < len(files):

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from sklearn_skmm.data._samples import Reader, Samples, Source
-from sklearn_skmm.data._weights import read_weights
+from sklearn_skmm.data._weights import read_costs, read_weights
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 FILE_SUFFIXES = (".npy", ".npz", *TABLE_SUFFIXES)
@@ -45,6 +45,8 @@ class SamplesFile:
         Column of a table with the labels.
     weight : str or None, default=None
         Column of a table with the weights of the samples.
+    cost : str or None, default=None
+        Column of a table with the costs of the samples.
     """
 
     path: str
@@ -52,6 +54,7 @@ class SamplesFile:
     columns: list[str] | None = None
     labels: str | None = None
     weight: str | None = None
+    cost: str | None = None
 
 
 class _UnreadableError(ValueError):
@@ -175,7 +178,7 @@ def _read_frame(path):
 def _read_table(file: SamplesFile) -> Samples:
     path, columns, labels = file.path, file.columns, file.labels
     pd, frame = _read_frame(path)
-    special = {labels, file.weight}  # no features
+    special = {labels, file.weight, file.cost}  # no features
     named = [*(columns or ()), *([] if labels is None else [labels])]
     if missing := [c for c in named if c not in frame.columns]:
         raise _UnreadableError(
@@ -186,18 +189,23 @@ def _read_table(file: SamplesFile) -> Samples:
         dtype = frame[column].dtype
         return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
 
-    weight = None
-    if file.weight is not None:
-        said = f"{path} with --weight {file.weight!r}: "
-        if file.weight not in frame.columns:
+    def numbers(option, column, check):
+        if column is None:
+            return None
+        said = f"{path} with --{option} {column!r}: "
+        if column not in frame.columns:
             raise _UnreadableError(f"{said}no such column; its columns are {quoted(frame)}.")
-        if not is_number(file.weight):
+        if not is_number(column):
             raise _UnreadableError(f"{said}the column must hold numbers.")
-        weight = frame[file.weight].to_numpy(dtype=np.float64, na_value=np.nan)
+        values = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
         try:
-            read_weights(weight, len(frame))
+            check(values, len(frame))
         except ValueError as error:
             raise _UnreadableError(said + one_line(error)) from None
+        return values
+
+    weight = numbers("weight", file.weight, read_weights)
+    cost = numbers("cost", file.cost, read_costs)
     lists = [c for c in frame.columns if c not in special and _holds_lists(frame[c])]
     if columns is not None:
         if text := [c for c in columns if not is_number(c) and c not in lists]:
@@ -237,7 +245,7 @@ def _read_table(file: SamplesFile) -> Samples:
         single = all(part.dtype == np.float32 for part in parts)
         dtype = np.float32 if single else np.float64
         X = np.concatenate([part.astype(dtype, copy=False) for part in parts], axis=1)
-    samples = Samples(X, y, weight=weight, left_out=tuple(left_out))
+    samples = Samples(X, y, weight=weight, cost=cost, left_out=tuple(left_out))
     if columns is None and lists:
         samples.left_out_as = f"beside the lists in {lists[0]!r}"
     return samples

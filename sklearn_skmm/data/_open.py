@@ -99,5 +99,6 @@ def open_samples(
     samples.given = read_selected(selected, samples.n_samples)
     if groups is not None:
         samples.groups = read_labels(groups, samples.n_samples, owner, name="groups")
-    samples.cost = None if cost is None else read_costs(cost, samples.n_samples)
+    if cost is not None:
+        samples.cost = read_costs(cost, samples.n_samples)
     return samples

@@ -251,3 +251,51 @@ def test_summary_is_of_the_whole_coreset():
     assert (summary["n"], summary["n_selected_before"], summary["weight"]) == (9, 2, None)
     both = [0, 4, *np.load("o.npy")["index"]]
     assert summary["picks"]["mmd"] == pytest.approx(diagnostics.mmd(X, both))
+
+
+def read_index(name):
+    return np.load(name)["index"]
+
+
+def test_per_class():
+    table(label=np.arange(N) % 3)
+    argv = ["select", "pool.csv", "--quiet", "--stratify", "label", "--per-class", "4", "--out"]
+    assert main([*argv, "o.npy"]) == 0
+    assert np.bincount(read_index("o.npy") % 3).tolist() == [4, 4, 4]
+    assert main([*argv, "p.npy", "--summary", "s.json"]) == 0
+    assert json.loads(Path("s.json").read_text())["n"] == 12
+
+
+@pytest.mark.parametrize("name", ["skmm", "facility-location"])
+def test_budget(name):
+    cost = np.random.RandomState(0).lognormal(size=N)
+    table(cost=cost)
+    argv = ["select", "pool.csv", "--quiet", "--budget", "12.5", "--cost", "cost"]
+    assert main([*argv, "--selector", name, "--out", "o.npy", "--summary", "s.json"]) == 0
+    picks = read_index("o.npy")
+    assert 0 < cost[picks].sum() <= 12.5
+    assert json.loads(Path("s.json").read_text())["columns"] == X.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--per-class", "4"], "--stratify"),
+        (["--per-class", "4", "--n", "3"], "not allowed with"),
+        (["--budget", "4"], "--budget and --cost need each other"),
+        (["--n", "4", "--cost", "cost"], "--budget and --cost need each other"),
+        (["--budget", "4", "--cost", "cost", "--stratify", "label"], "cannot be combined"),
+        (["--budget", "4", "--cost", "cost", "--selector", "k-means"], "--budget needs --selector"),
+        ([], "one of the arguments --n --per-class --budget is required"),
+        (["--budget", "-1", "--cost", "cost"], "positive"),
+    ],
+)
+def test_wrong_usage_of_counts(argv, message, capsys):
+    table(cost=np.ones(N), label=np.arange(N) % 2)
+    check_error(capsys, ["pool.csv", *argv], message, code=2)
+
+
+@pytest.mark.parametrize(("cost", "message"), [(-1.0, "must be positive"), (np.nan, "NaN")])
+def test_costs_that_cannot_be_used(cost, message, capsys):
+    table(cost=np.where(np.arange(N) == 3, cost, 1.0))
+    check_error(capsys, ["pool.csv", "--budget", "4", "--cost", "cost"], message)
