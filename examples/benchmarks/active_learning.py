@@ -1,8 +1,11 @@
-"""Compare query strategies over five rounds of active learning with 20 labels each.
+"""Compare query strategies over ten rounds of active learning with ten labels each.
 
 A logistic regression is fitted on all samples that have been labelled so far. Accuracy is measured
-on the test set. In each seed, the pool is another random 70 % of the training samples, the same for
+on the test set. In each seed the pool is another random part of the training samples, the same for
 all strategies, so that strategies without randomness vary too, and differences are paired.
+
+Strategies with *uncertainty* weigh each sample by one minus the margin of that classifier. With
+facility location this is UHerding (Bae et al., ICLR 2025), and without the weights MaxHerding.
 
     pip install -c constraints.txt -e '.[benchmark]'
     python examples/benchmarks/active_learning.py --data DIR
@@ -24,40 +27,103 @@ from sklearn.linear_model import LogisticRegression
 
 import sklearn_skmm as s
 
-ROUNDS, BATCH, POOL = 5, 20, 0.7
+ROUNDS, BATCH = 10, 10
+# Samples of a pool: this fraction of the training samples, and at most so many.
+POOL, MOST = 0.7, 2000
+SHOWN = (20, 50, 100)  # numbers of labels in the table
 OURS = {
-    "UniformSelector": lambda r: s.UniformSelector(1, random_state=r),
-    "SkMMSelector": lambda r: s.SkMMSelector(1, random_state=r),
-    "KMeansSelector": lambda r: s.KMeansSelector(1, random_state=r),
-    "FacilityLocationSelector": lambda r: s.FacilityLocationSelector(1, random_state=r),
+    "uniform": s.UniformSelector,
+    "SkMM": s.SkMMSelector,
+    "k-means": s.KMeansSelector,
+    "facility location": s.FacilityLocationSelector,
 }
 
 
-def strategies(query=s.SelectorQuery):
-    """Return name -> function of the pool and the seed that returns a query strategy."""
-    found = {name: lambda X, r, build=build: query(build(r)) for name, build in OURS.items()}
+def classifier():
+    return LogisticRegression(C=10, max_iter=300)
+
+
+def uncertainty(X, y):
+    """Return one minus the margin of a classifier fitted on the labelled samples, or None."""
+    labelled = np.isfinite(y)
+    if len(np.unique(y[labelled])) < 2:
+        return None
+    top = np.sort(classifier().fit(X[labelled], y[labelled]).predict_proba(X))[:, -2:]
+    return 1.0 - (top[:, 1] - top[:, 0])
+
+
+def covering(build):
+    """Return a strategy that covers the pool besides what is labelled."""
+
+    def query(X, y, seed):
+        return s.SelectorQuery(build(1, random_state=seed)).query(X, y, batch_size=BATCH)
+
+    return query
+
+
+def covering_the_uncertain(build):
+    """Return a strategy that covers the pool weighted by the uncertainty."""
+
+    def query(X, y, seed):
+        selected = np.isfinite(y)
+        given = {"selected": selected, "sample_weight": uncertainty(X, y)}
+        return build(BATCH, random_state=seed).fit_transform(X, **given)
+
+    return query
+
+
+def margin_sampling(X, y, seed):
+    """Query the samples of the smallest margin; the first ones at random."""
+    score = uncertainty(X, y)
+    if score is None:
+        score = np.random.RandomState(seed).uniform(size=len(X))
+    return np.argsort(-np.where(np.isfinite(y), -1.0, score), kind="stable")[:BATCH]
+
+
+def peers():
+    """Return the strategies of scikit-activeml."""
     try:
-        from skactiveml.pool import MaxHerding
+        from skactiveml.classifier import SklearnClassifier
+        from skactiveml.pool import Badge, MaxHerding
     except ImportError:
         print("scikit-activeml is not installed: its rows are left out")
-        return found
+        return {}
     from sklearn_skmm.core._costs import median_distance
 
-    def max_herding(X, seed):
+    def max_herding(X, y, seed):
         h = 0.5 * median_distance(X, np.random.RandomState(0))
-        return MaxHerding(
+        strategy = MaxHerding(
             normalize_samples=False, metric_dict={"gamma": 0.5 / h**2}, random_state=seed
         )
+        return strategy.query(X, y, batch_size=BATCH)
 
-    found["scikit-activeml MaxHerding"] = max_herding
-    return found
+    def badge(X, y, seed):
+        model = SklearnClassifier(classifier(), classes=np.arange(CLASSES), random_state=seed)
+        if len(np.unique(y[np.isfinite(y)])) < 2:
+            return margin_sampling(X, y, seed)
+        return Badge(random_state=seed).query(X, y, clf=model, batch_size=BATCH)
+
+    return {"MaxHerding, scikit-activeml": max_herding, "BADGE, scikit-activeml": badge}
+
+
+CLASSES = 52  # the largest number of classes of a task
+
+
+def strategies():
+    """Return name -> function of the pool, its labels (NaN where unknown) and a seed."""
+    uncertain = {
+        f"{name}, uncertainty": covering_the_uncertain(OURS[name])
+        for name in ("SkMM", "k-means", "facility location")
+    }
+    plain = {name: covering(build) for name, build in OURS.items()}
+    return {**plain, **uncertain, "margin sampling": margin_sampling, **peers()}
 
 
 def accuracy(X, y, X_test, y_test):
     """Return the accuracy of a classifier fitted on X and y."""
     if len(np.unique(y)) == 1:
         return float(np.mean(y_test == y[0]))
-    return LogisticRegression(C=10, max_iter=300).fit(X, y).score(X_test, y_test)
+    return classifier().fit(X, y).score(X_test, y_test)
 
 
 def run(task, data, methods, seeds):
@@ -65,14 +131,13 @@ def run(task, data, methods, seeds):
     X_train, y_train, X_test, y_test = data
     for seed in range(seeds):
         rng = np.random.RandomState(seed)
-        pool = rng.permutation(len(X_train))[: round(POOL * len(X_train))]
+        pool = rng.permutation(len(X_train))[: min(MOST, round(POOL * len(X_train)))]
         X, y = X_train[pool], y_train[pool]
-        for method, build in methods.items():
-            strategy = build(X, seed)
+        for method, query in methods.items():
             given = np.full(len(X), np.nan)
-            for _ in range(ROUNDS):
+            for t in range(ROUNDS):
                 start = time.perf_counter()
-                queried = strategy.query(X, given, batch_size=BATCH)
+                queried = query(X, given, 100 * seed + t)
                 seconds = time.perf_counter() - start
                 given[queried] = y[queried]
                 rows = np.flatnonzero(np.isfinite(given))
@@ -83,29 +148,29 @@ def run(task, data, methods, seeds):
                 }  # fmt: skip
 
 
-def summary(results, to="UniformSelector"):
-    """Return means per task, strategy and round, with the paired difference to random sampling."""
-    index = ["task", "method", "n"]
-    accuracies = results.set_index([*index, "seed"])["accuracy"]
-    base = accuracies.xs(to, level="method")
+def summary(results):
+    """Return a row for each task and strategy: accuracies, and paired differences of their means.
+
+    *mean* is over the rounds: the area under the curve. The best peer is the strategy of
+    scikit-activeml, or margin sampling, with the largest mean.
+    """
     rows = []
-    for (task, method, n), group in results.groupby(index, sort=False):
-        values = group.set_index("seed")["accuracy"]
-        difference = values - base[task, n]
-        rows.append(
-            {
-                "task": task,
-                "method": method,
-                "n": n,
-                "seeds": len(group),
-                "accuracy": round(values.mean(), 2),
-                "minus_uniform": round(difference.mean(), 2),
-                "half_width_95": round(
-                    difference.sem() * stats.t.ppf(0.975, max(1, len(difference) - 1)), 2
-                ),
-                "seconds": float(f"{group['seconds'].median():.3g}"),
-            }
-        )
+    for task, part in results.groupby("task", sort=False):
+        mean = part.pivot_table(index="seed", columns="method", values="accuracy", sort=False)
+        at = part.pivot_table(index="n", columns="method", values="accuracy")
+        seconds = part.groupby("method")["seconds"].median()
+        rivals = [m for m in mean.columns if "scikit-activeml" in m or m == "margin sampling"]
+        best = mean[rivals].mean().idxmax()
+        for method in mean.columns:
+            row = {"task": task, "method": method, "seeds": len(mean)}
+            row |= {f"n_{n}": round(at.loc[n, method], 1) for n in SHOWN}
+            row["mean"] = round(mean[method].mean(), 2)
+            for name, other in (("uniform", "uniform"), ("best_peer", best)):
+                difference = mean[method] - mean[other]
+                half = difference.sem() * stats.t.ppf(0.975, max(1, len(difference) - 1))
+                row[f"minus_{name}"] = round(difference.mean(), 2)
+                row[f"half_width_{name}"] = round(half, 2)
+            rows.append(row | {"seconds": float(f"{seconds[method]:.2g}")})
     return pd.DataFrame(rows)
 
 
