@@ -6,8 +6,7 @@ else that a user of scikit-learn expects is inherited from `BaseSelector`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cached_property, wraps
+from functools import wraps
 from inspect import Parameter, signature
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -28,8 +27,9 @@ from sklearn_skmm.core._allocation import (
 from sklearn_skmm.core._blocks import BLOCK, mean_squared_norm
 from sklearn_skmm.core._criteria import CRITERIA, bandwidth_of, sampled_rows
 from sklearn_skmm.core._exemplars import greedy_exemplars
-from sklearn_skmm.core._moments import Spectrum, spectrum
 from sklearn_skmm.data import Reader, Samples, cast_bytes, length_and_rows, open_samples, take
+from sklearn_skmm.data._reference import Reference
+from sklearn_skmm.data._selection import Selection, in_positions_of, put_together
 from sklearn_skmm.utils._docstrings import with_shared
 from sklearn_skmm.utils._sklearn import Interval, StrOptions, _fit_context, _safe_indexing
 from sklearn_skmm.utils._validation import MAX_SEED, all_or_nothing
@@ -39,128 +39,6 @@ __all__ = ["BaseSelector", "Reference", "Selection"]
 # Largest accepted ratio of the mean squared row length of a pool in `transform` to that in `fit`:
 # the fourth power of the ratio of the lengths stays within the range of the dtype.
 MAX_LENGTH_RATIO = {np.dtype(np.float64): 2.0**400, np.dtype(np.float32): 2.0**40}
-
-
-@dataclass
-class Selection:
-    """What the `_select` method of a selector returns.
-
-    Parameters
-    ----------
-    indices : ndarray of shape (n,), dtype int
-        Distinct positions of the selected rows of X.
-    sample_weight : ndarray of shape (n,) or None, default=None
-        Number of samples of X that each selected one represents. None means N / n each.
-    given_weight : ndarray of shape (n_given,) or None, default=None
-        Number of samples that each of those represents which were in the coreset already, in
-        ascending order of position. None means N / n each, too. n counts both.
-    labels : ndarray of shape (N,), dtype int, or None, default=None
-        Position in `indices` of the selected sample that represents each sample of X, or -1. It
-        becomes the attribute `labels_`.
-    per_sample : dict of str to ndarray of shape (N, ...), default={}
-        Fitted attributes with one entry for each sample of X. With ``stratify=True`` the entries
-        of all strata are put together.
-    attributes : dict of str to object, default={}
-        Other fitted attributes. With ``stratify=True`` they become lists with one entry for each
-        stratum.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_skmm.base import Selection
-    >>> Selection(np.array([0, 2]), attributes={"n_iter_": 3}).sample_weight is None
-    True
-    """
-
-    indices: np.ndarray
-    sample_weight: np.ndarray | None = None
-    given_weight: np.ndarray | None = None
-    labels: np.ndarray | None = None
-    per_sample: dict[str, np.ndarray] = field(default_factory=dict)
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-
-class Reference:
-    """What the selection is matched to: the data seen in `fit`, kept as its moments.
-
-    Every quantity is computed when it is first used, which is during `fit`. Then the data is
-    released, and `transform` on another pool uses the quantities that were kept.
-
-    Parameters
-    ----------
-    X : {ndarray, CSR} of shape (n_samples, n_features)
-        Data of `fit`, or of one stratum of it. What the user passed if the selector reads no
-        values.
-    y : ndarray of shape (n_samples,) or None, default=None
-        Labels, if the selector needs them.
-    weight : ndarray of shape (n_samples,) or None, default=None
-        Weights of the samples; None means equal ones.
-    whole : Reference or None, default=None
-        Reference of all strata together; None means that this is it.
-
-    Attributes
-    ----------
-    whole : Reference
-        Reference of all strata together.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_skmm.base import Reference
-    >>> Reference(np.array([[1.0, 0.0], [3.0, 0.0]])).mean
-    array([2., 0.])
-    """
-
-    def __init__(self, X, y=None, weight=None, whole=None):
-        if weight is not None and not weight.any():
-            weight = None  # a stratum of given samples that weigh nothing
-        self._X, self._y, self._weight = X, y, weight
-        self._whole = whole  # None rather than itself, which not every format can save
-        self._learned: dict[str, Any] = {}
-
-    @property
-    def whole(self) -> "Reference":
-        """Reference of all strata together."""
-        return self if self._whole is None else self._whole
-
-    @cached_property
-    def spectrum(self) -> Spectrum:
-        """Eigenvalues and eigenvectors of the second moment XᵀX / N above rounding error."""
-        return spectrum(self._X, self._weight)
-
-    @cached_property
-    def mean(self) -> np.ndarray:
-        """Mean of the rows, of shape (n_features,)."""
-        if self._weight is None:
-            return np.asarray(self._X.mean(axis=0)).ravel()
-        return np.asarray(self._weight @ self._X).ravel() / self._weight.sum()
-
-    def is_of(self, X) -> bool:
-        """Whether X is the data itself, which has not been released."""
-        return self._X is X
-
-    def learn(self, name: str, function: Callable) -> Any:
-        """Return ``function(X, y)`` on the data of `fit`, computed once.
-
-        Parameters
-        ----------
-        name : str
-            Name under which the result is kept.
-        function : callable
-            Takes the data and the labels.
-
-        Returns
-        -------
-        result : object
-            What the function returned when it was called.
-        """
-        if name not in self._learned:
-            self._learned[name] = function(self._X, self._y)
-        return self._learned[name]
-
-    def release(self) -> None:
-        """Release the data and keep what was computed from it."""
-        self._X = self._y = self._weight = None
 
 
 class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
@@ -380,10 +258,10 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
                 self.gathered_ = samples.gathered
             if owners is not None:
                 labels = selection.labels
-                selection = _in_positions_of(selection, kept, len(owners))
+                selection = in_positions_of(selection, kept, len(owners))
                 selection.labels = None if labels is None else labels[owners]
             if positions is not None:
-                selection = _in_positions_of(selection, positions, n_seen)
+                selection = in_positions_of(selection, positions, n_seen)
             self.n_samples_seen_ = n_seen
             self.selection_version_ = type(self).selection_version_
             self.sample_indices_ = selection.indices.copy()  # not a view of all positions
@@ -769,7 +647,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             self._selected(samples.take(members[k]), counts[k], self._references[k], rng, step)
             for k in chosen
         ]
-        merged = _merged([members[k] for k in chosen], parts, samples.n_samples)
+        merged = put_together([members[k] for k in chosen], parts, samples.n_samples)
         if samples.given is not None:
             # Those of a stratum from which nothing is selected represent all of it.
             weight = np.empty(samples.n_samples)
@@ -835,41 +713,3 @@ def _accepting(method: Callable, supported) -> Callable:
 
     accepting.__signature__ = whole.replace(parameters=parameters)  # type: ignore[attr-defined]
     return accepting
-
-
-def _merged(members: list[np.ndarray], parts: list[Selection], n_samples: int) -> Selection:
-    """Return the selection of which each part was made among some members of all samples."""
-    both = list(zip(members, parts, strict=True))
-    indices = np.concatenate([own[part.indices] for own, part in both])
-    order = np.argsort(indices, kind="stable")
-    weight = np.concatenate([part.sample_weight for part in parts])
-    merged = Selection(indices[order], weight[order])
-    if all(part.labels is not None for part in parts):
-        merged.labels = np.full(n_samples, -1)
-        position = np.argsort(order)
-        first = 0
-        for own, part in both:
-            places = np.append(position[first : first + len(part.indices)], -1)  # for label -1
-            merged.labels[own] = places[part.labels]
-            first += len(part.indices)
-    for name, example in parts[0].per_sample.items():
-        merged.per_sample[name] = np.zeros(n_samples, dtype=example.dtype)
-        for own, part in both:
-            merged.per_sample[name][own] = part.per_sample[name]
-    for name in parts[0].attributes:
-        merged.attributes[name] = [part.attributes[name] for part in parts]
-    return merged
-
-
-def _in_positions_of(selection: Selection, positions: np.ndarray, n_samples: int) -> Selection:
-    """Return the selection among all samples, of which those at the positions took part."""
-    labels = None
-    if selection.labels is not None:
-        labels = np.full(n_samples, -1)
-        labels[positions] = selection.labels
-    per_sample = {}
-    for name, values in selection.per_sample.items():
-        per_sample[name] = np.zeros((n_samples, *values.shape[1:]), dtype=values.dtype)
-        per_sample[name][positions] = values
-    indices = positions[selection.indices]
-    return replace(selection, indices=indices, labels=labels, per_sample=per_sample)
