@@ -212,11 +212,11 @@ class _Fitted(NamedTuple):
     limit_reached: bool
 
 
-def fit(selector, X, y) -> _Fitted:
+def fit(selector, X, y, **optional) -> _Fitted:
     """Fit, and treat every warning as an error except that of a stopped solver."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        selector.fit(X, y)
+        selector.fit(X, y, **optional)
     for warning in caught:
         if not str(warning.message).startswith("The solver stopped after"):
             raise AssertionError(f"a warning: {warning.category.__name__}: {warning.message}")
@@ -246,6 +246,13 @@ def check_positions(indices, n, n_samples):
     assert 0 <= indices.min() <= indices.max() < n_samples
 
 
+def check_finite(selector):
+    for attribute, value in public_attributes(selector).items():
+        if attribute not in NOT_FINITE and attribute != "strata_":
+            parts = value if isinstance(value, list) else [value]
+            assert all(np.isfinite(part).all() for part in parts), f"{attribute} is not finite"
+
+
 def check_fitted(selector, problem, n):
     """Check the properties of every fitted selector."""
     N, name = len(problem.X), type(selector).__name__
@@ -258,10 +265,7 @@ def check_fitted(selector, problem, n):
         strata = problem.y[selector.sample_indices_]
         total = np.isin(problem.y, strata).sum() if selector.stratify else N
         close(weight.sum(), total, rtol=1e-5 if problem.X.dtype == np.float32 else 1e-9)
-    for attribute, value in public_attributes(selector).items():
-        if attribute not in NOT_FINITE and attribute != "strata_":
-            parts = value if isinstance(value, list) else [value]
-            assert all(np.isfinite(part).all() for part in parts), f"{attribute} is not finite"
+    check_finite(selector)
     score = selector.score(problem.X)
     assert -1.0 <= score <= 1.0, f"score {score}"
     equal(selector.get_support(indices=True), np.sort(selector.sample_indices_))
@@ -473,7 +477,129 @@ def resampled(selector, problem):
     equal(labels, problem.y[selector.sample_indices_])
 
 
-CHANGES = [another_container, another_unit, sparse_rows, one_stratum, another_pool, resampled]
+def draw_weights(rng, N):
+    """Return random weights, of which some may be zero."""
+    weight = {
+        "counts": lambda: rng.integers(1, 4, size=N),
+        "lognormal": lambda: rng.lognormal(size=N),
+        "decades": lambda: 10.0 ** rng.uniform(-9, 9, size=N),
+        "one heavy": lambda: np.where(np.arange(N) == rng.integers(N), 1e6, 1.0),
+        "equal": lambda: np.full(N, 0.1),
+    }[rng.choice(["counts", "lognormal", "decades", "one heavy", "equal"])]()
+    return weight * (rng.random(N) < rng.choice([1.0, 0.6]))
+
+
+def weights_and_given(selector, problem):
+    """Fit with random weights and samples that are in the coreset already."""
+    rng, X, y = problem.rng, problem.X, problem.y
+    N, name, other = len(X), type(selector).__name__, clone(selector)
+    if not isinstance(getattr(selector, "init", ""), str):
+        return
+    keywords = inspect.signature(selector.fit).parameters
+    weight, given, optional = np.ones(N), np.zeros(N, dtype=bool), {}
+    if "sample_weight" in keywords and rng.random() < 0.7:
+        weight = optional["sample_weight"] = draw_weights(rng, N)
+    if getattr(selector, "rounding", "") != "exemplar" and rng.random() < 0.7:
+        given[rng.permutation(N)[: rng.integers(N)]] = True
+        optional["selected"] = (
+            given if rng.random() < 0.5 else rng.permutation(np.flatnonzero(given))
+        )
+    free = np.flatnonzero((weight > 0) & ~given)
+    if not len(free) or not weight.any():
+        return
+    n = int(rng.integers(1, len(free) + 1)) if rng.random() < 0.9 else len(free)
+    counts, n_all = (weight > 0) | given, n + int(given.sum())
+    other.set_params(n_to_select=n)
+    if hasattr(other, "c_S"):
+        least = 1.0 if selector.stratify else n_all / int(counts.sum())
+        other.set_params(c_S=max(selector.c_S, least))
+    other = fit(other, X, y, **optional).selector
+    indices, own, of_given = other.sample_indices_, other.sample_weight_, np.empty(0)
+    check_positions(indices, n, N)
+    assert np.isin(indices, free).all(), "a sample that cannot be selected"
+    assert own.shape == (n,)
+    assert np.all(own > 0)
+    if given.any():
+        of_given = other.given_weight_
+        assert of_given.shape == (n_all - n,)
+        assert np.all(of_given >= 0)
+    both = np.concatenate([np.flatnonzero(given), indices])
+    if name not in UNBIASED:
+        strata = np.isin(y, y[both]) if selector.stratify else slice(None)
+        single = X.dtype == np.float32
+        close(own.sum() + of_given.sum(), weight[strata].sum(), rtol=1e-5 if single else 1e-9)
+    check_finite(other)
+    assert -1.0 <= other.score(X) <= 1.0
+    if selector.stratify:
+        here = np.unique(y[counts])
+        sizes = np.array([weight[y == k].sum() for k in here])
+        rest, taken = (np.array([(y[which] == k).sum() for k in here]) for which in (free, given))
+        expected = allocate(n, sizes, rest, taken)
+        close([(y[indices] == k).sum() for k in here], expected, atol=1)  # ties by rounding
+    elif name in CERTIFICATES_OF_WEIGHTED:
+        CERTIFICATES_OF_WEIGHTED[name](
+            other, X[counts].astype(np.float64), weight[counts], both, counts
+        )
+    if not counts.all() and not sensitive_to_rounding(other):
+        optional = {key: value[counts] for key, value in optional.items() if key != "selected"}
+        alone = fit(clone(other), X[counts], y[counts], **optional, selected=given[counts]).selector
+        equal(np.flatnonzero(counts)[alone.sample_indices_], indices)
+    try:
+        check_positions(quietly(other.transform, X[::-1], y[::-1]), n, N)
+    except ValueError as error:
+        if not str(error).startswith((*REFUSED, "y contains strata")):
+            raise
+
+
+def check_skmm_weighted(selector, X, weight, both, counts):
+    s, values, n = selector.weights_.astype(np.float64), selector.eigenvalues_, len(both)
+    eps = float(np.finfo(selector.weights_.dtype).eps)
+    equal(s[~counts], 0.0)
+    s = s[counts]
+    assert s.min() >= 0
+    assert s.max() <= 1 / n * (1 + 2 * eps)
+    close(s.sum(), 1.0, atol=len(s) * eps)
+    missing = np.maximum(0.0, values / selector.c_S - s @ np.square(X @ selector.components_.T))
+    size = np.square(values / selector.c_S).sum()
+    # In single precision the moments themselves are rounded.
+    tolerance = (1e-11 if eps < 1e-10 else 1e-5) * size
+    close(selector.objective_, np.square(missing).sum(), atol=tolerance, rtol=1e-5)
+    largest = np.average(np.square(X).sum(axis=1), weights=weight)
+    close(values.sum(), largest, rtol=1e-9 if eps < 1e-10 else 1e-4)
+
+
+def check_v_optimal_weighted(selector, X, weight, both, counts):
+    rows = X[np.searchsorted(np.flatnonzero(counts), both)]
+    sigma = (X.T * (weight / weight.sum())) @ X
+    largest, alpha = np.trace(sigma), selector.alpha_
+    if np.square(X).sum(axis=1).max() > 1e9 * alpha or weight.min() < 1e-6 * weight.max():
+        return  # rounding errors decide, or given samples are outside of the span of the others
+    ridge = alpha * np.eye(X.shape[1])
+    V = np.trace(np.linalg.solve(rows.T @ rows / len(rows) + ridge, sigma))
+    close(selector.objective_, V, rtol=1e-6, atol=1e-9 + 1e-13 * largest / alpha)
+
+
+def check_k_center_weighted(selector, X, weight, both, counts):
+    D = np.sqrt(np.square(X[:, None] - X).sum(axis=-1))
+    covered = D[:, np.searchsorted(np.flatnonzero(counts), both)].min(axis=1).max()
+    size = np.sqrt(np.square(X - np.average(X, axis=0, weights=weight)).sum(axis=1).max())
+    close(selector.radius_, covered, atol=1e-6 * size)
+
+
+CERTIFICATES_OF_WEIGHTED = {
+    "SkMMSelector": check_skmm_weighted,
+    "VOptimalSelector": check_v_optimal_weighted,
+    "KCenterSelector": check_k_center_weighted,
+}
+CHANGES = [
+    another_container,
+    another_unit,
+    sparse_rows,
+    one_stratum,
+    another_pool,
+    resampled,
+    weights_and_given,
+]
 
 
 def check_selector(cls, params, problem, *, changes=CHANGES):

@@ -47,7 +47,7 @@ def cells_besides(
     >>> import numpy as np
     >>> P, rng = np.array([[0.0], [0.1], [5.0], [5.2], [9.0]]), np.random.RandomState(0)
     >>> cells = cells_besides(P, np.full(5, 0.2), 2, np.array([4]), 4.0, rng)
-    >>> cells.labels[4], sorted(set(cells.labels[:4].tolist()))
+    >>> int(cells.labels[4]), sorted(set(cells.labels[:4].tolist()))
     (2, [0, 1])
     """
     count = n + len(given)

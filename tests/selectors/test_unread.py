@@ -20,6 +20,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import get_tags
 
 from sklearn_skmm import CoresetEstimator, SkMMSelector, UncertaintySelector, UniformSelector
+from sklearn_skmm.data import take
 from tests._rejection import BAD_X, NEED_NOT_BE_READ
 from tests._selectors import UNREADING
 
@@ -262,3 +263,36 @@ def test_dask_arrays_are_not_gathered_by_those_who_read_nothing():
     np.testing.assert_array_equal(texts.sample_indices_, selector.sample_indices_)
     classifier = LogisticRegression().fit(X, Y)
     assert UncertaintySelector(5, classifier).fit(lazy).gathered_ == "memory"
+
+
+@pytest.mark.parametrize(
+    "kind", ["texts", "series of texts", "mixed frame", "coo_matrix", "dicts", "images"]
+)
+def test_weights_and_given_samples_of_any_pool(kind):
+    weight, given = np.arange(N) % 3.0, np.arange(N) % 8 == 1
+    selector = UniformSelector(6, random_state=0).fit(
+        POOLS[kind], sample_weight=weight, selected=given
+    )
+    expected = UniformSelector(6, random_state=0).fit(X, sample_weight=weight, selected=given)
+    np.testing.assert_array_equal(selector.sample_indices_, expected.sample_indices_)
+    np.testing.assert_array_equal(selector.given_weight_, expected.given_weight_)
+    assert not (given | (weight == 0))[selector.sample_indices_].any()
+    rows, _ = selector.fit_resample(POOLS[kind], sample_weight=weight, selected=given)
+    assert same(rows, take(POOLS[kind], expected.sample_indices_))
+    classifier = Witness().fit(X, Y)
+    indices = UncertaintySelector(6, classifier).fit_transform(POOLS[kind], selected=given)
+    np.testing.assert_array_equal(indices, np.flatnonzero(~given)[:6])
+
+
+def test_weights_and_given_samples_of_lazy_arrays():
+    da = pytest.importorskip("dask.array")
+    weight, given = np.arange(N) % 3.0, np.arange(N) % 8 == 1
+    expected = UniformSelector(6, random_state=0).fit(X, sample_weight=weight, selected=given)
+    lazy = da.from_array(X, chunks=(7, 2))
+    lazily = {"sample_weight": da.from_array(weight), "selected": da.from_array(given)}
+    for optional in ({"sample_weight": weight, "selected": np.flatnonzero(given)}, lazily):
+        selector = UniformSelector(6, random_state=0).fit(lazy, **optional)
+        np.testing.assert_array_equal(selector.sample_indices_, expected.sample_indices_)
+        np.testing.assert_array_equal(selector.given_weight_, expected.given_weight_)
+        assert selector.score(X) == pytest.approx(expected.score(X), rel=1e-12)
+        assert not hasattr(selector, "gathered_")
