@@ -229,6 +229,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
             if samples.pairwise:
                 self._matrix = joblib.hash(np.asarray(samples.X))
             samples, positions = samples.that_count()
+            self._check_enough(samples, n_seen)
             # Selectors without randomness have no random_state and never use the seed.
             rng = check_random_state(getattr(self, "random_state", 0))
             self._seed = int(rng.randint(MAX_SEED))
@@ -479,6 +480,18 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         if name not in _supported(type(self)):
             raise ValueError(f"{type(self).__name__} does not support {name}.")
 
+    def _check_enough(self, samples: Samples, n_seen: int) -> None:
+        """Refuse to select more samples than count and are not in the coreset already."""
+        n_given = 0 if samples.given is None else int(np.count_nonzero(samples.given))
+        n_free = samples.n_samples - n_given
+        is_count = isinstance(self.n_to_select, Integral)
+        if is_count and samples.n_samples < n_seen and self.n_to_select > n_free:
+            raise ValueError(
+                f"n_to_select={self.n_to_select} must be at most the number of samples that can be "
+                f"selected, but {n_free} of n_samples={n_seen} have a positive sample_weight and "
+                "are not in selected."
+            )
+
     def _check_budget(self, cost) -> None:
         """Check that there is either a budget with costs, or a number of samples."""
         budget = getattr(self, "budget", None)  # a parameter of the selectors that take costs
@@ -544,7 +557,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     def _measure(self, samples: Samples, indices) -> None:
         """Keep what `score` needs: the coreset, its bandwidth and the ridge tr(Σ) / N."""
-        self._unmeasured = ""
+        self._unmeasured, self._n_counted = "", samples.n_samples
         if samples.pairwise:
             self._alpha, self._bandwidth, self._coreset = np.nan, np.nan, None
             return
@@ -570,7 +583,7 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
     def _check_units(self, samples: Samples) -> None:
         """Refuse a pool of much longer rows than those of `fit`."""
-        fitted = self._alpha * self.n_samples_seen_
+        fitted = self._alpha * self._n_counted
         ratio = mean_squared_norm(samples.X) / fitted if fitted else 1.0
         if ratio > MAX_LENGTH_RATIO[samples.dtype]:
             raise ValueError(

@@ -36,6 +36,8 @@ sample_weight_ : ndarray of shape (n_to_select,)
     N / n for each selected sample.
 """,
     "fitted": """
+given_weight_ : ndarray of shape (n_given,)
+    The same as `sample_weight_` for the samples in `selected`. Only if there are any.
 n_samples_seen_ : int
     Number of samples seen in `fit`.
 strata_ : ndarray of shape (n_strata,)

@@ -84,3 +84,10 @@ def test_errors():
         UniformSelector(2).fit(X, groups=np.full(120, np.nan))
     with pytest.raises(ValueError, match="GradNormSelector does not support groups"):
         GradNormSelector(2).fit(X, groups=GROUPS)
+
+
+def test_too_few_samples_of_positive_weight():
+    weight = np.zeros(120)
+    weight[:5] = [1, 2, 1, 2, 1]
+    with pytest.raises(ValueError, match=r"but 3 of n_samples=120 have a positive sample_weight"):
+        SkMMSelector(4).fit(X, sample_weight=weight, selected=[0, 1])
