@@ -19,7 +19,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_skmm.core._allocation import (
-    affordable,
     allocate,
     counts_of_classes,
     resolve_n_to_select,
@@ -27,6 +26,7 @@ from sklearn_skmm.core._allocation import (
 from sklearn_skmm.core._blocks import BLOCK, mean_squared_norm
 from sklearn_skmm.core._criteria import CRITERIA, bandwidth_of, sampled_rows
 from sklearn_skmm.core._exemplars import greedy_exemplars
+from sklearn_skmm.core._prices import affordable
 from sklearn_skmm.data import Reader, Samples, cast_bytes, length_and_rows, open_samples, take
 from sklearn_skmm.data._reference import Reference
 from sklearn_skmm.data._selection import Selection, in_positions_of, put_together

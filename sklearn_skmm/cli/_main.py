@@ -49,7 +49,7 @@ IN_ORDER = ("facility-location", "k-center", "herding", "adaptive")
 # Options that only these selectors have.
 NEEDS_SELECTOR = {
     "c-S": ("skmm",),
-    "budget": ("skmm", "facility-location"),
+    "budget": ("skmm", "facility-location", "v-optimal"),
     "clusters": ("skmm", "k-means", "facility-location"),
 }
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
@@ -392,8 +392,8 @@ def _parser():
     how_many.add_argument(
         "--budget",
         type=_positive_number,
-        help="largest sum of the costs of the selected samples, for skmm and facility-location; "
-        "needs --cost",
+        help="largest sum of the costs of the selected samples, for skmm, facility-location and "
+        "v-optimal; needs --cost",
     )
     add("--selector", choices=SELECTORS, default="skmm", help="how to select; default: %(default)s")
     add(

@@ -52,31 +52,6 @@ def resolve_n_to_select(n_to_select, n_samples: int, n_free: int | None = None) 
     return n
 
 
-def affordable(cost: np.ndarray, budget: float) -> int:
-    """Return how many samples the budget pays for at most: those that cost least.
-
-    `cost` has shape (N,).
-
-    Raises
-    ------
-    ValueError
-        If the budget is below the smallest cost.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> affordable(np.array([5.0, 1.0, 2.0]), 3.5)
-    2
-    """
-    n = int(np.searchsorted(np.cumsum(np.sort(cost)), budget * (1.0 + 1e-12), side="right"))
-    if not n:
-        raise ValueError(
-            f"budget={budget:g} must be at least the smallest cost of a sample that can be "
-            f"selected, which is {cost.min():g}."
-        )
-    return n
-
-
 def counts_of_classes(
     wanted: dict, classes: np.ndarray, sizes: np.ndarray, free: np.ndarray
 ) -> np.ndarray:

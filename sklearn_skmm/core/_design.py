@@ -120,8 +120,10 @@ def whiten(X, spectrum: Spectrum, alpha: float) -> Problem:
     return Problem(rows, values / (values + alpha), alpha / (values + alpha))
 
 
-def objective(problem: Problem, indices: np.ndarray) -> float:
+def objective(problem: Problem, indices: np.ndarray, n: int | None = None) -> float:
     """Return V of the subset at `indices`, an integer array of shape (n,).
+
+    With `n`, the sum over the subset is divided by that number, not by its size.
 
     Examples
     --------
@@ -130,7 +132,7 @@ def objective(problem: Problem, indices: np.ndarray) -> float:
     >>> round(objective(problem, np.array([0, 1])), 6)
     2.0
     """
-    n = len(indices)
+    n = len(indices) if n is None else n
     root = inverse_root(problem.rows[indices], n * problem.ridge)
     return n * float(problem.signal @ np.einsum("ij,ij->i", root, root))
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklearn_skmm.core._design import WORKING_SET, Problem, inverse_root, largest, objective
+from sklearn_skmm.core._prices import Prices
 
 # Decreases of V below this fraction of V are rounding errors.
 ROUNDING = 1e-12
@@ -37,7 +38,12 @@ class State(NamedTuple):
 
 
 def greedy(
-    problem: Problem, n: int, start=(), *, step: Callable[[], bool] = lambda: False
+    problem: Problem,
+    n: int,
+    start=(),
+    *,
+    prices: Prices | None = None,
+    step: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Add rows to a subset one by one, each time the row that lowers V the most.
 
@@ -49,6 +55,9 @@ def greedy(
         Final number of rows.
     start : array-like of shape (n_start,), dtype int
         Distinct positions to start from, at most n.
+    prices : Prices or None, default=None
+        With them, rows are added until no other is affordable, and n is the number that
+        multiplies the ridge.
     step : callable, default=does nothing
         Called once per added row.
 
@@ -65,15 +74,22 @@ def greedy(
     """
     rows = problem.rows
     indices = [int(i) for i in start]
-    if len(indices) < n:
+    if len(indices) < n or prices is not None:
         columns = np.ascontiguousarray(rows.T)
         free = np.ones(len(rows), dtype=bool)
         free[indices] = False
-    while len(indices) < n:
+    unit = prices.price if prices is not None and prices.relative else 1.0
+    most = n if prices is None else len(rows)
+    while len(indices) < most:
         # Recomputed once per k rows against drift; this costs as much as adding the k rows.
         state = start_state(problem, indices, n)
-        for _ in range(min(rows.shape[1], n - len(indices))):
-            pick = _first_max(np.where(free, state.w / (1.0 + state.q), -1.0))
+        for _ in range(min(rows.shape[1], most - len(indices))):
+            allowed = free
+            if prices is not None:
+                allowed = free & ~prices.unaffordable(indices[len(start) :])
+                if not allowed.any():
+                    return np.array(indices, dtype=int)
+            pick = _first_max(np.where(allowed, state.w / (1.0 + state.q) / unit, -1.0))
             indices.append(pick)
             free[pick] = False
             state = update(problem, columns, state, indices, n, added=[pick])

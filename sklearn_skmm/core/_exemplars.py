@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklearn_skmm.core._costs import BLOCK, Columns, Costs, gaussian
+from sklearn_skmm.core._prices import Prices
 
 # A pass over all pairs in single precision costs about as much as this fraction of exact columns.
 REFRESH_FRACTION = 1 / 40
@@ -20,19 +21,6 @@ class Exemplars(NamedTuple):
     counts: np.ndarray  # (n,) total weight of the samples that each exemplar represents
     objective: float  # weighted mean of the cost of representing a sample
     labels: np.ndarray  # (N,) int, the position in `indices` of the exemplar of each sample
-
-
-class Prices(NamedTuple):
-    """What candidates cost, and how much may be spent on those that are selected."""
-
-    price: np.ndarray  # (N,), positive
-    budget: float
-    relative: bool  # whether gains are compared per price
-
-    def unaffordable(self, bought: list[int]) -> np.ndarray:
-        """Return a mask of the candidates that what is left does not pay for."""
-        left = self.budget * (1.0 + 1e-12) - self.price[bought].sum()
-        return self.price > left
 
 
 class Greedy(NamedTuple):

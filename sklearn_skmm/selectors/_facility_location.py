@@ -8,8 +8,9 @@ import numpy as np
 from sklearn_skmm.base import BaseSelector, Selection
 from sklearn_skmm.core._blocks import largest_entry
 from sklearn_skmm.core._costs import BLOCK, median_distance, unit_rows
-from sklearn_skmm.core._exemplars import Prices, greedy_exemplars, greedy_exemplars_precomputed
+from sklearn_skmm.core._exemplars import greedy_exemplars, greedy_exemplars_precomputed
 from sklearn_skmm.core._peak_memory import peak_of_exemplars
+from sklearn_skmm.core._prices import Prices
 from sklearn_skmm.utils._sklearn import Interval, StrOptions
 
 

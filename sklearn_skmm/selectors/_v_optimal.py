@@ -16,6 +16,7 @@ from sklearn_skmm.core._design import (
     whiten,
 )
 from sklearn_skmm.core._exchange import PAIRS_PER_BLOCK, exchange, greedy
+from sklearn_skmm.core._prices import Prices
 from sklearn_skmm.utils._sklearn import Interval, StrOptions
 from sklearn_skmm.utils._threads import one_thread
 
@@ -49,6 +50,11 @@ class VOptimalSelector(BaseSelector):
     Parameters
     ----------
     {n_to_select}
+        None with a budget.
+    {budget}
+        Then the greedy selection runs twice, by the decrease of V per cost and by the decrease
+        alone, and the better result is kept. There are no exchanges, and the certificate is for
+        as many samples of any cost.
     alpha : float or None, default=None
         The ridge, in units of the eigenvalues of :math:`\Sigma`. None means the largest one, at
         most tr(Σ) / N, at which the effective dimension
@@ -134,6 +140,8 @@ class VOptimalSelector(BaseSelector):
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseSelector._parameter_constraints,
+        "n_to_select": [*BaseSelector._parameter_constraints["n_to_select"], None],
+        "budget": [Interval(Real, 0, None, closed="neither"), None],
         "alpha": [Interval(Real, 0, None, closed="neither"), None],
         "init": [StrOptions({"relaxation", "greedy"}), "array-like"],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
@@ -142,8 +150,9 @@ class VOptimalSelector(BaseSelector):
 
     def __init__(
         self,
-        n_to_select,
+        n_to_select=None,
         *,
+        budget=None,
         alpha=None,
         init="relaxation",
         max_iter=100,
@@ -151,6 +160,7 @@ class VOptimalSelector(BaseSelector):
         stratify=False,
     ):
         self.n_to_select = n_to_select
+        self.budget = budget
         self.alpha = alpha
         self.init = init
         self.max_iter = max_iter
@@ -163,8 +173,12 @@ class VOptimalSelector(BaseSelector):
         pairs = 28 * min(n_samples * n, PAIRS_PER_BLOCK)
         return max(8 * n_samples * (3 * n_features + 6), 8 * n_samples * n_features + pairs)
 
-    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
+    def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None, cost=None):
         given = np.empty(0, dtype=int) if selected is None else selected
+        if cost is not None:
+            free = np.delete(cost, given)
+            # As many as the budget pays for at the mean cost: the ridge is for this number.
+            n = min(n, max(1, round(self.budget / float(free.mean()))))
         n += len(given)
         alpha = reference.learn(
             "alpha", lambda X, y: self._resolve_alpha(reference.spectrum.eigenvalues, n, X.shape[0])
@@ -174,21 +188,25 @@ class VOptimalSelector(BaseSelector):
         # For thousands of products of small matrices, several threads cost more than they save.
         small = problem.rows.size < ONE_THREAD_ENTRIES
         with one_thread() if small else nullcontext():
+            if cost is not None:
+                indices, n_iter = self._within_budget(problem, given, cost, n, step), 0
+                n = len(indices)
             relaxation = relax(problem, n, step=step)
-            if isinstance(self.init, str) and self.init == "relaxation":
-                order = round_largest(relaxation, X.shape[0])
-                order = order[~np.isin(order, given)]
-                indices = np.concatenate([given, order])[:n]
-            else:
-                indices = greedy(problem, n, start, step=step)
-            indices, n_iter = exchange(
-                problem,
-                indices,
-                n_fixed=len(given),
-                max_iter=self.max_iter,
-                tol=self.tol,
-                step=step,
-            )
+            if cost is None:
+                if isinstance(self.init, str) and self.init == "relaxation":
+                    order = round_largest(relaxation, X.shape[0])
+                    order = order[~np.isin(order, given)]
+                    indices = np.concatenate([given, order])[:n]
+                else:
+                    indices = greedy(problem, n, start, step=step)
+                indices, n_iter = exchange(
+                    problem,
+                    indices,
+                    n_fixed=len(given),
+                    max_iter=self.max_iter,
+                    tol=self.tol,
+                    step=step,
+                )
         value = objective(problem, indices)
         lower = min(value, relaxation.lower_bound)  # equal up to rounding at the optimum
         return Selection(
@@ -202,6 +220,19 @@ class VOptimalSelector(BaseSelector):
                 "n_iter_": n_iter,
             },
         )
+
+    def _within_budget(self, problem, given, cost, n, step):
+        """Return the given samples and those of the better of two greedy selections."""
+        if not isinstance(self.init, str):
+            raise ValueError(
+                "The 'init' parameter of VOptimalSelector must be 'relaxation' or 'greedy' with a "
+                "budget. Got an array of positions instead."
+            )
+        runs = [
+            greedy(problem, n, given, prices=Prices(cost, self.budget, relative), step=step)
+            for relative in (True, False)
+        ]
+        return min(runs, key=lambda indices: objective(problem, indices, n))
 
     def _resolve_alpha(self, values, n, n_samples):
         alpha = default_alpha(values, n, n_samples) if self.alpha is None else float(self.alpha)

@@ -7,7 +7,12 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
-from sklearn_skmm import FacilityLocationSelector, SkMMSelector, UniformSelector
+from sklearn_skmm import (
+    FacilityLocationSelector,
+    SkMMSelector,
+    UniformSelector,
+    VOptimalSelector,
+)
 from tests._selectors import make, selector_classes
 
 rng = np.random.RandomState(0)
@@ -125,3 +130,35 @@ def test_facility_location_is_the_better_of_two_plain_greedy_runs(seed):
     selector.fit(rows, sample_weight=weight, selected=given, cost=cost)
     assert selector.sample_indices_.tolist() == picks
     assert selector.objective_ == pytest.approx(objective)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_v_optimal_is_the_better_of_two_plain_greedy_runs(seed):
+    rng = np.random.RandomState(seed)
+    rows, cost = rng.normal(size=(40, 3)) * [3, 1, 0.3], rng.lognormal(sigma=1.5, size=40)
+    budget, alpha = 0.2 * cost.sum(), 0.05
+    n = max(1, round(budget / cost.mean()))
+    sigma = rows.T @ rows / 40
+
+    def value(picks):
+        return n * np.trace(
+            np.linalg.solve(rows[picks].T @ rows[picks] + n * alpha * np.eye(3), sigma)
+        )
+
+    def run(relative):
+        picks = []
+        while True:
+            left = budget - cost[picks].sum()
+            gains = {
+                i: (value(picks) - value([*picks, i])) / (cost[i] if relative else 1)
+                for i in range(40)
+                if i not in picks and cost[i] <= left * (1 + 1e-12)
+            }
+            if not gains:
+                return picks
+            picks.append(max(gains, key=gains.get))
+
+    best = min((run(relative) for relative in (True, False)), key=value)
+    selector = VOptimalSelector(budget=budget, alpha=alpha).fit(rows, cost=cost)
+    assert selector.sample_indices_.tolist() == sorted(best)
+    assert selector.lower_bound_ <= selector.objective_
