@@ -14,6 +14,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.extmath import row_norms
 
 from sklearn_skmm.base import BaseSelector, Selection
+from sklearn_skmm.core._given_cells import ATTEMPTS
 from sklearn_skmm.utils._sklearn import Interval
 from sklearn_skmm.utils._threads import threads_restored
 from sklearn_skmm.utils._validation import MAX_SEED
@@ -95,16 +96,12 @@ class KMeansSelector(BaseSelector):
 
     def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
         given = np.empty(0, dtype=int) if selected is None else selected
-        n_clusters = n + len(given)
 
-        def fit_kmeans(X, y=None):
+        def fit_kmeans(X, y=None, n_clusters=n):
             # tol=0 runs until no cluster changes, so that centres are means and the selected
             # samples medoids.
             seed = rng.randint(MAX_SEED)
             params = {"n_init": self.n_init, "max_iter": self.max_iter, "tol": 0}
-            if len(given):
-                first = _first_centres(X, given, n, sample_weight, np.random.RandomState(seed))
-                params |= {"init": first, "n_init": 1}
             kmeans = KMeans(n_clusters, **params, random_state=seed)
             with warnings.catch_warnings(), threads_restored():
                 # With fewer distinct rows than clusters, empty clusters are filled below.
@@ -112,22 +109,15 @@ class KMeansSelector(BaseSelector):
                 return kmeans.fit(X, sample_weight=sample_weight)
 
         mean = reference.mean  # computed in `fit`: `transform` has no data for it
+        if len(given):
+            return self._select_besides(X, n, given, mean, sample_weight, fit_kmeans)
         kmeans = reference.learn("kmeans", fit_kmeans)
-        if kmeans.n_clusters != n_clusters:
+        if kmeans.n_clusters != n:
             kmeans = fit_kmeans(X)
         centres = kmeans.cluster_centers_
         # Not `kmeans.labels_`: with equal centres they may differ from what `transform` predicts.
         labels = _predict_centred(kmeans, X, mean)
         attributes = {"inertia_": float(kmeans.inertia_), "n_iter_": int(kmeans.n_iter_)}
-        if len(given):
-            indices = _medoids_besides(X, given, n, centres, labels, sample_weight)
-            both = np.concatenate([indices, given])
-            with threads_restored():
-                near = pairwise_distances_argmin(X, X[both])
-            near[both] = np.arange(len(both))
-            mass = np.bincount(near, weights=sample_weight, minlength=len(both)).astype(float)
-            near[near >= n] = -1
-            return Selection(indices, mass[:n], mass[n:], near, attributes=attributes)
         nearest, counts = np.full(n, -1), np.bincount(labels, weights=sample_weight, minlength=n)
         for k in np.flatnonzero(counts):
             nearest[k] = _nearest_member(X, np.flatnonzero(labels == k), centres[k])
@@ -147,6 +137,30 @@ class KMeansSelector(BaseSelector):
             attributes=attributes,
         )
 
+    def _select_besides(self, X, n, given, mean, weight, fit_kmeans):
+        """Select from the n heaviest clusters that hold no given sample."""
+        n_clusters = n + len(given)
+        for _ in range(ATTEMPTS):
+            kmeans = fit_kmeans(X, n_clusters=n_clusters)
+            labels = _predict_centred(kmeans, X, mean)
+            spare = n_clusters - len(np.unique(labels[given])) - n
+            if spare >= 0:
+                enough = kmeans, labels
+            # If several given samples share a cluster, fewer clusters are needed.
+            if spare <= 0:
+                break
+            n_clusters -= spare
+        kmeans, labels = enough
+        indices = _medoids_besides(X, given, n, kmeans.cluster_centers_, labels, weight)
+        both = np.concatenate([indices, given])
+        with threads_restored():
+            near = pairwise_distances_argmin(X, X[both])
+        near[both] = np.arange(len(both))
+        mass = np.bincount(near, weights=weight, minlength=len(both)).astype(float)
+        near[near >= n] = -1
+        attributes = {"inertia_": float(kmeans.inertia_), "n_iter_": int(kmeans.n_iter_)}
+        return Selection(indices, mass[:n], mass[n:], near, attributes=attributes)
+
 
 def _predict_centred(kmeans, X, mean):
     """Return the clusters of X, centred as in `KMeans.fit` so that squared distances are exact."""
@@ -165,22 +179,6 @@ def _nearest_member(X, members, centre):
     # The first of the tied members: two members are equally far from their mean.
     tied = distances <= distances.min() * (1.0 + 1e-7)
     return members[np.argmax(tied)]
-
-
-def _first_centres(X, given, n, weight, rng):
-    """Return the given rows and n others, drawn by k-means++ with the given ones as the first."""
-    centres = list(given)
-    squared = euclidean_distances(X, X[given], squared=True).min(axis=1)
-    for _ in range(n):
-        mass = np.cumsum(squared if weight is None else weight * squared)
-        if mass[-1] > 0.0:
-            drawn = np.searchsorted(mass, rng.uniform() * mass[-1], side="right")
-        else:  # every row equals a centre
-            drawn = rng.randint(X.shape[0])
-        centres.append(min(int(drawn), X.shape[0] - 1))
-        new = euclidean_distances(X, X[centres[-1:]], squared=True).ravel()
-        squared = np.minimum(squared, new)
-    return X[centres].toarray() if sparse.issparse(X) else X[centres]
 
 
 def _medoids_besides(X, given, n, centres, labels, weight):

@@ -60,11 +60,13 @@ def test_groups_and_sample_weight_are_routed(data):
     weight = np.random.RandomState(0).uniform(size=200)
     groups = np.arange(200) % 10
     with sklearn.config_context(enable_metadata_routing=True):
+        selector = pipeline()
+        selector[-1].set_fit_request(sample_weight=False, groups=False)
         model = CoresetEstimator(
             RecordingClassifier()
             .set_fit_request(sample_weight=True)
             .set_score_request(sample_weight=True),
-            pipeline(),
+            selector,
             use_sample_weight=True,
         )
         pipe = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), model)
