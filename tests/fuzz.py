@@ -164,6 +164,8 @@ def variants():
     for cls in selector_classes():
         options = {}
         for name, constraint in cls._parameter_constraints.items():
+            if name == "stratify":  # each problem is stratified once
+                continue
             names = [c for c in constraint if isinstance(c, StrOptions)]
             if names:
                 # The problems are rows of features, not matrices of all pairs.

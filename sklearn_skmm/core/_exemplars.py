@@ -331,7 +331,8 @@ def greedy_exemplars_precomputed(
     >>> import numpy as np
     >>> S = np.array([[1.0, 0.25, 0.0], [0.25, 1.0, 0.0], [0.0, 0.0, 1.0]])
     >>> greedy_exemplars_precomputed(S, 2)
-    Exemplars(indices=array([0, 2]), counts=array([2., 1.]), objective=0.25)
+    Exemplars(indices=array([0, 2]), counts=array([2., 1.]), objective=0.25,
+              labels=array([0, 0, 1]))
     """
     n_samples = len(similarity)
     weight = np.ones(n_samples) if weight is None else np.asarray(weight, dtype=float)

@@ -96,7 +96,8 @@ def open_samples(
         samples.y = read_labels(y, samples.n_samples, owner)
     if sample_weight is not None:
         samples.weight, samples.unit = read_weights(sample_weight, samples.n_samples)
-    samples.given = read_selected(selected, samples.n_samples)
+    if selected is not None:
+        samples.given = read_selected(selected, samples.n_samples)
     if groups is not None:
         samples.groups = read_labels(groups, samples.n_samples, owner, name="groups")
     if cost is not None:

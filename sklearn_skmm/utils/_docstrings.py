@@ -70,9 +70,9 @@ def with_shared(doc: str | None) -> str | None:
 
     Examples
     --------
-    >>> print(with_shared("{stratify}"))
-    stratify : bool, default=False
-        Whether to select within each class of y, in proportion to its size.
+    >>> print(with_shared("{sample_weight_equal}"))
+    sample_weight_ : ndarray of shape (n_to_select,)
+        N / n for each selected sample.
     """
 
     def description(match):

@@ -453,7 +453,7 @@ def check_weights_and_given_samples_in_every_container(name, selector_orig):
         file = Path(folder) / "X.npy"
         np.save(file, X)
         containers = {
-            "read-only memory map": np.load(file, mmap_mode="r"),
+            "read-only memory map": np.load(file, mmap_mode="r", allow_pickle=False),
             "float32": X.astype(np.float32),
             "csr": sparse.csr_array(X),
         }
