@@ -307,7 +307,7 @@ def check_skmm(selector, problem, n, limit_reached):
     equal(np.diff(selector.sample_indices_) > 0, True)
     if selector.rounding != "cells" or selector.init == "vertex":
         assert np.all(s[selector.sample_indices_] > 0), "a sample without a weight"
-    if selector.rounding not in ("choice", "exemplar", "cells"):
+    if selector.rounding not in ("choice", "exemplar", "recombine", "cells"):
         certain = np.flatnonzero(n * s / s.sum() >= 1 - 1e-13)
         assert np.isin(certain, selector.sample_indices_).all(), "a certain sample is left out"
 
@@ -338,12 +338,17 @@ def subsets_if_few(N, n, most):
     return list(combinations(range(N), n)) if count <= most else []
 
 
+def k_center_rows(selector, X):
+    """Return rows whose Euclidean distances are those of the selector."""
+    if selector.metric != "cosine":
+        return X
+    lengths = np.linalg.norm(X, axis=1, keepdims=True)
+    # Rows of zeros are orthogonal to all others.
+    return np.hstack([X / np.where(lengths > 0, lengths, 1.0), lengths == 0])
+
+
 def check_k_center(selector, problem, n, _):
-    X = problem.X.astype(np.float64)
-    if selector.metric == "cosine":
-        lengths = np.linalg.norm(X, axis=1, keepdims=True)
-        # Rows of zeros are orthogonal to all others.
-        X = np.hstack([X / np.where(lengths > 0, lengths, 1.0), lengths == 0])
+    X = k_center_rows(selector, problem.X.astype(np.float64))
     D = np.sqrt(np.square(X[:, None] - X).sum(axis=-1))
     size = np.sqrt(np.square(X - X.mean(axis=0)).sum(axis=1).max())
     close(selector.radius_, D[:, selector.sample_indices_].min(axis=1).max(), atol=1e-6 * size)
@@ -501,7 +506,8 @@ def weights_and_given(selector, problem):
     weight, given, optional = np.ones(N), np.zeros(N, dtype=bool), {}
     if "sample_weight" in keywords and rng.random() < 0.7:
         weight = optional["sample_weight"] = draw_weights(rng, N)
-    if getattr(selector, "rounding", "") != "exemplar" and rng.random() < 0.7:
+    refusing = getattr(selector, "rounding", "") in ("exemplar", "recombine")
+    if not refusing and rng.random() < 0.7:
         given[rng.permutation(N)[: rng.integers(N)]] = True
         optional["selected"] = (
             given if rng.random() < 0.5 else rng.permutation(np.flatnonzero(given))
@@ -582,6 +588,7 @@ def check_v_optimal_weighted(selector, X, weight, both, counts):
 
 
 def check_k_center_weighted(selector, X, weight, both, counts):
+    X = k_center_rows(selector, X)
     D = np.sqrt(np.square(X[:, None] - X).sum(axis=-1))
     covered = D[:, np.searchsorted(np.flatnonzero(counts), both)].min(axis=1).max()
     size = np.sqrt(np.square(X - np.average(X, axis=0, weights=weight)).sum(axis=1).max())
