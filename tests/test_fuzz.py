@@ -45,7 +45,7 @@ def test_short_run_finds_no_failures():
 
 @pytest.mark.slow
 def test_longer_run_finds_no_failures_and_covers_every_check():
-    table, failures = fuzz.run(seed=13, start=0, stop=400, report=lambda line: None)
+    table, failures = fuzz.run(seed=14, start=0, stop=400, report=lambda line: None)
     assert failures == []
     twins = {pair.__name__ for pair in PAIRS}
     assert set(table["name"]) == twins | set(NAMES)

@@ -110,7 +110,9 @@ class KMeansSelector(BaseSelector):
 
         mean = reference.mean  # computed in `fit`: `transform` has no data for it
         if len(given):
-            return self._select_besides(X, n, given, mean, sample_weight, fit_kmeans)
+            kmeans, selection = self._select_besides(X, n, given, mean, sample_weight, fit_kmeans)
+            reference.learn("kmeans", lambda X, y: kmeans)
+            return selection
         kmeans = reference.learn("kmeans", fit_kmeans)
         if kmeans.n_clusters != n:
             kmeans = fit_kmeans(X)
@@ -138,7 +140,7 @@ class KMeansSelector(BaseSelector):
         )
 
     def _select_besides(self, X, n, given, mean, weight, fit_kmeans):
-        """Select from the n heaviest clusters that hold no given sample."""
+        """Return clusters, and the selection from the n heaviest that hold no given sample."""
         n_clusters = n + len(given)
         for _ in range(ATTEMPTS):
             kmeans = fit_kmeans(X, n_clusters=n_clusters)
@@ -159,7 +161,7 @@ class KMeansSelector(BaseSelector):
         mass = np.bincount(near, weights=weight, minlength=len(both)).astype(float)
         near[near >= n] = -1
         attributes = {"inertia_": float(kmeans.inertia_), "n_iter_": int(kmeans.n_iter_)}
-        return Selection(indices, mass[:n], mass[n:], near, attributes=attributes)
+        return kmeans, Selection(indices, mass[:n], mass[n:], near, attributes=attributes)
 
 
 def _predict_centred(kmeans, X, mean):

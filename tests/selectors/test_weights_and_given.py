@@ -734,3 +734,10 @@ def test_strata_without_weight(cls):
     indices = selector.transform(X, y)
     equal(np.unique(y[indices]), [0, 1, 2])
     assert len(np.unique(indices)) == 6
+
+
+@pytest.mark.parametrize("cls", selector_classes())
+def test_transform_after_given_samples_selects_from_another_pool(cls):
+    X = np.random.RandomState(0).normal(size=(40, 3))
+    selector = make(cls, 6).fit(X, np.arange(40) % 2, selected=[1, 2])
+    assert len(np.unique(selector.transform(X[::-1] + 0.1))) == 6
