@@ -215,12 +215,13 @@ class SkMMSelector(BaseSelector):
     for each class.
 
     *Time.* The second moment takes one pass over X, O(N m²), and its eigenvectors m³. The solver
-    takes a few passes of O(N m) from ``init="uniform"``, and hundreds from ``init="vertex"``.
-    ``"systematic"`` and ``"choice"`` are O(N). ``"cells"`` is O(N n m) for n up to 256, most of it
-    on a subsample of 8,192. For larger n it divides the samples into up to 256 coarse cells first,
-    with the cells within these, so that a sample is compared with some 300 centres at most.
-    ``"exemplar"`` is O(N n m) if n is at most 256 or n·N at most 2²⁵, and otherwise O(N √n m).
-    ``"spread"`` computes O(1,024 N) distances, and ``"cube"`` takes O(N m²).
+    takes a few passes of O(N m) from ``init="uniform"``, and hundreds from ``init="vertex"``. With
+    the defaults it is not needed, because uniform weights are known to be optimal. ``"recombine"``
+    takes O(N n) and O(n³) log N. ``"systematic"`` and ``"choice"`` are O(N). ``"cells"`` is O(N n
+    m) for n up to 256, most of it on a subsample of 8,192. For larger n it divides the samples into
+    up to 256 coarse cells first, with the cells within these, so that a sample is compared with
+    some 300 centres at most. ``"exemplar"`` is O(N n m) if n is at most 256 or n·N at most 2²⁵, and
+    otherwise O(N √n m). ``"spread"`` computes O(1,024 N) distances, and ``"cube"`` takes O(N m²).
 
     *Memory.* X is read in place, in blocks of rows, if it is float32 or float64 and its rows are
     contiguous; a read-only ``numpy.memmap`` works too. float32 stays float32, with sums in double
