@@ -133,9 +133,10 @@ def draw_rest(
     >>> draw_rest(np.array([8.0, 1.0, 0.0]), 1, np.random.RandomState(0), np.array([0]))
     (array([1]), array([1., 1., 0.]))
     """
-    rest = np.arange(len(scores))
-    if selected is not None:
-        rest = np.delete(rest, selected)
+    if selected is None:
+        pi = inclusion_probabilities(scores, n)
+        return systematic(pi / n, n, rng), pi
+    rest = np.delete(np.arange(len(scores)), selected)
     pi = np.ones(len(scores))
     pi[rest] = inclusion_probabilities(scores[rest], n)
     return rest[systematic(pi[rest] / n, n, rng)], pi

@@ -89,7 +89,6 @@ class AdaptiveSelector(BaseSelector):
 
     def _select(self, X, n, reference, rng, step, *, sample_weight=None, selected=None):
         norms = row_norms(X, squared=True)
-        weight = 1.0 if sample_weight is None else sample_weight
         unselected = np.ones(X.shape[0], dtype=bool)
         indices: list[int] = []
         given = [] if selected is None else selected.tolist()
@@ -109,7 +108,9 @@ class AdaptiveSelector(BaseSelector):
                 if self.pivoting == "greedy":
                     rest = rest[:n_missing]
                 else:
-                    p = None if sample_weight is None else weight[rest] / weight[rest].sum()
+                    p = None
+                    if sample_weight is not None:
+                        p = sample_weight[rest] / sample_weight[rest].sum()
                     rest = rng.choice(rest, size=n_missing, replace=False, p=p)
                 indices += rest.tolist()
                 break
@@ -119,7 +120,8 @@ class AdaptiveSelector(BaseSelector):
                     candidates, uniforms = np.array([np.argmax(residual >= tie)]), np.zeros(1)
                 else:
                     size = min(self.block_size, n - len(indices))
-                    cumulative = np.cumsum(weight * residual)
+                    weighted = residual if sample_weight is None else sample_weight * residual
+                    cumulative = np.cumsum(weighted)
                     candidates = np.searchsorted(
                         cumulative, rng.uniform(size=size) * cumulative[-1], "right"
                     )

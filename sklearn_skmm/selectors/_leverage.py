@@ -42,7 +42,8 @@ def draw_by_scores(
         themselves, so that weighted totals over both together are unbiased.
     """
     weight = np.ones(len(scores)) if sample_weight is None else sample_weight
-    scores = scores * weight
+    if sample_weight is not None:
+        scores = scores * weight
     indices, pi = draw_rest(scores, n, rng, selected)
     given = None if selected is None else weight[selected]
     return Selection(
