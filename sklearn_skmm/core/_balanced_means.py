@@ -156,9 +156,10 @@ def _split_largest(some: _Subsample, means, n, bounds, rng) -> np.ndarray:
     mass = np.bincount(labels, weights=weight, minlength=n)
     scatter = np.bincount(labels, weights=weight * squared, minlength=n)
     for last in range(count, n):
-        too_large = mass > bounds.high
-        gain = np.where(mass >= 2.0 * bounds.low, scatter, -1.0)
-        c = int(np.where(too_large, mass, -1.0).argmax() if too_large.any() else gain.argmax())
+        too_large = mass[:last] > bounds.high
+        gain = np.where(mass[:last] >= 2.0 * bounds.low, scatter[:last], -1.0)
+        heaviest = np.where(too_large, mass[:last], -1.0).argmax()
+        c = int(heaviest if too_large.any() else gain.argmax())
         rows = members[c]
         if len(rows) < 2 or not (too_large[c] or gain[c] > 0.0):
             return means[:last]

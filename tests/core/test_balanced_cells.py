@@ -101,3 +101,13 @@ def test_merging_losses_are_growths_of_the_sum_of_squares():
         b = np.argsort(distances)[1]
         both = scatter(np.concatenate([part, parts[b]]))
         assert losses[a] == pytest.approx(both - scatter(part) - scatter(parts[b]))
+
+
+def test_equal_rows_far_from_the_origin():
+    """Their sums of squares are rounding errors, which may be negative."""
+    for seed in range(30):
+        rng = np.random.RandomState(seed)
+        P = np.repeat(rng.normal(size=(1, 50)) * 2.0**20, 12, axis=0).astype(np.float32)
+        n = rng.randint(2, 12)
+        cells = balanced_cells(P, np.full(12, 1 / 12, np.float32), n, np.inf, rng)
+        assert len(np.unique(cells.labels)) == n

@@ -226,3 +226,15 @@ def test_stratified_weights_sum_to_one_in_each_stratum(X):
         assert selector.weights_[y == k].max() <= 1 / 10 + 1e-12
     assert len(selector.dual_gap_) == len(selector.strata_) == 3
     assert np.bincount(y[selector.sample_indices_]).tolist() == [10, 10, 10]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("stratify", [False, True])
+def test_transform_repeats_fit_without_a_tolerance(dtype, stratify):
+    """Uniform weights are optimal up to rounding, whether or not the data are known."""
+    for seed in range(20):
+        X = np.random.RandomState(seed).normal(size=(40, 5)).astype(dtype)
+        y = np.arange(40) % 2
+        selector = SkMMSelector(6, tol=0.0, stratify=stratify, random_state=seed).fit(X, y)
+        np.testing.assert_array_equal(selector.transform(X, y), selector.sample_indices_)
+        assert np.ravel(selector.objective_).tolist() == [0.0] * (1 + stratify)
