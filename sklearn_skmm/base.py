@@ -332,13 +332,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         indices : ndarray of shape (n_to_select,), dtype int
             `sample_indices_`.
         """
-        given = {
-            "sample_weight": sample_weight,
-            "selected": selected,
-            "groups": groups,
-            "cost": cost,
-        }
-        return self.fit(X, y, **given).sample_indices_
+        self.fit(X, y, sample_weight=sample_weight, selected=selected, groups=groups, cost=cost)
+        return self.sample_indices_
 
     def fit_resample(self, X, y=None, *, sample_weight=None, selected=None, groups=None, cost=None):
         """Fit to X and return the selected rows, as the samplers of imbalanced-learn do.
@@ -360,13 +355,8 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         y_resampled : same kind as y, of shape (n_to_select,), or None
             Their targets.
         """
-        given = {
-            "sample_weight": sample_weight,
-            "selected": selected,
-            "groups": groups,
-            "cost": cost,
-        }
-        indices = self.fit(X, y, **given).sample_indices_
+        self.fit(X, y, sample_weight=sample_weight, selected=selected, groups=groups, cost=cost)
+        indices = self.sample_indices_
         return take(X, indices), None if y is None else _safe_indexing(y, indices)
 
     def get_support(self, indices=False):
@@ -664,12 +654,15 @@ class BaseSelector(TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
         if samples.given is not None:
             # Those of a stratum from which nothing is selected represent all of it.
             weight = np.empty(samples.n_samples)
-            for k, part in enumerate(samples.take(own) for own in members):
-                own = members[k][part.given]
+            for k, of_stratum in enumerate(members):
+                own = of_stratum[samples.given[of_stratum]]
                 if k in chosen:
                     weight[own] = parts[chosen.index(k)].given_weight
                 elif len(own):
-                    weight[own] = part.total / len(own)
+                    total = float(len(of_stratum))
+                    if samples.weight is not None:
+                        total = float(samples.weight[of_stratum].sum())
+                    weight[own] = total / len(own)
             merged.given_weight = weight[samples.given]
         return merged
 

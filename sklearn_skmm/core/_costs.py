@@ -25,7 +25,7 @@ def median_distance(
 
     Returns the mean distance if more than half of the distances are zero, and 1 if all are. The
     subsample has at most `size` of the rows of X, an array of shape (N, n_features). With weights,
-    of shape (N,), `size` rows are drawn in proportion to them.
+    of shape (N,), `size` rows are drawn, each with a probability proportional to its weight.
     """
     n_samples = X.shape[0]
     if weight is not None:

@@ -1,6 +1,7 @@
 """Cells beside samples that are in the coreset already: a cell that holds one is taken."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,48 @@ from sklearn_skmm.core._matching import draw_candidates
 
 # The number of layouts until as many cells are free as samples are to be selected.
 ATTEMPTS = 4
+
+
+def enough_free(
+    lay_out: Callable[[int], tuple[Any, np.ndarray]], n: int, given: np.ndarray
+) -> tuple[Any, np.ndarray]:
+    """Lay out cells until about n of them hold no given sample, and never fewer.
+
+    If several given samples share a cell, there are more free cells than needed. Then there are
+    fewer cells in the next layout.
+
+    Parameters
+    ----------
+    lay_out : callable
+        Takes a number of cells, and returns a result and the label of each sample.
+    n : int
+        Number of free cells.
+    given : ndarray of shape (n_given,), dtype int
+        Positions of the given samples.
+
+    Returns
+    -------
+    result : object
+        What the callable returned.
+    labels : ndarray of shape (N,), dtype int
+        The labels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> enough_free(lambda count: (count, np.minimum(np.arange(9), count - 1)), 2, np.array([0]))
+    (3, array([0, 1, 2, 2, 2, 2, 2, 2, 2]))
+    """
+    count = n + len(given)
+    for _ in range(ATTEMPTS):
+        result, labels = lay_out(count)
+        spare = count - len(np.unique(labels[given])) - n
+        if spare >= 0:
+            enough = result, labels
+        if spare <= 0:
+            break
+        count -= spare
+    return enough
 
 
 def cells_besides(
@@ -23,9 +66,8 @@ def cells_besides(
 ) -> Cells:
     """Partition the weighted samples into n free cells, and cells that hold given samples.
 
-    With g given samples, n + g balanced cells are laid out, of which up to g are taken. If several
-    given samples share a cell, there are more free cells than needed: then there are fewer cells
-    in the next layout. Free cells that are left over after a few layouts are divided among the
+    With g given samples, n + g balanced cells are laid out, of which up to g are taken, or fewer,
+    see `enough_free`. Free cells that are left over after a few layouts are divided among the
     nearest others, the lightest first.
 
     Parameters
@@ -50,20 +92,17 @@ def cells_besides(
     >>> int(cells.labels[4]), sorted(set(cells.labels[:4].tolist()))
     (2, [0, 1])
     """
-    count = n + len(given)
     if not len(given):
         return balanced_cells(P, s, n, balance, rng, step)
-    for _ in range(ATTEMPTS):
+
+    def lay_out(count):
         cells = balanced_cells(P, s, count, balance, rng, step)
-        is_free = np.ones(count, dtype=bool)
-        is_free[cells.labels[given]] = False
-        spare = int(np.count_nonzero(is_free)) - n
-        if spare >= 0:
-            enough = cells, is_free
-        if spare <= 0:
-            break
-        count -= spare
-    return _with_free_cells(P, s, *enough, n)
+        return cells, cells.labels
+
+    cells, labels = enough_free(lay_out, n, given)
+    is_free = np.ones(len(cells.exemplars), dtype=bool)
+    is_free[labels[given]] = False
+    return _with_free_cells(P, s, cells, is_free, n)
 
 
 def _with_free_cells(P, s, cells: Cells, is_free, n) -> Cells:

@@ -188,8 +188,8 @@ class Samples:
     ) -> "tuple[Samples, np.ndarray, np.ndarray]":
         """Return a random sample of each group, with the weight of the group.
 
-        A sample is drawn in proportion to its weight. Groups with samples that are in the coreset
-        already keep these instead.
+        The probability of each sample is proportional to its weight. If some samples of a group are
+        in the coreset already, they are returned instead of a random one.
 
         Parameters
         ----------

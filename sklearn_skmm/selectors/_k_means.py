@@ -14,7 +14,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.extmath import row_norms
 
 from sklearn_skmm.base import BaseSelector, Selection
-from sklearn_skmm.core._given_cells import ATTEMPTS
+from sklearn_skmm.core._given_cells import enough_free
 from sklearn_skmm.utils._sklearn import Interval
 from sklearn_skmm.utils._threads import threads_restored
 from sklearn_skmm.utils._validation import MAX_SEED
@@ -141,18 +141,12 @@ class KMeansSelector(BaseSelector):
 
     def _select_besides(self, X, n, given, mean, weight, fit_kmeans):
         """Return clusters, and the selection from the n heaviest that hold no given sample."""
-        n_clusters = n + len(given)
-        for _ in range(ATTEMPTS):
+
+        def lay_out(n_clusters):
             kmeans = fit_kmeans(X, n_clusters=n_clusters)
-            labels = _predict_centred(kmeans, X, mean)
-            spare = n_clusters - len(np.unique(labels[given])) - n
-            if spare >= 0:
-                enough = kmeans, labels
-            # If several given samples share a cluster, fewer clusters are needed.
-            if spare <= 0:
-                break
-            n_clusters -= spare
-        kmeans, labels = enough
+            return kmeans, _predict_centred(kmeans, X, mean)
+
+        kmeans, labels = enough_free(lay_out, n, given)
         indices = _medoids_besides(X, given, n, kmeans.cluster_centers_, labels, weight)
         both = np.concatenate([indices, given])
         with threads_restored():
