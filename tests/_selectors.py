@@ -29,3 +29,15 @@ def make(cls, n_to_select=0.5, random_state=0, **params):
 
 # Selectors that do not look at the values of X, discovered: `fit` takes what the others refuse.
 UNREADING = {cls.__name__ for cls in selector_classes() if not cls._reads_values}
+
+# Roundings of SkMMSelector.
+ROUNDINGS = [
+    "cells",
+    "exemplar",
+    "cube",
+    "spread",
+    "local_cube",
+    "recombine",
+    "systematic",
+    "choice",
+]

@@ -14,19 +14,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 import sklearn_skmm
 from sklearn_skmm import GradientSketcher, diagnostics
-from tests._selectors import UNREADING, make, selector_classes
+from tests._selectors import ROUNDINGS, UNREADING, make, selector_classes
 
 N = 10
-ROUNDINGS = [
-    "cells",
-    "exemplar",
-    "cube",
-    "spread",
-    "local_cube",
-    "recombine",
-    "systematic",
-    "choice",
-]
 # Every selector, and variants of some with other options.
 VARIANTS = {
     **{cls.__name__: (cls, {}) for cls in selector_classes()},

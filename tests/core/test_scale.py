@@ -38,6 +38,7 @@ from sklearn_skmm.core._moments import (
 from sklearn_skmm.core._simplex import _search, project_capped_simplex
 from sklearn_skmm.selectors import _skmm
 from sklearn_skmm.utils import _threads
+from tests._selectors import ROUNDINGS
 
 SINGLE = {"rtol": 2e-5, "atol": 1e-6}
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -334,18 +335,6 @@ def test_two_steps_give_a_partition(n, dtype, kind, monkeypatch):
     np.testing.assert_array_equal(cells.labels[cells.exemplars], np.arange(n))
     np.testing.assert_array_equal(np.unique(cells.labels), np.arange(n))
     assert np.isfinite(cells.costs).all()
-
-
-ROUNDINGS = [
-    "cells",
-    "exemplar",
-    "cube",
-    "spread",
-    "local_cube",
-    "recombine",
-    "systematic",
-    "choice",
-]
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)

@@ -9,17 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn_skmm import SkMMSelector, UniformSelector
 from sklearn_skmm.core._matching import moment_features
 from sklearn_skmm.core._moments import directional_energies, objective
-
-ROUNDINGS = [
-    "cells",
-    "exemplar",
-    "cube",
-    "spread",
-    "local_cube",
-    "recombine",
-    "systematic",
-    "choice",
-]
+from tests._selectors import ROUNDINGS
 
 
 @pytest.fixture
